@@ -1,0 +1,168 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from typing import Optional
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmengine.model import normal_init
+from torch import Tensor
+
+from mmdet.models.roi_heads.mask_heads import FCNMaskHead
+from mmdet.registry import MODELS
+from .layers import LevelwiseFusion
+
+FC_FUSIONS = ('sum', 'product', 'max', None)
+FC_BRANCH_STARTS = (2, 3, 4)
+
+
+@MODELS.register_module()
+class FCFusionMaskHead(FCNMaskHead):
+    """Mask head with adaptive feature pooling and fully-connected fusion.
+
+    PANet, Sections 3.2 and 3.3, Figure 4; ``mask_rcnn_fcn_head_v1upXconvs``
+    with ``panet`` in the official ``lib/modeling/mask_rcnn_heads.py``. ::
+
+        conv1 of every level, fused -> conv2 -> conv3 -> conv4 -> deconv -> logits
+                                                  |                           +
+                                                  conv4_fc -> conv5_fc -> fc, class-agnostic
+
+    The fc sees the whole RoI at once and gives one class-agnostic map, which
+    is fused with the logits of every class.
+
+    Args:
+        num_levels (int): L, the levels of the pooling. Defaults to 4.
+        level_fusion (str): 'max' or 'sum' over the levels.
+            Defaults to 'max'.
+        share_first_layer (bool): One conv1 for all levels.
+            Defaults to False.
+        fuse_before_first_layer (bool): Fuse the pooled grids before a
+            single conv1. Defaults to False.
+        fc_branch_start (int): The side path leaves after this conv: 2, 3 or
+            4 (Table 5). Defaults to 3.
+        fc_fusion (str, optional): 'sum', 'product' or 'max' of both paths'
+            predictions (Table 5); None leaves fully-connected fusion out.
+            Defaults to 'sum'.
+        fc_relu (bool): ReLU on the fc's output before the fusion, as in the
+            official code; the paper does not say. Defaults to True.
+        **kwargs: The arguments of mmdet's ``FCNMaskHead``. ``norm_cfg``
+            serves the side path's convs too, and ``roi_feat_size`` must be
+            that of the pooling.
+
+    Raises:
+        ValueError: If a switch has a value that is not listed above.
+    """  # noqa: E501
+
+    def __init__(self,
+                 num_levels: int = 4,
+                 level_fusion: str = 'max',
+                 share_first_layer: bool = False,
+                 fuse_before_first_layer: bool = False,
+                 fc_branch_start: int = 3,
+                 fc_fusion: Optional[str] = 'sum',
+                 fc_relu: bool = True,
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
+        if fc_fusion not in FC_FUSIONS:
+            raise ValueError(
+                f'fc_fusion={fc_fusion!r} must be one of {FC_FUSIONS}')
+        if self.num_convs < 1:
+            raise ValueError(
+                f'num_convs={self.num_convs} must be at least 1: adaptive '
+                'feature pooling is fused after the first conv')
+        self.num_levels = num_levels
+        self.fc_branch_start = fc_branch_start
+        self.fc_fusion = fc_fusion
+        self.fc_relu = fc_relu
+
+        self.convs[0] = LevelwiseFusion(
+            lambda: self._conv(self.in_channels, self.conv_out_channels),
+            num_levels, level_fusion, share_first_layer,
+            fuse_before_first_layer)
+        if self.with_fc_fusion:
+            if fc_branch_start not in FC_BRANCH_STARTS or \
+                    fc_branch_start > self.num_convs:
+                raise ValueError(
+                    f'fc_branch_start={fc_branch_start!r} must be one of '
+                    f'{FC_BRANCH_STARTS} and at most '
+                    f'num_convs={self.num_convs}')
+            self._build_fc_branch()
+
+    @property
+    def with_fc_fusion(self) -> bool:
+        """bool: Whether the fully-connected side path exists."""
+        return self.fc_fusion is not None
+
+    @property
+    def mask_size(self) -> tuple:
+        """tuple[int, int]: Height and width of the predicted masks."""
+        scale = self.scale_factor if self.upsample is not None else 1
+        return tuple(size * scale for size in self.roi_feat_size)
+
+    def _conv(self, in_channels: int, out_channels: int) -> ConvModule:
+        return ConvModule(
+            in_channels,
+            out_channels,
+            self.conv_kernel_size,
+            padding=(self.conv_kernel_size - 1) // 2,
+            conv_cfg=self.conv_cfg,
+            norm_cfg=self.norm_cfg)
+
+    def _build_fc_branch(self) -> None:
+        channels = self.conv_out_channels
+        height, width = self.roi_feat_size
+        mask_height, mask_width = self.mask_size
+        # The second conv halves the channels "to reduce computation".
+        self.conv4_fc = self._conv(channels, channels)
+        self.conv5_fc = self._conv(channels, channels // 2)
+        self.mask_fc = nn.Linear(channels // 2 * height * width,
+                                 mask_height * mask_width)
+
+    def init_weights(self) -> None:
+        """Initialize: MSRA for the convs, N(0, 0.01) for the fc."""
+        super().init_weights()
+        if self.with_fc_fusion:
+            normal_init(self.mask_fc, std=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predict the mask logits of every class.
+
+        Args:
+            x (Tensor): Features of ``AdaptiveFeaturePooling``,
+                (N, L, C, h, w).
+
+        Returns:
+            Tensor: Logits (N, num_classes, 2h, 2w), with the default
+            upsampling.
+        """
+        for i, conv in enumerate(self.convs, start=1):
+            x = conv(x)
+            if i == self.fc_branch_start:
+                branch = x
+        if self.upsample is not None:
+            x = self.upsample(x)
+            if self.upsample_method == 'deconv':
+                x = self.relu(x)
+        logits = self.conv_logits(x)
+        if not self.with_fc_fusion:
+            return logits
+        return self._fuse(logits, self._fc_branch(branch))
+
+    def _fc_branch(self, x: Tensor) -> Tensor:
+        """(N, C, h, w) to one class-agnostic map, (N, 1, 2h, 2w)."""
+        if x.shape[-2:] != self.roi_feat_size:
+            raise ValueError(
+                f'roi_feat_size={self.roi_feat_size} of the mask head does '
+                f'not match its RoI features, which are {tuple(x.shape[-2:])}'
+                ": set it to the roi_layer's output_size")
+        x = self.mask_fc(self.conv5_fc(self.conv4_fc(x)).flatten(1))
+        if self.fc_relu:
+            x = F.relu(x)
+        return x.view(-1, 1, *self.mask_size)
+
+    def _fuse(self, logits: Tensor, fc_map: Tensor) -> Tensor:
+        if self.fc_fusion == 'sum':
+            return logits + fc_map
+        if self.fc_fusion == 'product':
+            return logits * fc_map
+        return torch.maximum(logits, fc_map)

@@ -1,0 +1,10 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from .fc_module import FCModule
+from .levelwise_fusion import LevelwiseFusion
+from .map_fusion import ConcatFusion, SumFusion, WeightedFusion
+from .multi_level_roi_align import multi_level_roi_align
+
+__all__ = [
+    'ConcatFusion', 'FCModule', 'LevelwiseFusion', 'SumFusion',
+    'WeightedFusion', 'multi_level_roi_align'
+]

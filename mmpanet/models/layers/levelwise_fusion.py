@@ -1,0 +1,79 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from typing import Callable, Iterable
+
+import torch
+import torch.nn as nn
+from mmengine.model import BaseModule
+from torch import Tensor
+
+LEVEL_FUSIONS = ('max', 'sum')
+
+
+class LevelwiseFusion(BaseModule):
+    """A first layer of its own for every level, then fusion over levels.
+
+    PANet, Section 3.2 and Figure 1(c): each RoI's grid of every level goes
+    through one parameter layer independently, and the results are fused
+    element-wise. Norm and ReLU belong to the layer and come before the
+    fusion, as in the official code (``lib/modeling/fast_rcnn_heads.py``).
+
+    Args:
+        build_layer (Callable): Makes one first layer; it maps (N, C, h, w)
+            to anything that starts with N.
+        num_levels (int): L, the number of pyramid levels. Defaults to 4.
+        fusion (str): 'max' (the paper's) or 'sum'. Defaults to 'max'.
+        share_layer (bool): One layer for all levels. Defaults to False.
+        fuse_first (bool): Fuse the pooled grids, then apply a single layer:
+            the first rows of Table 4. Defaults to False.
+    """
+
+    def __init__(self,
+                 build_layer: Callable[[], nn.Module],
+                 num_levels: int = 4,
+                 fusion: str = 'max',
+                 share_layer: bool = False,
+                 fuse_first: bool = False) -> None:
+        super().__init__()
+        if num_levels < 1:
+            raise ValueError(f'num_levels={num_levels!r} must be at least 1')
+        if fusion not in LEVEL_FUSIONS:
+            raise ValueError(
+                f'level_fusion={fusion!r} must be one of {LEVEL_FUSIONS}')
+        self.num_levels = num_levels
+        self.fusion = fusion
+        self.fuse_first = fuse_first
+        num_layers = 1 if share_layer or fuse_first else num_levels
+        self.levels = nn.ModuleList(build_layer() for _ in range(num_layers))
+
+    def fuse(self, levels: Iterable[Tensor]) -> Tensor:
+        """Fuse equally shaped tensors, one a level, element by element."""
+        combine = torch.maximum if self.fusion == 'max' else torch.add
+        levels = iter(levels)
+        fused = next(levels)
+        for level in levels:
+            fused = combine(fused, level)
+        return fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the first layer level by level and fuse.
+
+        Args:
+            x (Tensor): The grids of ``AdaptiveFeaturePooling``,
+                (N, L, C, h, w).
+
+        Returns:
+            Tensor: What the layer makes of (N, C, h, w), fused over L.
+        """
+        if x.dim() != 5 or x.size(1) != self.num_levels:
+            raise ValueError(
+                f'the head has num_levels={self.num_levels} and needs RoI '
+                f'features of shape (N, {self.num_levels}, C, h, w), but got '
+                f'{tuple(x.shape)}: its roi_extractor must be an '
+                'AdaptiveFeaturePooling with as many featmap_strides')
+        grids = x.unbind(1)
+        if self.fuse_first:
+            return self.levels[0](self.fuse(grids))
+        if len(self.levels) == 1:
+            return self.fuse(self.levels[0](grid) for grid in grids)
+        return self.fuse(
+            layer(grid) for layer, grid in zip(self.levels, grids))

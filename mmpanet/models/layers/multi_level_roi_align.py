@@ -1,0 +1,142 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""RoIAlign of every RoI on every level as one ``embedding_bag``."""
+from typing import Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Taps whose indices and weights exist at a time: 8 bytes each, and about as
+# much again while they are computed.
+MAX_TAPS = 2**23
+
+
+def multi_level_roi_align(feats: Sequence[Tensor],
+                          rois: Tensor,
+                          output_size: Tuple[int, int],
+                          spatial_scales: Sequence[float],
+                          sampling_ratio: int,
+                          aligned: bool = True) -> Tensor:
+    """RoIAlign (average) of every RoI on every level.
+
+    With a fixed sampling ratio s, a bin of RoIAlign is a weighted sum of
+    (2s)^2 pixels of the map: the bilinear taps in y times those in x, over
+    s^2. Seen as a table with a row of C numbers a pixel, all maps together
+    make one table, and every bin of every RoI and level is one bag of it.
+
+    Args:
+        feats (Sequence[Tensor]): L maps (B, C, H_l, W_l), of any strides.
+        rois (Tensor): (N, 5), image index and x1, y1, x2, y2 in pixels of
+            the input image. No gradient flows to them, as in mmcv.
+        output_size (tuple[int, int]): h and w of the pooled grid.
+        spatial_scales (Sequence[float]): 1 / stride of each level.
+        sampling_ratio (int): s, samples a bin and axis; at least 1.
+        aligned (bool): Shift by half a pixel, as in mmcv. Defaults to True.
+
+    Returns:
+        Tensor: (N, L, C, h, w); in memory C comes last.
+    """
+    num_levels, (h, w) = len(feats), output_size
+    channels = feats[0].size(1)
+    table = torch.cat(
+        [feat.permute(0, 2, 3, 1).reshape(-1, channels) for feat in feats])
+    taps_per_roi = num_levels * h * w * (2 * sampling_ratio)**2
+    pooled = []
+    for chunk in rois.split(max(1, MAX_TAPS // taps_per_roi)):
+        indices, weights = _taps(chunk, [feat.shape for feat in feats],
+                                 output_size, spatial_scales, sampling_ratio,
+                                 aligned, table.dtype)
+        pooled.append(
+            F.embedding_bag(
+                indices.flatten(0, 3).flatten(1),
+                table,
+                mode='sum',
+                per_sample_weights=weights.flatten(0, 3).flatten(1)))
+    pooled = pooled[0] if len(pooled) == 1 else torch.cat(pooled)
+    return pooled.view(len(rois), num_levels, h, w,
+                       channels).permute(0, 1, 4, 2, 3)
+
+
+@torch.no_grad()
+def _taps(rois: Tensor, shapes: Sequence[torch.Size],
+          output_size: Tuple[int, int], spatial_scales: Sequence[float],
+          sampling_ratio: int, aligned: bool,
+          dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+    """Rows of the table and their weights for every bin.
+
+    Returns:
+        tuple[Tensor, Tensor]: int32 indices and ``dtype`` weights, both
+        (N, L, h, w, 2s, 2s).
+    """
+    # Coordinates need more bits than half precision has.
+    rois = rois.to(torch.promote_types(dtype, torch.float32))
+    batch_sizes, _, heights, widths = zip(*shapes)
+    scale = rois.new_tensor(spatial_scales)
+    offset = 0.5 if aligned else 0.
+    # Corners (N, L, 4) in pixels of each level.
+    corners = rois[:, None, 1:] * scale[:, None] - offset
+    start, size = corners[..., :2], corners[..., 2:] - corners[..., :2]
+    if not aligned:
+        size = size.clamp(min=1.)
+
+    y, y_weight = _axis_taps(start[..., 1], size[..., 1], output_size[0],
+                             sampling_ratio, heights)
+    x, x_weight = _axis_taps(start[..., 0], size[..., 0], output_size[1],
+                             sampling_ratio, widths)
+
+    # A pixel's row: those of the levels and images before, then y * W + x.
+    width = torch.tensor(widths, dtype=torch.int32, device=rois.device)
+    pixels = [height * width for height, width in zip(heights, widths)]
+    level_rows = [0]
+    for batch_size, count in zip(batch_sizes[:-1], pixels[:-1]):
+        level_rows.append(level_rows[-1] + batch_size * count)
+    image_rows = width.new_tensor(pixels) * rois[:, :1].int()
+    first_row = width.new_tensor(level_rows) + image_rows
+    y = y * width[:, None, None] + first_row[..., None, None]
+
+    indices = y[:, :, :, None, :, None] + x[:, :, None, :, None, :]
+    weights = y_weight.to(dtype)[:, :, :, None, :, None] * \
+        x_weight.to(dtype)[:, :, None, :, None, :]
+    return indices, weights
+
+
+def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
+               sampling_ratio: int,
+               limits: Sequence[int]) -> Tuple[Tensor, Tensor]:
+    """Pixels that the samples of each bin read along one axis.
+
+    A sample outside [-1, limit] counts zero; below 0 it is moved to 0; from
+    ``limit - 1`` on it reads the last pixel alone (mmcv's rules).
+
+    Args:
+        start (Tensor): Where the RoI starts, (N, L), in pixels of the level.
+        size (Tensor): How far it extends, (N, L).
+        num_bins (int): Bins along this axis.
+        sampling_ratio (int): s, samples a bin.
+        limits (Sequence[int]): The map's pixels along this axis, a level.
+
+    Returns:
+        tuple[Tensor, Tensor]: Pixel indices (int32) and weights, both
+        (N, L, bins, 2s): the s lower neighbours, then the s upper ones.
+    """
+    samples = torch.arange(
+        num_bins * sampling_ratio, dtype=start.dtype, device=start.device)
+    fractions = (samples + 0.5) / (num_bins * sampling_ratio)
+    position = start[..., None] + size[..., None] * fractions
+    limit = start.new_tensor(limits)[:, None]
+    inside = (position >= -1) & (position <= limit)
+    position = torch.minimum(position.clamp(min=0), limit - 1)
+    lower = position.floor()
+    upper = torch.minimum(lower + 1, limit - 1)
+    upper_weight = (position - lower) * inside / sampling_ratio
+    lower_weight = (lower + 1 - position) * inside / sampling_ratio
+
+    bins = (num_bins, sampling_ratio)
+    indices = torch.cat(
+        [lower.unflatten(-1, bins),
+         upper.unflatten(-1, bins)], dim=-1)
+    weights = torch.cat([
+        lower_weight.unflatten(-1, bins),
+        upper_weight.unflatten(-1, bins)
+    ], dim=-1)  # yapf: disable
+    return indices.int(), weights

@@ -1,0 +1,139 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from typing import Optional, Tuple
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.registry import MODELS
+from .adaptive_feature_pooling import AdaptiveFeaturePooling
+from .bbox_heads import PANetBBoxHead
+from .fc_fusion_mask_head import FCFusionMaskHead
+
+
+@MODELS.register_module()
+class PANetRoIHead(StandardRoIHead):
+    """Standard RoI head that knows which of PANet's parts go together.
+
+    Each branch, box and mask, is either PANet's (``AdaptiveFeaturePooling``
+    and one of this package's heads) or mmdet's own pair, as in the rows of
+    the paper's Table 3 without adaptive feature pooling.
+
+    Args:
+        rois_per_chunk (int, optional): At inference, run pooling and heads
+            over this many RoIs at a time. Bounds memory; the result is the
+            same. Defaults to None, all at once.
+        **kwargs: The arguments of mmdet's ``StandardRoIHead``.
+
+    Raises:
+        ValueError: If the parts do not go together; it names the key.
+    """
+
+    def __init__(self, rois_per_chunk: Optional[int] = None, **kwargs) -> None:
+        if rois_per_chunk is not None and rois_per_chunk < 1:
+            raise ValueError(
+                f'rois_per_chunk={rois_per_chunk!r} must be None or at least '
+                '1')
+        super().__init__(**kwargs)
+        self.rois_per_chunk = rois_per_chunk
+        if self.with_shared_head and (self._is_panet(self.bbox_head)
+                                      or self._is_panet(self.mask_head)):
+            raise ValueError(
+                f'shared_head={type(self.shared_head).__name__} works on one '
+                "map a RoI, but PANet's heads take one a level: leave "
+                'shared_head out')
+        if self.with_bbox:
+            self._check_branch('bbox', self.bbox_roi_extractor, self.bbox_head)
+        if self.with_mask:
+            self._check_branch('mask', self.mask_roi_extractor, self.mask_head)
+
+    @staticmethod
+    def _is_panet(head: Optional[BaseModule]) -> bool:
+        return isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
+
+    def _check_branch(self, branch: str, extractor: BaseModule,
+                      head: BaseModule) -> None:
+        """Refuse an extractor and a head that do not fit."""
+        extractor_key = f'{branch}_roi_extractor'
+        if branch == 'mask' and self.share_roi_extractor:
+            extractor_key = 'bbox_roi_extractor (shared with the mask head)'
+        head_key = f'{branch}_head'
+        pools_levels = isinstance(extractor, AdaptiveFeaturePooling)
+        if pools_levels != self._is_panet(head):
+            panet_heads = (
+                'PANetShared2FCBBoxHead or PANetShared4Conv1FCBBoxHead'
+                if branch == 'bbox' else 'FCFusionMaskHead')
+            raise ValueError(
+                f'{extractor_key}.type={type(extractor).__name__} and '
+                f'{head_key}.type={type(head).__name__} do not go together: '
+                f'AdaptiveFeaturePooling goes with {panet_heads}, and these '
+                'with it alone')
+        if not pools_levels:
+            return
+        if extractor.num_inputs != head.num_levels:
+            raise ValueError(
+                f'{head_key}.num_levels={head.num_levels}, but '
+                f'{extractor_key}.featmap_strides='
+                f'{extractor.featmap_strides} has {extractor.num_inputs}')
+        if extractor.out_channels != head.in_channels:
+            raise ValueError(
+                f'{head_key}.in_channels={head.in_channels}, but '
+                f'{extractor_key}.out_channels={extractor.out_channels}')
+        if tuple(extractor.output_size) != tuple(head.roi_feat_size):
+            raise ValueError(
+                f'{head_key}.roi_feat_size={tuple(head.roi_feat_size)}, but '
+                f'{extractor_key}.roi_layer.output_size='
+                f'{tuple(extractor.output_size)}')
+        if branch == 'mask':
+            self._check_mask_target()
+
+    def _check_mask_target(self) -> None:
+        mask_size = (self.train_cfg or {}).get('mask_size')
+        if mask_size is None:
+            return
+        mask_size = (mask_size, mask_size) if isinstance(
+            mask_size, int) else tuple(mask_size)
+        if mask_size != self.mask_head.mask_size:
+            raise ValueError(
+                f'train_cfg.rcnn.mask_size={mask_size}, but mask_head '
+                f'predicts {self.mask_head.mask_size}: '
+                f'roi_feat_size={tuple(self.mask_head.roi_feat_size)} times '
+                f'upsample_cfg.scale_factor={self.mask_head.scale_factor}')
+
+    def _in_chunks(self, rois: Tensor) -> Tuple[Tensor]:
+        """RoIs as one piece, or in pieces at inference if so configured."""
+        if self.training or self.rois_per_chunk is None:
+            return (rois, )
+        return rois.split(self.rois_per_chunk)
+
+    def _bbox_forward(self, x: Tuple[Tensor], rois: Tensor) -> dict:
+        """As in mmdet, in chunks; these leave no ``bbox_feats`` behind."""
+        chunks = self._in_chunks(rois)
+        if len(chunks) == 1:
+            return super()._bbox_forward(x, rois)
+        results = [super(PANetRoIHead, self)._bbox_forward(x, chunk)
+                   for chunk in chunks]  # yapf: disable
+        return _concat_results(results, ('cls_score', 'bbox_pred'))
+
+    def _mask_forward(self,
+                      x: Tuple[Tensor],
+                      rois: Optional[Tensor] = None,
+                      pos_inds: Optional[Tensor] = None,
+                      bbox_feats: Optional[Tensor] = None) -> dict:
+        """As in mmdet, in chunks; these leave no ``mask_feats`` behind."""
+        chunks = self._in_chunks(rois) if rois is not None else ()
+        if len(chunks) < 2:
+            return super()._mask_forward(x, rois, pos_inds, bbox_feats)
+        results = [super(PANetRoIHead, self)._mask_forward(x, chunk)
+                   for chunk in chunks]  # yapf: disable
+        return _concat_results(results, ('mask_preds', ))
+
+
+def _concat_results(results: list, keys: Tuple[str]) -> dict:
+    """Join the predictions of several chunks of RoIs."""
+    return {
+        key: None if results[0][key] is None else torch.cat(
+            [result[key] for result in results])
+        for key in keys
+    }
