@@ -1,0 +1,17 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""PANet (Path Aggregation Network for Instance Segmentation, CVPR 2018) for MMDetection 3.x.
+
+``import mmpanet`` registers PANet's parts in mmdet's registry and lets torch's safe loader read mmengine's own
+checkpoints (:mod:`mmpanet.safe_globals`). It changes nothing else.
+"""
+from .requirements import check_requirements
+from .version import __version__
+
+check_requirements()
+
+from . import models  # noqa: E402
+from .safe_globals import allow_mmengine_checkpoints  # noqa: E402
+
+allow_mmengine_checkpoints()
+
+__all__ = ['__version__', 'models']
