@@ -193,7 +193,12 @@ class PANetNeck(FPN):
             # Both weights of a new weighted fusion are 1/2: undo that here.
             _identity_init(conv.conv, 2. if self.fusion == 'weighted' else 1.)
             if self.fusion == 'concat':
+                # The identity on both halves, i.e. their sum: with a zero on
+                # the new half neither conv would ever get a gradient.
+                weight = fusion.reduce.conv.weight
                 _identity_init(fusion.reduce.conv)
+                half = weight.size(0)
+                weight.data[:, half:] = weight.data[:, :half]
 
     def forward(self, inputs: Tuple[Tensor]) -> Tuple[Tensor]:
         """Top-down path, bottom-up path, extra levels.
@@ -263,7 +268,7 @@ class PANetNeck(FPN):
 
 
 def _identity_init(conv: nn.Module, gain: float = 1.) -> None:
-    """Make a conv return ``gain`` times its first ``out_channels`` inputs."""
+    """Make a conv return ``gain`` times its first ``out_channels`` maps."""
     constant_init(conv, 0)
     nn.init.dirac_(conv.weight)
     conv.weight.data.mul_(gain)

@@ -2,7 +2,7 @@
 from .fc_module import FCModule
 from .levelwise_fusion import LevelwiseFusion
 from .map_fusion import ConcatFusion, SumFusion, WeightedFusion
-from .multi_level_roi_align import multi_level_roi_align
+from .multi_level_pooling import multi_level_roi_align
 
 __all__ = [
     'ConcatFusion', 'FCModule', 'LevelwiseFusion', 'SumFusion',

@@ -1,0 +1,22 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import logging
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+import mmpanet  # noqa: F401  registers the modules
+
+
+@pytest.fixture(autouse=True, scope='session')
+def mmdet_scope():
+    """Build from mmdet's registry, two threads, without the init log."""
+    init_default_scope('mmdet')
+    MMLogger.get_instance('mmengine').setLevel(logging.ERROR)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)

@@ -1,0 +1,218 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import math
+
+import pytest
+import torch
+from mmcv.ops import roi_align
+from mmdet.registry import MODELS
+
+from mmpanet.models.layers import multi_level_pooling as op
+from mmpanet.models import AdaptiveFeaturePooling
+from mmpanet.models.layers import multi_level_roi_align
+
+STRIDES = [4, 8, 16, 32]
+SCALES = [1 / stride for stride in STRIDES]
+
+
+def build(backend='auto', output_size=7, **roi_layer) -> AdaptiveFeaturePooling:
+    roi_layer = {
+        **dict(type='RoIAlign', output_size=output_size, sampling_ratio=2),
+        **roi_layer
+    }
+    return MODELS.build(
+        dict(
+            type='AdaptiveFeaturePooling',
+            roi_layer=roi_layer,
+            out_channels=8,
+            featmap_strides=STRIDES,
+            backend=backend))
+
+
+def maps(height=96, width=144, batch=2, channels=8, dtype=torch.float32):
+    return [
+        torch.randn(
+            batch,
+            channels,
+            -(-height // stride),
+            -(-width // stride),
+            dtype=dtype) for stride in STRIDES
+    ]
+
+
+def some_rois(num, height=96, width=144, batch=2, dtype=torch.float32):
+    """RoIs of all sizes, some of them partly or wholly off the image."""
+    centre = torch.rand(num, 2, dtype=dtype) * torch.tensor([width, height])
+    size = torch.exp(torch.rand(num, 2, dtype=dtype) * 6)
+    image = torch.randint(0, batch, (num, 1)).to(dtype)
+    return torch.cat([image, centre - size / 2, centre + size / 2], dim=1)
+
+
+DEGENERATE_ROIS = torch.tensor([
+    [0, 0., 0., 144., 96.],  # the whole image
+    [1, 20., 30., 20., 30.],  # no size
+    [0, 20., 30., 20., 60.],  # no width
+    [1, -50., -40., -10., -20.],  # outside
+    [0, 200., 150., 260., 190.],  # outside
+    [1, -30., -30., 500., 400.],  # larger than the image
+    [0, 143., 95., 144., 96.],  # the last pixel
+    [0, 0., 0., 1., 1.],
+    [1, -4., -4., 0., 0.],
+    [0, 1e6, 1e6, 1e6 + 10, 1e6 + 10],
+])
+
+
+def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
+    """RoIAlign as its definition, one number at a time."""
+
+    def axis(position, size):
+        if position < -1 or position > size:
+            return []
+        position = max(position, 0.)
+        low = int(math.floor(position))
+        if low >= size - 1:
+            return [(size - 1, 1.)]
+        return [(low, low + 1 - position), (low + 1, position - low)]
+
+    h, w = output_size
+    out = torch.zeros(
+        len(rois), len(feats), feats[0].size(1), h, w, dtype=torch.float64)
+    for n, (image, *corners) in enumerate(rois.tolist()):
+        for level, (feat, scale) in enumerate(zip(feats, SCALES)):
+            shift = 0.5 if aligned else 0.
+            x1, y1, x2, y2 = (corner * scale - shift for corner in corners)
+            roi_w, roi_h = x2 - x1, y2 - y1
+            if not aligned:
+                roi_w, roi_h = max(roi_w, 1.), max(roi_h, 1.)
+            for i in range(h * sampling_ratio):
+                y = y1 + roi_h * (i + .5) / (h * sampling_ratio)
+                for j in range(w * sampling_ratio):
+                    x = x1 + roi_w * (j + .5) / (w * sampling_ratio)
+                    for row, row_weight in axis(y, feat.size(2)):
+                        for column, weight in axis(x, feat.size(3)):
+                            out[n, level, :, i // sampling_ratio,
+                                j // sampling_ratio] += (
+                                    row_weight * weight *
+                                    feat[int(image), :, row, column])
+    return out / sampling_ratio**2
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('sampling_ratio', [1, 2, 3])
+def test_against_a_plain_loop_in_float64(sampling_ratio, aligned):
+    feats = maps(40, 50, channels=3, dtype=torch.float64)
+    rois = torch.cat([
+        some_rois(6, 40, 50, dtype=torch.float64),
+        DEGENERATE_ROIS.double()
+    ])
+    out = multi_level_roi_align(feats, rois, (3, 2), SCALES, sampling_ratio,
+                                aligned)
+    expected = roi_align_loop(feats, rois, (3, 2), sampling_ratio, aligned)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
+    assert out.abs().sum() > 0
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+@pytest.mark.parametrize('output_size', [7, 14, (5, 9)])
+@pytest.mark.parametrize('height,width', [(96, 144), (33, 61), (4, 200)])
+def test_backends_agree_with_mmcv(height, width, output_size, aligned):
+    """Forward and backward, against mmcv's operator level by level."""
+    feats = [feat.requires_grad_() for feat in maps(height, width)]
+    rois = torch.cat([some_rois(40, height, width), DEGENERATE_ROIS[:-1]])
+    h, w = output_size if isinstance(output_size, tuple) else (output_size, ) * 2
+    expected = torch.stack([
+        roi_align(feat, rois, (h, w), scale, 2, 'avg', aligned)
+        for feat, scale in zip(feats, SCALES)
+    ], 1)
+    grad = torch.randn_like(expected)
+    expected_grads = torch.autograd.grad(expected, feats, grad)
+    for backend in ('roi_align', 'embedding_bag'):
+        pooling = build(backend, output_size, aligned=aligned)
+        out = pooling(feats, rois)
+        assert out.shape == (len(rois), 4, 8, h, w)
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
+        for got, reference in zip(
+                torch.autograd.grad(out, feats, grad), expected_grads):
+            torch.testing.assert_close(
+                got, reference, rtol=1e-4, atol=1e-4 * len(rois)**.5)
+
+
+def test_gradients_in_double_precision():
+    feats = maps(24, 24, batch=1, channels=2, dtype=torch.float64)[:2]
+    feats = [feat.requires_grad_() for feat in feats]
+    rois = some_rois(3, 24, 24, batch=1, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *feats: multi_level_roi_align(feats, rois,
+                                             (2, 2), SCALES[:2], 2), feats)
+
+
+@pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
+def test_channels_last_maps(backend):
+    feats, rois = maps(), some_rois(20)
+    expected = build(backend)(feats, rois)
+    feats = [feat.to(memory_format=torch.channels_last) for feat in feats]
+    torch.testing.assert_close(build(backend)(feats, rois), expected)
+
+
+def test_deterministic():
+    feats, rois = maps(), some_rois(200)
+    results = []
+    for _ in range(2):
+        leaves = [feat.clone().requires_grad_() for feat in feats]
+        out = build('embedding_bag')(leaves, rois)
+        out.square().sum().backward()
+        results.append([out, *(leaf.grad for leaf in leaves)])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_chunks_give_the_same(monkeypatch):
+    feats, rois = maps(), some_rois(50)
+    expected = build('embedding_bag')(feats, rois)
+    monkeypatch.setattr(op, 'MAX_TAPS', 3 * 4 * 49 * 16)
+    assert torch.equal(build('embedding_bag')(feats, rois), expected)
+    monkeypatch.setattr(op, 'MAX_TAPS', 1)
+    assert torch.equal(build('embedding_bag')(feats, rois), expected)
+
+
+@pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
+def test_no_rois(backend):
+    feats = [feat.requires_grad_() for feat in maps()]
+    out = build(backend)(feats, torch.zeros(0, 5))
+    assert out.shape == (0, 4, 8, 7, 7)
+    out.sum().backward()
+    assert all((feat.grad == 0).all() for feat in feats)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    """Only values are rounded: coordinates stay in float32."""
+    feats, rois = maps(800, 1344, batch=1), some_rois(50, 800, 1344, batch=1)
+    expected = build('embedding_bag')([f.to(dtype).float() for f in feats],
+                                      rois)
+    out = build('embedding_bag')([feat.to(dtype) for feat in feats], rois)
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
+
+
+def test_rois_are_scaled_about_their_centres():
+    feats = maps()
+    rois = torch.tensor([[0, 40., 30., 60., 50.]])
+    larger = torch.tensor([[0, 30., 20., 70., 60.]])
+    torch.testing.assert_close(build()(feats, rois, 2.), build()(feats, larger))
+
+
+def test_auto_takes_what_the_roi_layer_allows():
+    """Adaptive sampling and max pooling have no fixed taps."""
+    feats, rois = maps(), some_rois(20)
+    for roi_layer in (dict(sampling_ratio=0), dict(pool_mode='max')):
+        torch.testing.assert_close(
+            build('auto', **roi_layer)(feats, rois),
+            build('roi_align', **roi_layer)(feats, rois), rtol=0, atol=0)
+        with pytest.raises(ValueError, match='embedding_bag.*sampling_ratio'):
+            build('embedding_bag', **roi_layer)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="backend='cuda'.*'auto'"):
+        build('cuda')
+    with pytest.raises(ValueError, match='names 4 levels, but 3'):
+        build()(maps()[:3], some_rois(2))
