@@ -1,0 +1,267 @@
+"""Install mmcv with its compiled operators into the Python that runs this file.
+
+There is no mmcv wheel on PyPI, and OpenMMLab's own wheels end at torch 2.1, so on a newer torch everybody
+compiles: 26 minutes on two cores as it comes, about 4 with this script (see ``precompiled_cxx.py``). It takes
+the first of these that works here:
+
+1. an mmcv that this Python already imports, of whatever origin: it is left alone;
+2. a wheel that pip finds (``PIP_FIND_LINKS``, an index) or that pip built and cached earlier;
+3. a compile, whose wheel goes into pip's cache, so the next environment does not compile again.
+
+The CUDA operators are built where torch sees a GPU (or with ``--cuda``), the CPU operators everywhere.
+"""
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+
+PYTHON = sys.executable
+PROBE = """
+import json, sys
+try:
+    import mmcv, mmcv.ops
+    print(json.dumps([mmcv.__version__, mmcv.ops.get_compiling_cuda_version()]))
+except Exception as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+"""
+
+
+class InstallError(Exception):
+    """Something the user has to mend; its text says what and how."""
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split('\n')[0], epilog='\n'.join(__doc__.split('\n')[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--version', default='2.1.0', help='mmcv version (default: %(default)s; mmdet 3.3 needs < 2.2)')
+    parser.add_argument('--jobs', type=int, help='compile jobs at a time (default: one a core, as memory allows)')
+    parser.add_argument('--force', action='store_true', help='compile anew, whatever is installed or cached')
+    device = parser.add_mutually_exclusive_group()
+    device.add_argument('--cuda', action='store_true', help='build the CUDA operators even if no GPU is visible')
+    device.add_argument('--cpu', action='store_true', help='build the CPU operators only')
+    return parser.parse_args()
+
+
+def run(command, **kwargs):
+    return subprocess.run(command, capture_output=True, text=True, **kwargs)
+
+
+def probe_mmcv():
+    """((version, CUDA version or 'not available'), None), or (None, why mmcv.ops cannot be imported)."""
+    import json
+    result = run([PYTHON, '-W', 'ignore', '-c', PROBE], cwd=tempfile.gettempdir())
+    if result.returncode == 0:
+        return tuple(json.loads(result.stdout.splitlines()[-1])), None
+    return None, (result.stderr.strip().splitlines() or [f'Python ended with {result.returncode}'])[-1]
+
+
+def installed_distributions():
+    """Names of the installed distributions that provide the module ``mmcv``: mmcv, mmcv-lite, onedl-mmcv, ..."""
+    from importlib import metadata
+    names = {(dist.metadata['Name'] or '').lower() for dist in metadata.distributions()}
+    return sorted(name for name in names if re.fullmatch(r'(.+-)?mmcv(-.+)?', name))
+
+
+def torch_facts():
+    """torch's version, the CUDA it was built for (or None), and whether it sees a GPU."""
+    result = run([PYTHON, '-W', 'ignore', '-c', 'import torch; '
+                  'print(torch.__version__, torch.version.cuda, torch.cuda.is_available())'])
+    if result.returncode != 0:
+        error = (result.stderr.strip().splitlines() or ['no message'])[-1]
+        raise InstallError(
+            f'mmcv is compiled against torch, and {PYTHON} cannot import torch ({error}).\n'
+            'Install torch first, for example: python -m pip install torch==2.13.0')
+    version, cuda, visible = result.stdout.split()
+    return version, None if cuda == 'None' else cuda, visible == 'True'
+
+
+def default_jobs():
+    """One job a core, but no more than memory holds: a file takes up to 1.5 GB."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try:
+        memory = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (ValueError, OSError):
+        return cores
+    return max(1, min(cores, int(memory // 1.5e9)))
+
+
+def build_environment(work_dir, jobs, cuda):
+    """The environment of mmcv's build: ours, with a compiler that precompiles torch's headers."""
+    env = dict(os.environ, MAX_JOBS=str(jobs), MMCV_WITH_OPS='1', FORCE_CUDA='1' if cuda else '0')
+    if not cuda:
+        env['CUDA_VISIBLE_DEVICES'] = ''
+    env['PATH'] = os.pathsep.join([os.path.dirname(PYTHON), env.get('PATH', os.defpath)])  # ninja of this environment
+    if os.name == 'posix' and sys.platform != 'darwin':
+        launcher = os.path.join(work_dir, 'c++')
+        words = [PYTHON, '-S', '-E', os.path.join(os.path.dirname(os.path.abspath(__file__)), 'precompiled_cxx.py'),
+                 work_dir, compiler()]
+        with open(launcher, 'w') as f:
+            f.write(f'#!/bin/sh\nexec {" ".join(map(shlex.quote, words))} "$@"\n')
+        os.chmod(launcher, 0o755)
+        env['CXX'] = launcher
+    return env
+
+
+def compiler():
+    return os.environ.get('CXX', 'c++')
+
+
+class Progress:
+    """Follows pip's output, shows one line for what takes long, and keeps all of it in a log."""
+
+    def __init__(self, log_path):
+        self.log_path = log_path
+        self.start = time.time()
+        self.compiled = False
+        self.tty = sys.stdout.isatty()
+
+    def run(self, command, env):
+        with open(self.log_path, 'a') as log, subprocess.Popen(
+                command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                errors='replace', cwd=os.path.dirname(self.log_path)) as process:
+            for line in process.stdout:
+                log.write(line)
+                self.follow(line)
+        return process.returncode
+
+    def follow(self, line):
+        match = re.match(r'\s*\[(\d+)/(\d+)\]\s', line)
+        if match:
+            self.compiled = True
+            done, total = map(int, match.groups())
+            if self.tty or done % 7 == 0 or done == total:
+                self.show(f'compiling mmcv: {done}/{total} objects, {self.elapsed()}', end='\r' if self.tty else '\n')
+                if self.tty and done == total:
+                    print()
+        elif re.match(r'\s*Building wheel for mmcv|\s*Running setup.py install for mmcv', line) and not self.compiled:
+            self.show('no ready mmcv wheel for this Python and torch: compiling')
+
+    def elapsed(self):
+        minutes, seconds = divmod(int(time.time() - self.start), 60)
+        return f'{minutes}:{seconds:02d}'
+
+    @staticmethod
+    def show(text, end='\n'):
+        print(f'  {text}', end=end, flush=True)
+
+
+def explain_failure(log_path, cuda, torch_cuda):
+    """What to tell the user about a build that failed, from what is missing here and what the log says."""
+    with open(log_path) as f:
+        log = f.read()
+    command = shlex.split(compiler())[0]
+    if 'No matching distribution found' in log:
+        return 'pip found no such mmcv. Is the index reachable, and does the version exist?'
+    if shutil.which(command) is None:
+        return (f'there is no C++ compiler here ({command!r} is not on the PATH). Install one, for example\n'
+                '  Debian, Ubuntu:  apt-get install g++\n  Fedora, RHEL:    dnf install gcc-c++')
+    if not os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')):
+        return ("Python's headers are not here (Python.h). Install them, for example\n"
+                '  Debian, Ubuntu:  apt-get install python3-dev\n  Fedora, RHEL:    dnf install python3-devel')
+    if "No module named 'pkg_resources'" in log:
+        return ("mmcv's setup.py needs pkg_resources, which setuptools 81 dropped:\n"
+                '  python -m pip install "setuptools>=77.0.3,<81"')
+    if cuda and ('CUDA_HOME environment variable is not set' in log or 'nvcc: not found' in log):
+        return (f'torch was built for CUDA {torch_cuda}, but its compiler nvcc is not here. Install the CUDA toolkit '
+                'of that version\nand set CUDA_HOME, or build the CPU operators only: install_mmcv.py --cpu')
+    if cuda and 'The detected CUDA version' in log:
+        return (f'nvcc and torch are of different CUDA versions (torch: {torch_cuda}). Point CUDA_HOME to the toolkit '
+                'of that version,\nor build the CPU operators only: install_mmcv.py --cpu')
+    if re.search(r'fatal error: Killed|cannot allocate memory|virtual memory exhausted', log, re.I):
+        return 'the compiler ran out of memory. Try fewer jobs: install_mmcv.py --jobs 1'
+    errors = [line.strip() for line in log.splitlines() if re.search(r'\berror\b', line, re.I) and len(line) < 400]
+    return 'the build failed:\n' + '\n'.join(f'  {line}' for line in (errors or log.splitlines())[-8:])
+
+
+def check_existing(force):
+    """The importable mmcv to leave alone, or None where one is to be installed."""
+    found, reason = probe_mmcv()
+    distributions = installed_distributions()
+    if found and not force:
+        return found, ' / '.join(distributions) or 'mmcv'
+    foreign = [name for name in distributions if name != 'mmcv']
+    if foreign:
+        state = 'provides' if found else f'is installed but its operators cannot be imported ({reason}); it provides'
+        raise InstallError(f'{", ".join(foreign)} {state} the module mmcv here, and two of them in one environment '
+                           f'break each other.\nRemove it first: python -m pip uninstall {" ".join(foreign)}')
+    if distributions and not force:
+        print(f'the mmcv that is installed does not work here ({reason}): it is replaced')
+    return None, None
+
+
+def install(args):
+    torch_version, torch_cuda, gpu = torch_facts()
+    cuda = args.cuda or not args.cpu and (gpu or os.environ.get('FORCE_CUDA') == '1')
+    found, name = check_existing(args.force)
+    if found:
+        operators = 'CPU operators only' if found[1] == 'not available' else f'CUDA {found[1]} operators'
+        print(f'{name} {found[0]} ({operators}) is already here: left alone')
+        if cuda and found[1] == 'not available':
+            print('  torch sees a GPU, though: `install_mmcv.py --force` replaces it with one that uses it')
+        return
+    if run([PYTHON, '-m', 'pip', '--version']).returncode != 0:
+        raise InstallError(f'{PYTHON} has no pip. Add it: python -m ensurepip (Debian, Ubuntu: apt-get install '
+                           'python3-pip python3-venv)')
+    if cuda and torch_cuda is None:
+        raise InstallError(f'the CUDA operators need a torch built for CUDA, and torch {torch_version} is not')
+
+    jobs = args.jobs or default_jobs()
+    print(f'installing mmcv {args.version} for torch {torch_version}, '
+          f'{"CPU and CUDA" if cuda else "CPU"} operators, {jobs} jobs')
+    work_dir = tempfile.mkdtemp(prefix='mmcv-')
+    progress = Progress(os.path.join(work_dir, 'build.log'))
+    requirement = f'mmcv=={args.version}'
+    pip_install = [PYTHON, '-m', 'pip', 'install', '-v', '--no-build-isolation', '--no-color',
+                   '--disable-pip-version-check', '--progress-bar', 'off', requirement]
+    # A wheel in pip's cache is known by mmcv's version alone, not by torch's: one that does not load here is
+    # taken out, and its place is taken by the one that is compiled.
+    rebuild = [*pip_install, '--force-reinstall', '--no-deps', '--no-binary', 'mmcv']
+    uncache = [PYTHON, '-m', 'pip', 'cache', 'remove', f'mmcv-{args.version}']
+    env = build_environment(work_dir, jobs, cuda)
+    try:
+        if args.force:
+            run(uncache)
+            code = progress.run(rebuild, env)
+        else:
+            code = progress.run(pip_install, env)
+            if code == 0 and not progress.compiled:
+                found, reason = probe_mmcv()
+                if found and cuda and found[1] == 'not available':
+                    found, reason = None, 'it lacks the CUDA operators'
+                if not found:
+                    print(f'  the ready wheel does not fit this torch ({reason}): compiling')
+                    run(uncache)
+                    code = progress.run(rebuild, env)
+        if code != 0:
+            raise InstallError(f'{explain_failure(progress.log_path, cuda, torch_cuda)}\n'
+                               f'The whole output is in {progress.log_path}')
+        found, reason = probe_mmcv()
+        if not found:
+            raise InstallError(f'mmcv was installed but cannot be imported: {reason}\n'
+                               f'The whole output is in {progress.log_path}')
+    except InstallError:
+        work_dir = None  # keeps the log
+        raise
+    finally:
+        if work_dir:
+            shutil.rmtree(work_dir, ignore_errors=True)
+    print(f'mmcv {found[0]} {"compiled and installed" if progress.compiled else "installed from a ready wheel"} '
+          f'in {progress.elapsed()}')
+
+
+def main():
+    try:
+        install(parse_args())
+    except InstallError as error:
+        sys.exit(f'install_mmcv.py: {error}')
+
+
+if __name__ == '__main__':
+    main()

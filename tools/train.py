@@ -1,0 +1,49 @@
+"""Train a detector: ``python tools/train.py CONFIG`` or ``mim train mmpanet CONFIG``."""
+import argparse
+import sys
+
+import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.command_line import add_run_arguments, build_runner, load_config
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Train a detector with the OpenMMLab trainer')
+    parser.add_argument('config', help='path of the config')
+    add_run_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help="scale the learning rate from the config's auto_scale_lr.base_batch_size to this run's")
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from this checkpoint, or without a path from the latest one in the work folder')
+    return parser.parse_args()
+
+
+def use_amp(cfg):
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        sys.exit(f"train.py: --amp replaces optim_wrapper.type 'OptimWrapper', and the config has {wrapper!r}")
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_auto_scale_lr(cfg):
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        sys.exit('train.py: --auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
+    cfg.auto_scale_lr.enable = True
+
+
+def main():
+    args = parse_args()
+    cfg = load_config(args)
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        use_auto_scale_lr(cfg)
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    build_runner(cfg).train()
+
+
+if __name__ == '__main__':
+    main()
