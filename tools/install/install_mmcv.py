@@ -11,6 +11,7 @@ the first of these that works here:
 The CUDA operators are built where torch sees a GPU (or with ``--cuda``), the CPU operators everywhere.
 """
 import argparse
+import glob
 import os
 import re
 import shlex
@@ -134,8 +135,12 @@ class Progress:
     def follow(self, line):
         match = re.match(r'\s*\[(\d+)/(\d+)\]\s', line)
         if match:
-            self.compiled = True
             done, total = map(int, match.groups())
+            if not self.compiled:
+                self.compiled = True
+                for path in glob.glob(os.path.join(os.path.dirname(self.log_path), '*.failed')):
+                    with open(path, errors='replace') as f:
+                        self.show(f"torch's headers could not be precompiled, so this takes long: {f.read(300)}")
             if self.tty or done % 7 == 0 or done == total:
                 self.show(f'compiling mmcv: {done}/{total} objects, {self.elapsed()}', end='\r' if self.tty else '\n')
                 if self.tty and done == total:

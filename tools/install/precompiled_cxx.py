@@ -43,13 +43,15 @@ def precompiled_header(cache_dir, compiler, flags):
     with open(f'{header}.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(header):
-            made = subprocess.run(
-                [*compiler, *flags, '-x', 'c++-header', '-', '-o', f'{header}.gch'],
-                input=HEADER.encode(), stderr=subprocess.DEVNULL).returncode == 0
             with open(header, 'w') as f:
                 f.write(HEADER)
-            if not made:
-                open(f'{header}.failed', 'w').close()
+            attempt = subprocess.run([*compiler, *flags, '-x', 'c++-header', header, '-o', f'{header}.gch'],
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            if attempt.returncode != 0:
+                if os.path.exists(f'{header}.gch'):
+                    os.remove(f'{header}.gch')
+                with open(f'{header}.failed', 'wb') as f:
+                    f.write(attempt.stderr)
     return None if os.path.exists(f'{header}.failed') else header
 
 

@@ -1,0 +1,95 @@
+# What can be done in a checkout of mmpanet; `make` alone lists it.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/shapes/mask-rcnn_r18_panet_shapes.py
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+DATA := data/shapes
+STAMPS := $(VENV)/.mmpanet
+WORK_DIR := work_dirs/$(basename $(notdir $(CONFIG)))
+SOURCES := $(shell find mmpanet configs tools/train.py -name '*.py' -not -path '*/.mim/*')
+DATA_SOURCES := tools/dataset_converters/make_shapes.py $(wildcard mmpanet/datasets/*.py)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help install train retrain report data test test-slow lint wheel clean
+
+help:  ## list the targets
+	@echo 'make TARGET [VENV=.venv] [PYTHON=python3] [CONFIG=...]'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-12s %s\n", $$1, $$2}'
+
+install: $(STAMPS)/package  ## set up $(VENV): pinned torch, mmcv with its operators, mmdet, mim, and this checkout
+
+train: $(WORK_DIR)/finished  ## train a small PANet on generated data, evaluate it, say where everything lies
+	@$(BIN)/python tools/report_run.py $(WORK_DIR)
+
+retrain:  ## the same again, though nothing has changed since
+	@rm -f $(WORK_DIR)/finished
+	@$(MAKE) --no-print-directory train
+
+report: $(STAMPS)/package  ## box and mask AP, checkpoint, logs and pictures of the last training
+	@$(BIN)/python tools/report_run.py $(WORK_DIR)
+
+data: $(DATA)/.made  ## generate the `shapes` dataset
+
+test: lint $(STAMPS)/tests  ## lint, and run the tests that are quick
+	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(STAMPS)/tests  ## run the tests that take long
+	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
+
+lint: $(STAMPS)/tests  ## check the code's style (settings in pyproject.toml)
+	$(BIN)/python -m ruff check .
+
+wheel: $(STAMPS)/tests  ## build dist/*.tar.gz and from it dist/*.whl
+	$(BIN)/python -m build --no-isolation
+
+clean:  ## remove the environment and what was built; data/ and work_dirs/ stay
+	rm -rf $(VENV) build dist mmpanet.egg-info mmpanet/.mim .pytest_cache .ruff_cache
+
+# Setting up. A stamp is as new as the files that say what to install.
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || { echo 'make: no $(PYTHON) on the PATH; name one: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo 'make: torch 2.13 needs Python 3.10 or newer, and $(PYTHON) is' "$$($(PYTHON) -V 2>&1);" \
+	         'name another: make PYTHON=python3.11' >&2; exit 1; }
+	@echo '== environment $(VENV)'
+	@$(PYTHON) -m venv $(VENV) || { \
+	    echo 'make: $(PYTHON) could not make an environment; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
+
+$(STAMPS)/environment: requirements/environment.txt requirements/build.txt requirements/mim.txt \
+                       tools/install/install_mmcv.py | $(BIN)/python
+	@echo '== torch, mmengine, mmdet, mim (requirements/environment.txt)'
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/environment.txt
+	@echo '== mmcv'
+	@$(BIN)/python tools/install/install_mmcv.py
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/package: setup.py setup.cfg pyproject.toml mmpanet/version.py requirements/runtime.txt \
+                   tools/install/editable.py $(STAMPS)/environment
+	@echo '== mmpanet'
+	@$(BIN)/python tools/install/editable.py
+	@$(BIN)/python -m pip check
+	@touch $@
+
+$(STAMPS)/tests: requirements/tests.txt $(STAMPS)/package
+	@echo '== what the tests need (requirements/tests.txt)'
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/tests.txt
+	@touch $@
+
+# Training. It is done anew when the code, the config or the data have changed.
+
+$(DATA)/.made: $(DATA_SOURCES) | $(STAMPS)/package
+	@echo '== dataset $(DATA)'
+	@$(BIN)/python tools/dataset_converters/make_shapes.py $(DATA)
+	@touch $@
+
+$(WORK_DIR)/finished: $(SOURCES) $(DATA)/.made | $(STAMPS)/package
+	@echo '== training $(CONFIG)'
+	@$(BIN)/mim train mmpanet $(notdir $(CONFIG)) --work-dir $(WORK_DIR)
+	@touch $@
