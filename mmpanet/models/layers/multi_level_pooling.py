@@ -37,32 +37,75 @@ def multi_level_roi_align(feats: Sequence[Tensor],
         Tensor: (N, L, C, h, w); in memory C comes last.
     """
     num_levels, (h, w) = len(feats), output_size
-    channels = feats[0].size(1)
-    table = torch.cat(
-        [feat.permute(0, 2, 3, 1).reshape(-1, channels) for feat in feats])
+    table = _PixelTable.apply(*feats)
+    # Fewer taps pay in the backward, and cost a host synchronisation.
+    merge = table.requires_grad and not table.is_cuda
     taps_per_roi = num_levels * h * w * (2 * sampling_ratio)**2
     pooled = []
     for chunk in rois.split(max(1, MAX_TAPS // taps_per_roi)):
         indices, weights = _taps(chunk, [feat.shape for feat in feats],
                                  output_size, spatial_scales, sampling_ratio,
-                                 aligned, table.dtype)
+                                 aligned, table.dtype, merge)
+        indices = indices.flatten(0, 3).flatten(1)
+        weights = weights.flatten(0, 3).flatten(1)
+        offsets = None
+        if merge:
+            indices, weights, offsets = _drop_zeros(indices, weights)
         pooled.append(
             F.embedding_bag(
-                indices.flatten(0, 3).flatten(1),
+                indices,
                 table,
+                offsets,
                 mode='sum',
-                per_sample_weights=weights.flatten(0, 3).flatten(1)))
+                per_sample_weights=weights))
     pooled = pooled[0] if len(pooled) == 1 else torch.cat(pooled)
     return pooled.view(len(rois), num_levels, h, w,
-                       channels).permute(0, 1, 4, 2, 3)
+                       feats[0].size(1)).permute(0, 1, 4, 2, 3)
+
+
+class _PixelTable(torch.autograd.Function):
+    """All pixels of all maps, one a row: L maps (B, C, H_l, W_l) to (R, C).
+
+    ``torch.cat`` of permuted maps does the same in twice the time; neither
+    way back copies anything.
+    """
+
+    @staticmethod
+    def forward(ctx, *feats: Tensor) -> Tensor:
+        ctx.shapes = [feat.permute(0, 2, 3, 1).shape for feat in feats]
+        rows = [shape[:-1].numel() for shape in ctx.shapes]
+        table = feats[0].new_empty(sum(rows), feats[0].size(1))
+        for part, shape, feat in zip(table.split(rows), ctx.shapes, feats):
+            part.view(shape).copy_(feat.permute(0, 2, 3, 1))
+        return table
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tuple[Tensor, ...]:
+        rows = [shape[:-1].numel() for shape in ctx.shapes]
+        return tuple(
+            part.view(shape).permute(0, 3, 1, 2)
+            for part, shape in zip(grad.split(rows), ctx.shapes))
+
+
+def _drop_zeros(indices: Tensor,
+                weights: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """Bags of a fixed size (bags, taps) to 1D indices, weights, offsets."""
+    kept = weights != 0
+    counts = kept.sum(1, dtype=indices.dtype)
+    offsets = (counts.cumsum(0) - counts).to(indices.dtype)
+    places = kept.flatten().nonzero().squeeze(1)
+    return indices.flatten()[places], weights.flatten()[places], offsets
 
 
 @torch.no_grad()
 def _taps(rois: Tensor, shapes: Sequence[torch.Size],
           output_size: Tuple[int, int], spatial_scales: Sequence[float],
-          sampling_ratio: int, aligned: bool,
-          dtype: torch.dtype) -> Tuple[Tensor, Tensor]:
+          sampling_ratio: int, aligned: bool, dtype: torch.dtype,
+          merge: bool) -> Tuple[Tensor, Tensor]:
     """Rows of the table and their weights for every bin.
+
+    With ``merge``, taps that share a pixel, as most do on the coarse levels,
+    become one tap with the weight of all, and others with none.
 
     Returns:
         tuple[Tensor, Tensor]: int32 indices and ``dtype`` weights, both
@@ -83,6 +126,9 @@ def _taps(rois: Tensor, shapes: Sequence[torch.Size],
                              sampling_ratio, heights)
     x, x_weight = _axis_taps(start[..., 0], size[..., 0], output_size[1],
                              sampling_ratio, widths)
+    if merge:
+        y, y_weight = _merge_equal(y, y_weight)
+        x, x_weight = _merge_equal(x, x_weight)
 
     # A pixel's row: those of the levels and images before, then y * W + x.
     width = torch.tensor(widths, dtype=torch.int32, device=rois.device)
@@ -140,3 +186,14 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
         upper_weight.unflatten(-1, bins)
     ], dim=-1)  # yapf: disable
     return indices.int(), weights
+
+
+def _merge_equal(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
+    """Sort taps by pixel; the first of equal ones takes all their weight."""
+    indices, order = indices.sort(dim=-1)
+    weights = weights.gather(-1, order)
+    for i in range(indices.size(-1) - 1, 0, -1):
+        moved = weights[..., i] * (indices[..., i] == indices[..., i - 1])
+        weights[..., i - 1] += moved
+        weights[..., i] -= moved
+    return indices, weights
