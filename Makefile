@@ -91,5 +91,5 @@ $(DATA)/.made: $(DATA_SOURCES) | $(STAMPS)/package
 
 $(WORK_DIR)/finished: $(SOURCES) $(DATA)/.made | $(STAMPS)/package
 	@echo '== training $(CONFIG)'
-	@$(BIN)/mim train mmpanet $(notdir $(CONFIG)) --work-dir $(WORK_DIR)
+	@PYTHONWARNINGS='ignore:pkg_resources is deprecated' $(BIN)/mim train mmpanet $(notdir $(CONFIG)) --work-dir $(WORK_DIR)
 	@touch $@

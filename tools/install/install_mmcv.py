@@ -120,7 +120,7 @@ class Progress:
     def __init__(self, log_path):
         self.log_path = log_path
         self.start = time.time()
-        self.compiled = False
+        self.building = self.compiled = False
         self.tty = sys.stdout.isatty()
 
     def run(self, command, env):
@@ -145,7 +145,8 @@ class Progress:
                 self.show(f'compiling mmcv: {done}/{total} objects, {self.elapsed()}', end='\r' if self.tty else '\n')
                 if self.tty and done == total:
                     print()
-        elif re.match(r'\s*Building wheel for mmcv|\s*Running setup.py install for mmcv', line) and not self.compiled:
+        elif re.match(r'\s*Building wheel for mmcv|\s*Running setup.py install for mmcv', line) and not self.building:
+            self.building = True
             self.show('no ready mmcv wheel for this Python and torch: compiling')
 
     def elapsed(self):
@@ -241,22 +242,20 @@ def install(args):
                 if found and cuda and found[1] == 'not available':
                     found, reason = None, 'it lacks the CUDA operators'
                 if not found:
-                    print(f'  the ready wheel does not fit this torch ({reason}): compiling')
+                    print(f'  the ready wheel does not fit this torch ({reason}): compiling', flush=True)
                     run(uncache)
                     code = progress.run(rebuild, env)
         if code != 0:
-            raise InstallError(f'{explain_failure(progress.log_path, cuda, torch_cuda)}\n'
-                               f'The whole output is in {progress.log_path}')
+            raise InstallError(explain_failure(progress.log_path, cuda, torch_cuda))
         found, reason = probe_mmcv()
         if not found:
-            raise InstallError(f'mmcv was installed but cannot be imported: {reason}\n'
-                               f'The whole output is in {progress.log_path}')
-    except InstallError:
-        work_dir = None  # keeps the log
-        raise
+            raise InstallError(f'mmcv was installed but cannot be imported: {reason}')
+    except InstallError as error:
+        log_path = f'{work_dir}.log'
+        shutil.move(progress.log_path, log_path)
+        raise InstallError(f'{error}\nThe whole output is in {log_path}') from None
     finally:
-        if work_dir:
-            shutil.rmtree(work_dir, ignore_errors=True)
+        shutil.rmtree(work_dir, ignore_errors=True)
     print(f'mmcv {found[0]} {"compiled and installed" if progress.compiled else "installed from a ready wheel"} '
           f'in {progress.elapsed()}')
 
