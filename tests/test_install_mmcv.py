@@ -26,7 +26,7 @@ def test_refuses_to_install_beside_another_distribution(monkeypatch):
     monkeypatch.setattr(install_mmcv, 'probe_mmcv', lambda: (None, "ModuleNotFoundError: No module named 'mmcv._ext'"))
     monkeypatch.setattr(install_mmcv, 'installed_distributions', lambda: ['mmcv-lite'])
     with pytest.raises(install_mmcv.InstallError, match='pip uninstall mmcv-lite'):
-        install_mmcv.check_existing(force=False)
+        install_mmcv.check_existing('mmcv', force=False)
 
 
 @pytest.mark.parametrize('names, found', [(['mmcv', 'numpy', 'onedl-mmcv', 'mmcv-lite', 'mmcvish'],

@@ -23,6 +23,9 @@ import tempfile
 import time
 
 PYTHON = sys.executable
+# Distributions that provide the module mmcv with its operators, and the version of each that is installed unless
+# another is asked for. OpenMMLab's: the newest that mmdet 3.3 takes. VBTI's fork goes with its fork of mmdet.
+VERSIONS = {'mmcv': '2.1.0', 'onedl-mmcv': '2.3.6'}
 PROBE = """
 import json, sys
 try:
@@ -41,13 +44,17 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__.split('\n')[0], epilog='\n'.join(__doc__.split('\n')[2:]),
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--version', default='2.1.0', help='mmcv version (default: %(default)s; mmdet 3.3 needs < 2.2)')
+    parser.add_argument('--distribution', choices=list(VERSIONS), default='mmcv',
+                        help="OpenMMLab's mmcv, or the fork that goes with onedl-mmdetection (default: %(default)s)")
+    parser.add_argument('--version', help=f'its version (default: {VERSIONS})')
     parser.add_argument('--jobs', type=int, help='compile jobs at a time (default: one a core, as memory allows)')
     parser.add_argument('--force', action='store_true', help='compile anew, whatever is installed or cached')
     device = parser.add_mutually_exclusive_group()
     device.add_argument('--cuda', action='store_true', help='build the CUDA operators even if no GPU is visible')
     device.add_argument('--cpu', action='store_true', help='build the CPU operators only')
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.version = args.version or VERSIONS[args.distribution]
+    return args
 
 
 def run(command, **kwargs):
@@ -96,7 +103,15 @@ def default_jobs():
 def build_environment(work_dir, jobs, cuda):
     """The environment of mmcv's build: ours, with a compiler that precompiles torch's headers."""
     env = dict(os.environ, MAX_JOBS=str(jobs), MMCV_WITH_OPS='1', FORCE_CUDA='1' if cuda else '0')
-    if not cuda:
+    if cuda:
+        # mmcv 2.1 includes a header that later versions of torch dropped; all that was left in it is this line.
+        header = os.path.join(work_dir, 'compatibility', 'THC', 'THCAtomics.cuh')
+        os.makedirs(os.path.dirname(header))
+        with open(header, 'w') as f:
+            f.write('#include <ATen/cuda/Atomic.cuh>\n')
+        folders = [env.get('CPATH'), os.path.join(work_dir, 'compatibility')]  # searched after torch's own
+        env['CPATH'] = os.pathsep.join(filter(None, folders))
+    else:
         env['CUDA_VISIBLE_DEVICES'] = ''
     env['PATH'] = os.pathsep.join([os.path.dirname(PYTHON), env.get('PATH', os.defpath)])  # ninja of this environment
     if os.name == 'posix' and sys.platform != 'darwin':
@@ -127,9 +142,13 @@ class Progress:
         with open(self.log_path, 'a') as log, subprocess.Popen(
                 command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                 errors='replace', cwd=os.path.dirname(self.log_path)) as process:
-            for line in process.stdout:
-                log.write(line)
-                self.follow(line)
+            try:
+                for line in process.stdout:
+                    log.write(line)
+                    self.follow(line)
+            except KeyboardInterrupt:
+                process.terminate()
+                raise
         return process.returncode
 
     def follow(self, line):
@@ -145,7 +164,7 @@ class Progress:
                 self.show(f'compiling mmcv: {done}/{total} objects, {self.elapsed()}', end='\r' if self.tty else '\n')
                 if self.tty and done == total:
                     print()
-        elif re.match(r'\s*Building wheel for mmcv|\s*Running setup.py install for mmcv', line) and not self.building:
+        elif re.match(r'\s*Building wheel for (onedl-)?mmcv\b', line) and not self.building:
             self.building = True
             self.show('no ready mmcv wheel for this Python and torch: compiling')
 
@@ -186,13 +205,13 @@ def explain_failure(log_path, cuda, torch_cuda):
     return 'the build failed:\n' + '\n'.join(f'  {line}' for line in (errors or log.splitlines())[-8:])
 
 
-def check_existing(force):
+def check_existing(distribution, force):
     """The importable mmcv to leave alone, or None where one is to be installed."""
     found, reason = probe_mmcv()
     distributions = installed_distributions()
     if found and not force:
         return found, ' / '.join(distributions) or 'mmcv'
-    foreign = [name for name in distributions if name != 'mmcv']
+    foreign = [name for name in distributions if name != distribution]
     if foreign:
         state = 'provides' if found else f'is installed but its operators cannot be imported ({reason}); it provides'
         raise InstallError(f'{", ".join(foreign)} {state} the module mmcv here, and two of them in one environment '
@@ -202,10 +221,33 @@ def check_existing(force):
     return None, None
 
 
+def find_or_build(progress, distribution, version, env, cuda, force):
+    """Install mmcv from a ready wheel that works here, else compile it."""
+    install = [PYTHON, '-m', 'pip', 'install', '-v', '--no-build-isolation', '--no-color',
+               '--disable-pip-version-check', '--progress-bar', 'off', f'{distribution}=={version}']
+    code = 0
+    if not force:
+        code = progress.run(install, env)
+        if code == 0 and not progress.compiled:
+            found, reason = probe_mmcv()
+            if found and cuda and found[1] == 'not available':
+                found, reason = None, 'it lacks the CUDA operators'
+            if not found:
+                print(f'  the ready wheel does not fit this torch ({reason}): compiling', flush=True)
+                force = True
+    if force:
+        # A wheel in pip's cache is known by mmcv's version alone, not by torch's: one that does not load here is
+        # taken out, and its place is taken by the one that is compiled.
+        run([PYTHON, '-m', 'pip', 'cache', 'remove', f'{distribution.replace("-", "_")}-{version}'])
+        rebuild = [*install, '--force-reinstall', '--no-deps', '--no-binary', distribution]
+        code = progress.run(rebuild, env) or progress.run(install, env)  # the second adds what mmcv itself needs
+    return code
+
+
 def install(args):
     torch_version, torch_cuda, gpu = torch_facts()
     cuda = args.cuda or not args.cpu and (gpu or os.environ.get('FORCE_CUDA') == '1')
-    found, name = check_existing(args.force)
+    found, name = check_existing(args.distribution, args.force)
     if found:
         operators = 'CPU operators only' if found[1] == 'not available' else f'CUDA {found[1]} operators'
         print(f'{name} {found[0]} ({operators}) is already here: left alone')
@@ -219,32 +261,13 @@ def install(args):
         raise InstallError(f'the CUDA operators need a torch built for CUDA, and torch {torch_version} is not')
 
     jobs = args.jobs or default_jobs()
-    print(f'installing mmcv {args.version} for torch {torch_version}, '
-          f'{"CPU and CUDA" if cuda else "CPU"} operators, {jobs} jobs')
+    print(f'installing {args.distribution} {args.version} for torch {torch_version}, '
+          f'{"CPU and CUDA" if cuda else "CPU"} operators, {jobs} jobs', flush=True)
     work_dir = tempfile.mkdtemp(prefix='mmcv-')
     progress = Progress(os.path.join(work_dir, 'build.log'))
-    requirement = f'mmcv=={args.version}'
-    pip_install = [PYTHON, '-m', 'pip', 'install', '-v', '--no-build-isolation', '--no-color',
-                   '--disable-pip-version-check', '--progress-bar', 'off', requirement]
-    # A wheel in pip's cache is known by mmcv's version alone, not by torch's: one that does not load here is
-    # taken out, and its place is taken by the one that is compiled.
-    rebuild = [*pip_install, '--force-reinstall', '--no-deps', '--no-binary', 'mmcv']
-    uncache = [PYTHON, '-m', 'pip', 'cache', 'remove', f'mmcv-{args.version}']
-    env = build_environment(work_dir, jobs, cuda)
     try:
-        if args.force:
-            run(uncache)
-            code = progress.run(rebuild, env)
-        else:
-            code = progress.run(pip_install, env)
-            if code == 0 and not progress.compiled:
-                found, reason = probe_mmcv()
-                if found and cuda and found[1] == 'not available':
-                    found, reason = None, 'it lacks the CUDA operators'
-                if not found:
-                    print(f'  the ready wheel does not fit this torch ({reason}): compiling', flush=True)
-                    run(uncache)
-                    code = progress.run(rebuild, env)
+        env = build_environment(work_dir, jobs, cuda)
+        code = find_or_build(progress, args.distribution, args.version, env, cuda, args.force)
         if code != 0:
             raise InstallError(explain_failure(progress.log_path, cuda, torch_cuda))
         found, reason = probe_mmcv()
@@ -265,6 +288,8 @@ def main():
         install(parse_args())
     except InstallError as error:
         sys.exit(f'install_mmcv.py: {error}')
+    except KeyboardInterrupt:
+        sys.exit('install_mmcv.py: interrupted; a compile starts over, for pip caches finished wheels only')
 
 
 if __name__ == '__main__':
