@@ -20,7 +20,10 @@ class PANetBBoxHead(ConvFCBBoxHead):
     fc), its norm and its ReLU come before the fusion.
 
     Args:
-        num_levels (int): L, the levels of the pooling. Defaults to 4.
+        num_levels (int): L, the levels of the pooling. With 1 it is mmdet's
+            head, with a norm on the fcs too, and takes the features of
+            mmdet's extractors: Table 3 before adaptive feature pooling.
+            Defaults to 4.
         level_fusion (str): 'max' or 'sum' over the levels (Table 4).
             Defaults to 'max'.
         share_first_layer (bool): One first layer for all levels. The paper

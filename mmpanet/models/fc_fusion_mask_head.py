@@ -31,7 +31,8 @@ class FCFusionMaskHead(FCNMaskHead):
     is fused with the logits of every class.
 
     Args:
-        num_levels (int): L, the levels of the pooling. Defaults to 4.
+        num_levels (int): L, the levels of the pooling. With 1 it takes the
+            features of mmdet's extractors. Defaults to 4.
         level_fusion (str): 'max' or 'sum' over the levels.
             Defaults to 'max'.
         share_first_layer (bool): One conv1 for all levels.

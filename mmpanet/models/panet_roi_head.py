@@ -17,8 +17,9 @@ class PANetRoIHead(StandardRoIHead):
     """Standard RoI head that knows which of PANet's parts go together.
 
     Each branch, box and mask, is either PANet's (``AdaptiveFeaturePooling``
-    and one of this package's heads) or mmdet's own pair, as in the rows of
-    the paper's Table 3 without adaptive feature pooling.
+    and one of this package's heads) or has mmdet's extractor, as in the rows
+    of the paper's Table 3 without adaptive feature pooling. The head is then
+    mmdet's, or one of ours with ``num_levels=1``.
 
     Args:
         rois_per_chunk (int, optional): At inference, run pooling and heads
@@ -60,7 +61,10 @@ class PANetRoIHead(StandardRoIHead):
             extractor_key = 'bbox_roi_extractor (shared with the mask head)'
         head_key = f'{branch}_head'
         pools_levels = isinstance(extractor, AdaptiveFeaturePooling)
-        if pools_levels != self._is_panet(head):
+        is_panet = self._is_panet(head)
+        takes_one_level = not is_panet or head.num_levels == 1
+        if pools_levels and not is_panet or \
+                not pools_levels and not takes_one_level:
             panet_heads = (
                 'PANetShared2FCBBoxHead or PANetShared4Conv1FCBBoxHead'
                 if branch == 'bbox' else 'FCFusionMaskHead')
@@ -68,10 +72,10 @@ class PANetRoIHead(StandardRoIHead):
                 f'{extractor_key}.type={type(extractor).__name__} and '
                 f'{head_key}.type={type(head).__name__} do not go together: '
                 f'AdaptiveFeaturePooling goes with {panet_heads}, and these '
-                'with it alone')
-        if not pools_levels:
+                'with it alone, or with num_levels=1')
+        if not is_panet:
             return
-        if extractor.num_inputs != head.num_levels:
+        if pools_levels and extractor.num_inputs != head.num_levels:
             raise ValueError(
                 f'{head_key}.num_levels={head.num_levels}, but '
                 f'{extractor_key}.featmap_strides='
@@ -80,11 +84,11 @@ class PANetRoIHead(StandardRoIHead):
             raise ValueError(
                 f'{head_key}.in_channels={head.in_channels}, but '
                 f'{extractor_key}.out_channels={extractor.out_channels}')
-        if tuple(extractor.output_size) != tuple(head.roi_feat_size):
+        output_size = tuple(extractor.roi_layers[0].output_size)
+        if output_size != tuple(head.roi_feat_size):
             raise ValueError(
                 f'{head_key}.roi_feat_size={tuple(head.roi_feat_size)}, but '
-                f'{extractor_key}.roi_layer.output_size='
-                f'{tuple(extractor.output_size)}')
+                f'{extractor_key}.roi_layer.output_size={output_size}')
         if branch == 'mask':
             self._check_mask_target()
 

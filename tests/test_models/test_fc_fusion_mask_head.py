@@ -2,6 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 
@@ -69,6 +70,7 @@ def test_one_level_without_fusion_is_mmdets_head(norm_cfg, upsample):
     })
     x = grids(levels=1)
     torch.testing.assert_close(head(x), theirs(x[:, 0]))
+    torch.testing.assert_close(head(x[:, 0]), theirs(x[:, 0]))
 
 
 @pytest.mark.parametrize('kwargs,size,mask_size', [

@@ -3,12 +3,13 @@ import copy
 
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmdet.testing import demo_mm_inputs
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import load_checkpoint, save_checkpoint
+
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
 
 CHANNELS = 16
 GN = dict(type='GN', num_groups=4)
@@ -235,6 +236,23 @@ FPN_EXTRACTOR = dict(
     featmap_strides=[4, 8, 16, 32])
 
 
+def test_one_level_heads_on_mmdets_extractor(panet):
+    """Norm on the fcs and fully-connected fusion, on an FPN's features."""
+    roi_head = panet.roi_head
+    roi_head.update(
+        bbox_roi_extractor=FPN_EXTRACTOR,
+        mask_roi_extractor=dict(
+            FPN_EXTRACTOR,
+            roi_layer=dict(type='RoIAlign', output_size=14,
+                           sampling_ratio=2)))
+    roi_head.bbox_head.num_levels = roi_head.mask_head.num_levels = 1
+    model = build(panet).train()
+    losses(model, batch(model)).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    with torch.no_grad():
+        model.eval()(**batch(model, training=False), mode='predict')
+
+
 @pytest.mark.parametrize('change,words', [
     (lambda r: r.update(bbox_roi_extractor=FPN_EXTRACTOR),
      ['bbox_roi_extractor.type=SingleRoIExtractor', 'bbox_head.type']),
@@ -248,6 +266,9 @@ FPN_EXTRACTOR = dict(
      ['bbox_head.num_levels=5', 'featmap_strides', 'has 4']),
     (lambda r: r.mask_roi_extractor.update(featmap_strides=[4, 8, 16]),
      ['mask_head.num_levels=4', 'mask_roi_extractor', 'has 3']),
+    (lambda r: (r.update(bbox_roi_extractor=FPN_EXTRACTOR),
+                r.bbox_head.update(num_levels=1, roi_feat_size=14)),
+     ['bbox_head.roi_feat_size=(14, 14)', 'output_size=(7, 7)']),
     (lambda r: r.bbox_head.update(in_channels=32),
      ['bbox_head.in_channels=32', 'out_channels=16']),
     (lambda r: r.mask_head.update(roi_feat_size=7),

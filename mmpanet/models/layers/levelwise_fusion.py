@@ -20,7 +20,8 @@ class LevelwiseFusion(BaseModule):
     Args:
         build_layer (Callable): Makes one first layer; it maps (N, C, h, w)
             to anything that starts with N.
-        num_levels (int): L, the number of pyramid levels. Defaults to 4.
+        num_levels (int): L, the number of pyramid levels; with 1 there is
+            nothing to fuse. Defaults to 4.
         fusion (str): 'max' (the paper's) or 'sum'. Defaults to 'max'.
         share_layer (bool): One layer for all levels. Defaults to False.
         fuse_first (bool): Fuse the pooled grids, then apply a single layer:
@@ -59,11 +60,14 @@ class LevelwiseFusion(BaseModule):
 
         Args:
             x (Tensor): The grids of ``AdaptiveFeaturePooling``,
-                (N, L, C, h, w).
+                (N, L, C, h, w), or with one level those of mmdet's
+                extractors, (N, C, h, w).
 
         Returns:
             Tensor: What the layer makes of (N, C, h, w), fused over L.
         """
+        if x.dim() == 4 and self.num_levels == 1:
+            return self.levels[0](x)
         if x.dim() != 5 or x.size(1) != self.num_levels:
             raise ValueError(
                 f'the head has num_levels={self.num_levels} and needs RoI '
