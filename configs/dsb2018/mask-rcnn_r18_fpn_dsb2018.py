@@ -1,0 +1,11 @@
+_base_ = [
+    '../shapes/_base_/mask-rcnn_r18_fpn_small.py',
+    '../_base_/datasets/dsb2018_instance.py'
+]
+
+model = dict(
+    roi_head=dict(
+        bbox_head=dict(num_classes=1), mask_head=dict(num_classes=1)),
+    # an image holds up to several hundred nuclei
+    test_cfg=dict(
+        rpn=dict(nms_pre=1000, max_per_img=500), rcnn=dict(max_per_img=300)))

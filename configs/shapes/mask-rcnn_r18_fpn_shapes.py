@@ -1,0 +1,7 @@
+_base_ = [
+    './_base_/mask-rcnn_r18_fpn_small.py',
+    '../_base_/datasets/shapes_instance.py'
+]
+
+model = dict(
+    roi_head=dict(bbox_head=dict(num_classes=8), mask_head=dict(num_classes=8)))
