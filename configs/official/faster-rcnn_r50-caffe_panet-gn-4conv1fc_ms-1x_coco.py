@@ -20,7 +20,8 @@ model = dict(
             checkpoint='open-mmlab://detectron2/resnet50_caffe')),
     neck=dict(type='PANetNeck', norm_cfg=norm_cfg, bottom_up_bias=True),
     rpn_head=dict(
-        anchor_generator=dict(type='LegacyAnchorGenerator', center_offset=0.5),
+        anchor_generator=dict(
+            type='DetectronAnchorGenerator', center_offset=0.5),
         bbox_coder=legacy_coder,
         loss_bbox=dict(
             _delete_=True, type='SmoothL1Loss', beta=1 / 9, loss_weight=1.0)),

@@ -1,11 +1,12 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 from .adaptive_feature_pooling import AdaptiveFeaturePooling
 from .bbox_heads import PANetShared2FCBBoxHead, PANetShared4Conv1FCBBoxHead
+from .detectron_anchors import DetectronAnchorGenerator
 from .fc_fusion_mask_head import FCFusionMaskHead
 from .panet_neck import PANetNeck
 from .panet_roi_head import PANetRoIHead
 
 __all__ = [
-    'AdaptiveFeaturePooling', 'FCFusionMaskHead', 'PANetNeck', 'PANetRoIHead',
+    'AdaptiveFeaturePooling', 'DetectronAnchorGenerator', 'FCFusionMaskHead', 'PANetNeck', 'PANetRoIHead',
     'PANetShared2FCBBoxHead', 'PANetShared4Conv1FCBBoxHead'
 ]
