@@ -199,10 +199,13 @@ def explain_failure(log_path, cuda, torch_cuda):
     if cuda and 'The detected CUDA version' in log:
         return (f'nvcc and torch are of different CUDA versions (torch: {torch_cuda}). Point CUDA_HOME to the toolkit '
                 'of that version,\nor build the CPU operators only: install_mmcv.py --cpu')
-    if re.search(r'fatal error: Killed|cannot allocate memory|virtual memory exhausted', log, re.I):
+    if re.search(r'error: Killed|cannot allocate memory|virtual memory exhausted', log, re.I):
         return 'the compiler ran out of memory. Try fewer jobs: install_mmcv.py --jobs 1'
-    errors = [line.strip() for line in log.splitlines() if re.search(r'\berror\b', line, re.I) and len(line) < 400]
-    return 'the build failed:\n' + '\n'.join(f'  {line}' for line in (errors or log.splitlines())[-8:])
+    lines = [line.strip() for line in log.splitlines() if len(line) < 400]
+    of_the_compiler = [line for line in lines if re.search(r'^\S+:(\d+:\d+:)? (fatal )?error: ', line)]
+    of_anything = [line for line in lines if re.search(r'\berror\b', line, re.I)]
+    shown = of_the_compiler[:5] or of_anything[-8:] or lines[-8:]
+    return 'the build failed:\n' + '\n'.join(f'  {line}' for line in shown)
 
 
 def check_existing(distribution, force):
