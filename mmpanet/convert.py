@@ -15,15 +15,27 @@ What changes besides names:
   there and back returns every bit.
 * Backbone norms. The official code has a frozen scale and bias. They become
   the weight and bias of a BN with mean 0 and variance 1 - eps, which computes
-  the same: in float32, 1 - eps + eps is 1.
+  the same: in float32, 1 - eps + eps is 1. On the way back any other BN is
+  folded into a scale and a bias, and kept beside the official state dict, so
+  that it comes back to the bit, too.
 """
 import os
 import pickle
+import re
 import tempfile
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Tuple, Union
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Set,
+    Tuple,
+    Union,
+)
 
 import torch
 from torch import Tensor
@@ -31,7 +43,9 @@ from torch import Tensor
 from mmdet.datasets import CocoDataset
 
 BN_EPS = 1e-5
-NUM_CLASSES = 80
+BN_STATISTICS = ('running_mean', 'running_var', 'num_batches_tracked')
+# Where an official checkpoint of ours keeps what no official one has.
+KEPT_NORMS = 'mmdet_batch_norms'
 
 # Config of each official model, by what it is called here.
 CONFIGS = {
@@ -204,7 +218,7 @@ def _mask_head_rules() -> Iterator[Rule]:
                'dropped')
 
 
-def detect_kind(names, by: str = 'official') -> str:
+def detect_kind(names: Iterable[str], by: str = 'official') -> str:
     """Which of the three models a state dict belongs to.
 
     Args:
@@ -233,7 +247,22 @@ def detect_kind(names, by: str = 'official') -> str:
     raise ConversionError(
         f'not one of the three PANet models ({", ".join(CONFIGS)}); nearest '
         f'is {nearest!r}, with {_some(missing)} missing and {_some(unknown)} '
-        'unknown')
+        f'unknown. {_advice(names, by)}')
+
+
+def _advice(names: Set[str], by: str) -> str:
+    """What to do with a state dict that does not fit."""
+    if by == 'ours':
+        return ('Only models of the three configs convert back: '
+                f'{", ".join(CONFIGS.values())}')
+    if any(name.startswith('backbone.') for name in names):
+        return "These are mmdet's names: convert it with --reverse"
+    if names and not any('panet_buttomup' in name for name in names):
+        return ("It has no bottom-up path ('Conv_Body.panet_buttomup_*') and "
+                'so is no PANet: take a checkpoint that was trained with one '
+                "of the authors' configs/panet/*.yaml")
+    return ("If it is a file of the authors, download it again; other "
+            'backbones, heads and numbers of classes have no config here')
 
 
 def from_official(checkpoint: Dict) -> Dict:
@@ -265,6 +294,7 @@ def from_official(checkpoint: Dict) -> Dict:
                 tensor, background[rule.official] = rest, first.clone()
         state_dict[rule.ours] = tensor.clone()
     state_dict.update(_batch_statistics(kind))
+    _restore_batch_norms(kind, state_dict, checkpoint.get(KEPT_NORMS))
     official = dict(kind=kind, config=CONFIGS[kind], background=background)
     if isinstance(checkpoint.get('step'), int):
         official['step'] = checkpoint['step']
@@ -277,15 +307,18 @@ def to_official(checkpoint: Dict) -> Dict:
     """Convert a checkpoint of one of the official configs back.
 
     The batch norms of the backbone are folded into a scale and a bias; those
-    that :func:`from_official` wrote come back to the bit. Background rows
-    that the checkpoint does not hold, because it was trained here, are zero:
-    the official code never reads them at inference.
+    that :func:`from_official` wrote come back to the bit. Others are kept
+    under ``mmdet_batch_norms``, which the official code does not read, for
+    :func:`from_official`. Background rows that the checkpoint does not hold,
+    because it was trained here, are zero: the official code never reads them
+    at inference.
 
     Args:
         checkpoint (dict): A checkpoint with ``state_dict``.
 
     Returns:
-        dict: ``model``, the official state dict, and ``step`` if known.
+        dict: ``model``, the official state dict, ``step`` if known, and
+        ``mmdet_batch_norms`` if there are any.
 
     Raises:
         ConversionError: If keys or shapes are not those of a known model.
@@ -294,9 +327,10 @@ def to_official(checkpoint: Dict) -> Dict:
     kind = detect_kind(ours, by='ours')
     official = checkpoint.get('meta', {}).get('official', {})
     background = official.get('background', {})
+    norms = _folded_batch_norms(kind, ours)
     model = OrderedDict()
     for rule in rules(kind):
-        tensor = _fold_batch_norm(ours, rule.ours)
+        tensor = norms.get(rule.ours, ours[rule.ours])
         rows = rule.rows_per_class
         expected = rule.shape
         if rule.classes == 'dropped':
@@ -315,45 +349,104 @@ def to_official(checkpoint: Dict) -> Dict:
     converted = dict(model=model)
     if 'step' in official:
         converted['step'] = official['step']
+    if norms:
+        converted[KEPT_NORMS] = OrderedDict(
+            (f'{prefix}.{name}', ours[f'{prefix}.{name}'].clone())
+            for prefix in OrderedDict.fromkeys(
+                name.rpartition('.')[0] for name in norms)
+            for name in ('weight', 'bias', *BN_STATISTICS))
     return converted
+
+
+def _norms(kind: str) -> Iterator[Tuple[str, Tuple[int, ...]]]:
+    """Name and shape of every norm of the backbone."""
+    for rule in rules(kind):
+        name, _, last = rule.ours.rpartition('.')
+        if name.startswith('backbone.') and last == 'bias':
+            yield name, rule.shape
 
 
 def _batch_statistics(kind: str) -> Dict[str, Tensor]:
     """Running statistics that make a BN of every frozen affine."""
     statistics = OrderedDict()
-    for rule in rules(kind):
-        if rule.ours.startswith('backbone') and rule.ours.endswith('.bias'):
-            prefix = rule.ours[:-len('bias')]
-            statistics[f'{prefix}running_mean'] = torch.zeros(rule.shape)
-            statistics[f'{prefix}running_var'] = torch.full(
-                rule.shape, 1 - BN_EPS)
-            statistics[f'{prefix}num_batches_tracked'] = torch.tensor(0)
+    for name, shape in _norms(kind):
+        values = (torch.zeros(shape), torch.full(shape, 1 - BN_EPS),
+                  torch.tensor(0))
+        for statistic, value in zip(BN_STATISTICS, values):
+            statistics[f'{name}.{statistic}'] = value
     return statistics
 
 
-def _fold_batch_norm(state_dict: Dict[str, Tensor], name: str) -> Tensor:
-    """Weight or bias of the affine that a BN computes; others as they are."""
-    prefix, _, last = name.rpartition('.')
-    if f'{prefix}.running_var' not in state_dict:
-        return state_dict[name]
-    # Their sum in float32 first: what from_official wrote gives exactly 1.
-    deviation = (state_dict[f'{prefix}.running_var'] + BN_EPS).double().sqrt()
-    weight = state_dict[f'{prefix}.weight'].double() / deviation
-    if last == 'weight':
-        return weight.float()
-    mean = state_dict[f'{prefix}.running_mean'].double()
-    return (state_dict[name].double() - mean * weight).float()
+def _folded_batch_norms(kind: str,
+                        state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    """Scale and bias, under the names of weight and bias, of every BN that is
+    not just the affine of its weight and bias, as from_official writes it."""
+    affine = _batch_statistics(kind)
+    folded = OrderedDict()
+    for name, shape in _norms(kind):
+        statistics = {f'{name}.{key}': state_dict[f'{name}.{key}']
+                      for key in BN_STATISTICS}
+        for key, value in statistics.items():
+            _check_shape(key, value, affine[key].shape)
+        for key in (f'{name}.weight', f'{name}.bias'):
+            _check_shape(key, state_dict[key], shape)
+        if not all(value.dtype == affine[key].dtype
+                   and torch.equal(value, affine[key])
+                   for key, value in statistics.items()):
+            folded.update(_fold_batch_norm(state_dict, name))
+    return folded
+
+
+def _fold_batch_norm(state_dict: Dict[str, Tensor],
+                     name: str) -> Dict[str, Tensor]:
+    """Scale and bias of the affine that a BN computes in eval mode."""
+    weight, bias, mean, variance = (
+        state_dict[f'{name}.{key}'].double()
+        for key in ('weight', 'bias', 'running_mean', 'running_var'))
+    scale = weight / (variance + BN_EPS).sqrt()
+    return {
+        f'{name}.weight': scale.to(state_dict[f'{name}.weight'].dtype),
+        f'{name}.bias':
+        (bias - mean * scale).to(state_dict[f'{name}.bias'].dtype)
+    }
+
+
+def _restore_batch_norms(kind: str, state_dict: Dict[str, Tensor],
+                         kept: Optional[Dict[str, Tensor]]) -> None:
+    """Put the batch norms that to_official kept into ``state_dict``.
+
+    One is left alone if the official scale and bias have changed since.
+    """
+    if not isinstance(kept, dict):
+        return
+    for name, _ in _norms(kind):
+        keys = [f'{name}.{key}' for key in ('weight', 'bias', *BN_STATISTICS)]
+        if not all(isinstance(kept.get(key), Tensor)
+                   and kept[key].shape == state_dict[key].shape
+                   for key in keys):
+            continue
+        folded = _fold_batch_norm(kept, name)
+        if all(value.dtype == state_dict[key].dtype
+               and torch.equal(value, state_dict[key])
+               for key, value in folded.items()):
+            state_dict.update((key, kept[key].clone()) for key in keys)
 
 
 def _tensors(checkpoint: Dict, key: str) -> Dict[str, Tensor]:
     """The state dict under ``key``, without DataParallel's prefix."""
     if not isinstance(checkpoint, dict) or not isinstance(
             checkpoint.get(key), dict):
-        held = sorted(map(str, checkpoint)) if isinstance(
+        held = _some(map(str, checkpoint)) if isinstance(
             checkpoint, dict) else type(checkpoint).__name__
+        advice = ''
+        if isinstance(checkpoint, dict):
+            if key == 'model' and 'state_dict' in checkpoint:
+                advice = ". It is one of mmdet's: convert it with --reverse"
+            elif key == 'state_dict' and 'model' in checkpoint:
+                advice = '. It is an official one: leave --reverse out'
         raise ConversionError(
             f'a checkpoint with the state dict under {key!r} was expected, '
-            f'but this one holds {held}')
+            f'but this one holds {held}{advice}')
     state_dict = checkpoint[key]
     for name, value in state_dict.items():
         if not isinstance(value, Tensor):
@@ -373,7 +466,7 @@ def _check_shape(name: str, tensor: Tensor, shape: Tuple[int, ...]) -> None:
             'was expected')
 
 
-def _some(names, limit: int = 5) -> str:
+def _some(names: Iterable[str], limit: int = 5) -> str:
     names = sorted(names)
     if not names:
         return 'nothing'
@@ -393,27 +486,34 @@ def load_untrusted(path: Union[str, Path]) -> Dict:
     """
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()
-        refused = [line for line in reason if 'Unsupported' in line
-                   or 'GLOBAL' in line] or reason[:1]
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file raises errors of every kind
+        refused = re.search(r'GLOBAL ([A-Za-z_][\w.]*) (was not|whose)',
+                            str(error))
+        if refused:
+            raise ConversionError(
+                f'{path}: is not read, because it holds {refused[1]}, and '
+                'only tensors and plain data can be read without running code '
+                'of the file. If you trust it, save just '
+                "{'model': its state dict} where it was made") from error
+        # torch's own words on this one advise to switch the check off
+        reason = '' if isinstance(error, pickle.UnpicklingError) else \
+            f' ({str(error).splitlines()[0]})' if str(error) else ''
         raise ConversionError(
-            f'{path}: is not read, because it holds more than tensors and '
-            f'plain data: {refused[0].strip()}') from error
-    except (EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise ConversionError(
-            f'{path}: is not a whole file of torch.save '
-            f'({str(error).splitlines()[0] if str(error) else "it ends early"}'
-            ')') from error
+            f'{path}: is damaged or no file of torch.save{reason}; if it was '
+            'downloaded, do it again') from error
 
 
 def save_whole(checkpoint: Dict, path: Union[str, Path]) -> None:
     """Write a checkpoint completely, or leave what was there."""
     path = Path(path)
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    os.close(handle)
     try:
-        torch.save(checkpoint, part)
+        with os.fdopen(handle, 'wb') as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(part, 0o666 & ~umask)

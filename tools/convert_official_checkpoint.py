@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from mmpanet.convert import CONFIGS, ConversionError, convert_file
+from mmpanet.convert import CONFIGS, ConversionError, convert_file, rules
 
 
 def parse_args():
@@ -21,7 +21,8 @@ def main():
     except (ConversionError, OSError) as error:
         print(f'convert_official_checkpoint: {error}', file=sys.stderr)
         sys.exit(2)
-    print(f'{args.source}: the official model {kind!r}, every key converted')
+    print(f'{args.source}: the official model {kind!r}; all of its {len(rules(kind))} tensors converted, '
+          'none left over on either side')
     print(f'{args.target}: goes with configs/official/{CONFIGS[kind]}')
 
 
