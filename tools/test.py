@@ -1,5 +1,6 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT`` or ``mim test mmpanet CONFIG -C CHECKPOINT``."""
 import argparse
+import sys
 from copy import deepcopy
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
@@ -18,8 +19,8 @@ def parse_args():
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of ground truth and predictions side by '
                         'side into <work folder>/<time>/DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows a picture for')
-    parser.add_argument('--tta', action='store_true', help="augment at test time, by the config's tta_model and "
-                        'tta_pipeline where it has them, else with a horizontal flip')
+    parser.add_argument('--tta', action='store_true', help="augment at test time (boxes only), by the config's "
+                        'tta_model and tta_pipeline where it has them, else with a horizontal flip')
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         parser.error(f'--out takes a file that ends in .pkl or .pickle, not {args.out!r}')
@@ -27,7 +28,10 @@ def parse_args():
 
 
 def use_test_time_augmentation(cfg):
-    """Wrap the model and the test pipeline for TTA; boxes only, as mmdet's ``DetTTAModel`` merges no masks."""
+    """Wrap the model and the test pipeline; mmdet's ``DetTTAModel`` merges boxes and no masks."""
+    if 'tta_model' not in cfg and cfg.model.get('roi_head', {}).get('mask_head'):
+        sys.exit("test.py: --tta merges boxes only, and this model predicts masks. Leave them out: --cfg-options "
+                 'model.roi_head.mask_head=None model.roi_head.mask_roi_extractor=None test_evaluator.metric=bbox')
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:  # a wrapper, such as RepeatDataset
         dataset = dataset.dataset
