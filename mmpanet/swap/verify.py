@@ -1,0 +1,229 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Runs a model before and after the swap on one image: how far the outputs differ, and what they cost."""
+import os
+import time
+from statistics import median
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+
+import mmcv
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.structures import DetDataSample
+from .checkpoint import build_model, carry_weights, quiet, starts_warm, whose_checkpoint
+from .config import find_models, is_swapped
+from .types import SwapError
+
+LONG_EDGE, SHORT_EDGE = 1333, 800  # of a given image, at most; mmdet's usual test size
+NUM_PROPOSALS = 100  # for a detector that has no RPN and is fed with proposals
+
+
+class Costs(NamedTuple):
+    """Of one model on one image."""
+    parameters: int
+    macs: Optional[int]  # multiply-adds of convs and matrix products; None where torch cannot count them
+    seconds: float
+
+
+class Verification(NamedTuple):
+    """What :func:`verify` finds."""
+    # By output: its shape before and after, and the largest difference, None if the shapes are not the same.
+    differences: Dict[str, Tuple[tuple, tuple, Optional[float]]]
+    before: Costs
+    after: Costs
+
+    @property
+    def largest_difference(self) -> Optional[float]:
+        """Of all outputs; None if there is one that cannot be compared."""
+        values = [difference for _, _, difference in self.differences.values()]
+        return None if None in values else max(values)
+
+    def report(self) -> str:
+        """The same as two tables."""
+        width = max(len(name) for name in self.differences)
+        lines = [f'{"output":{width}}  {"shape":24}  largest difference']
+        for name, (old, new, difference) in self.differences.items():
+            if difference is None:
+                lines.append(f'{name:{width}}  {_shape(old)} before, {_shape(new)} after: not comparable')
+            else:
+                lines.append(f'{name:{width}}  {_shape(old):24}  {difference:.3g}')
+        lines += ['', f'{"":24}{"before":>12}{"after":>12}{"ratio":>8}']
+        for what, unit, digits in (('parameters', 1e6, 2), ('macs', 1e9, 1), ('seconds', 1, 3)):
+            label = dict(parameters='parameters (M)', macs='multiply-adds (G)', seconds='seconds an image')[what]
+            old, new = getattr(self.before, what), getattr(self.after, what)
+            if old is not None:
+                lines.append(f'{label:24}{old / unit:12.{digits}f}{new / unit:12.{digits}f}{new / old:8.2f}')
+        return '\n'.join(lines)
+
+
+def verify(cfg: Config,
+           new_cfg: Config,
+           checkpoint: Union[str, os.PathLike, None] = None,
+           image: Union[str, os.PathLike, None] = None,
+           runs: int = 3) -> Verification:
+    """Compare the models of two configs, with the same weights, on one image.
+
+    Args:
+        cfg: The old config.
+        new_cfg: What :func:`swap_config` made of it.
+        checkpoint: Weights of the old model; without them both start from the same random ones.
+        image: A picture; without one a generated one of 480 x 640.
+        runs: How often the models are timed, in turn; the median counts.
+
+    Returns:
+        Verification: Differences of the neck's levels, of every head's outputs and of the predictions, and costs.
+            Of a tracker or a semi-supervised model its detector is compared.
+    """
+    path = next(path for path, model in find_models(new_cfg.model) if is_swapped(model))
+    old, new = build_model(cfg, path), build_model(new_cfg, path)
+    if checkpoint is None:
+        with quiet():
+            old.init_weights()
+        weights = {name: value.clone() for name, value in old.state_dict().items()}
+    else:
+        weights = CheckpointLoader.load_checkpoint(os.fspath(checkpoint), map_location='cpu')
+        weights = weights.get('state_dict', weights)
+        if path != whose_checkpoint(weights, new_cfg):
+            prefixes = (f'{".".join(path[1:])}.', 'teacher.')
+            weights = {name[len(prefix):]: value for prefix in prefixes for name, value in weights.items()
+                       if name.startswith(prefix)}  # yapf: disable
+    carry_weights(weights, old, new, starts_warm(new_cfg))
+
+    inputs = _inputs(old, _preprocessor(cfg, path), image)
+    models = (old.eval(), new.eval())
+    outputs = [_outputs(model, inputs) for model in models]
+    differences = {
+        name: _difference(outputs[0].get(name), outputs[1].get(name))
+        for name in dict.fromkeys([*outputs[0], *outputs[1]])
+    }
+    seconds = [[_seconds(model, inputs) for model in models] for _ in range(runs)]
+    costs = [
+        Costs(sum(parameter.numel() for parameter in model.parameters()), _macs(model, inputs), median(times))
+        for model, times in zip(models, zip(*seconds))
+    ]
+    return Verification(differences, *costs)
+
+
+def _preprocessor(cfg: Config, path: Tuple[str, ...]) -> DetDataPreprocessor:
+    """One that normalizes as the model's does: it may stand in a wrapper, or beside the detector."""
+    found = {}
+    node = cfg
+    for key in path:
+        node = node[key]
+        candidate = node.get('data_preprocessor') or {}
+        found = next((one for one in (candidate, candidate.get('data_preprocessor') or {}) if one.get('mean')), found)
+    kept = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_size_divisor')
+    return DetDataPreprocessor(**{key: found[key] for key in kept if key in found})
+
+
+def _inputs(model: nn.Module, preprocessor: DetDataPreprocessor, image: Union[str, os.PathLike, None]) -> dict:
+    if image is None:
+        pixels = generated_image(480, 640)
+    else:
+        pixels = mmcv.imread(os.fspath(image))
+        if pixels is None:
+            raise SwapError(f'{image} is not an image')
+        pixels = mmcv.imrescale(pixels, (LONG_EDGE, SHORT_EDGE))
+        pixels = torch.from_numpy(pixels).permute(2, 0, 1)
+    size = tuple(pixels.shape[1:])
+    sample = DetDataSample(metainfo=dict(img_id=0, img_shape=size, ori_shape=size, scale_factor=(1., 1.)))
+    if hasattr(model, 'roi_head') and not getattr(model, 'with_rpn', True):
+        corners = torch.rand(NUM_PROPOSALS, 2, 2, generator=torch.Generator().manual_seed(0)).sort(dim=1)[0]
+        boxes = corners.flatten(1) * torch.tensor([size[1], size[0]] * 2)
+        sample.proposals = InstanceData(bboxes=boxes, scores=torch.ones(NUM_PROPOSALS))
+    return preprocessor(dict(inputs=[pixels], data_samples=[sample]))
+
+
+def generated_image(height: int, width: int) -> Tensor:
+    """Coloured rectangles on noise: (3, height, width), always the same."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    for _ in range(8):
+        y, x = (torch.rand(2, generator=generator) * torch.tensor([height, width])).int().tolist()
+        h, w = (torch.rand(2, generator=generator) * torch.tensor([height, width]) / 3).int().tolist()
+        pixels[:, y:y + h + 1, x:x + w + 1] = torch.randint(0, 256, (3, 1, 1), generator=generator, dtype=torch.uint8)
+    return pixels
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, inputs: dict) -> Dict[str, Tensor]:
+    """Levels of the neck, outputs of the heads, and predictions, by name."""
+    outputs = {}
+
+    def record(name):
+
+        def hook(module, args, output):
+            outputs.update((key, value.detach().clone()) for key, value in _tensors(name, output))
+
+        return hook
+
+    # A cascade's heads have a number for a name.
+    hooks = [
+        module.register_forward_hook(record(name)) for name, module in model.named_modules()
+        if name == 'neck' or name.rstrip('.0123456789').endswith('_head')
+    ]
+    try:
+        results = _predict(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for sample in results:
+        for kind in ('pred_instances', 'pred_sem_seg', 'pred_panoptic_seg'):
+            for key, value in (sample.get(kind).items() if kind in sample else ()):
+                outputs[f'{kind}.{key}'] = torch.as_tensor(value)
+    return outputs
+
+
+def _predict(model: nn.Module, inputs: dict) -> List[DetDataSample]:
+    samples = [sample.clone() for sample in inputs['data_samples']]  # predictions are written into them
+    return model(inputs['inputs'], samples, mode='predict')
+
+
+def _tensors(name: str, output) -> Iterator[Tuple[str, Tensor]]:
+    if isinstance(output, Tensor):
+        yield name, output
+    elif isinstance(output, dict):
+        for key, item in output.items():
+            yield from _tensors(f'{name}.{key}', item)
+    elif isinstance(output, (list, tuple)):
+        for i, item in enumerate(output):
+            yield from _tensors(f'{name}[{i}]', item)
+
+
+def _difference(old: Optional[Tensor], new: Optional[Tensor]) -> Tuple[tuple, tuple, Optional[float]]:
+    shapes = tuple(() if value is None else tuple(value.shape) for value in (old, new))
+    if old is None or new is None or old.shape != new.shape:
+        return (*shapes, None)
+    if not old.numel():
+        return (*shapes, 0.)
+    # Where both are infinite, or not a number, they are the same.
+    difference = (old.double() - new.double()).abs()
+    same = (old == new) | (old.isnan() & new.isnan()) if old.is_floating_point() else old == new
+    return (*shapes, difference.masked_fill(same, 0).max().item())
+
+
+def _shape(shape: tuple) -> str:
+    return ' x '.join(map(str, shape)) or '-'
+
+
+@torch.no_grad()
+def _seconds(model: nn.Module, inputs: dict) -> float:
+    start = time.perf_counter()
+    _predict(model, inputs)
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def _macs(model: nn.Module, inputs: dict) -> Optional[int]:
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+    except ImportError:  # torch 2.0
+        return None
+    with FlopCounterMode(display=False) as counter:
+        _predict(model, inputs)
+    return counter.get_total_flops() // 2
