@@ -35,6 +35,13 @@ train_pipeline = [
                 allow_negative_crop=True)
         ] for size in crop_sizes]),
     dict(type='Resize', scale=(512, 512), keep_ratio=True),
+    # a crop may leave nothing of an object
+    dict(
+        type='FilterAnnotations',
+        min_gt_bbox_wh=(2, 2),
+        min_gt_mask_area=8,
+        by_mask=True,
+        keep_empty=False),
     dict(
         type='RandomFlip',
         prob=[0.25, 0.25, 0.25],

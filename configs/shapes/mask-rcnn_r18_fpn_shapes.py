@@ -4,4 +4,4 @@ _base_ = [
 ]
 
 model = dict(
-    roi_head=dict(bbox_head=dict(num_classes=8), mask_head=dict(num_classes=8)))
+    roi_head=dict(bbox_head=dict(num_classes=4), mask_head=dict(num_classes=4)))

@@ -113,29 +113,29 @@ class ShapesConfig:
     """What a ``shapes`` dataset is made of.
 
     Args:
-        num_train (int): Images of the train split. Defaults to 800.
-        num_val (int): Images of the val split. Defaults to 120.
-        image_size (tuple[int]): Height and width. Defaults to (256, 256).
-        classes (tuple[str]): Classes, in the order of their ids. Defaults to
-            all of :data:`SHAPES`.
+        num_train (int): Images of the train split. Defaults to 1200.
+        num_val (int): Images of the val split. Defaults to 100.
+        image_size (tuple[int]): Height and width. Defaults to (192, 192).
+        classes (tuple[str]): Some of :data:`SHAPES`, in the order of their
+            ids. Defaults to four of them.
         num_objects (tuple[int]): Fewest and most objects of an image that
             holds any, before those that others hide are dropped.
-            Defaults to (2, 12).
+            Defaults to (2, 7).
         area (tuple[float]): Smallest and largest area of a whole object in
-            pixels, drawn log-uniformly. Defaults to (80, 12000).
+            pixels, drawn log-uniformly. Defaults to (60, 9000).
         min_visible (float): An object of which a smaller part can be seen is
-            left out. Defaults to 0.35.
+            left out. Defaults to 0.5.
         empty_fraction (float): Part of the images without objects.
             Defaults to 0.05.
         seed (int): Seed of everything random. Defaults to 0.
     """
-    num_train: int = 800
-    num_val: int = 120
-    image_size: Tuple[int, int] = (256, 256)
-    classes: Tuple[str, ...] = tuple(SHAPES)
-    num_objects: Tuple[int, int] = (2, 12)
-    area: Tuple[float, float] = (80, 12000)
-    min_visible: float = 0.35
+    num_train: int = 1200
+    num_val: int = 100
+    image_size: Tuple[int, int] = (192, 192)
+    classes: Tuple[str, ...] = ('ellipse', 'triangle', 'star', 'ring')
+    num_objects: Tuple[int, int] = (2, 7)
+    area: Tuple[float, float] = (60, 9000)
+    min_visible: float = 0.5
     empty_fraction: float = 0.05
     seed: int = 0
 
@@ -251,7 +251,7 @@ def place_objects(config: ShapesConfig, rng) -> List[ShapeObject]:
         angle = rng.uniform(0, 2 * math.pi)
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         rotation = np.array([[cos, sin], [-sin, cos]])
-        centre = rng.uniform(0, 1, 2) * (width, height)
+        centre = rng.uniform(0.05, 0.95, 2) * (width, height)
         window, coverage = rasterise(
             [c @ rotation + centre for c in contours], (height, width))
         mask = np.zeros((height, width), bool)
@@ -301,9 +301,15 @@ def _texture(rng, shape: Tuple[int, int]) -> np.ndarray:
 def _surface(rng,
              shape: Tuple[int, int],
              contrast: float,
-             saturation: float = 1) -> np.ndarray:
-    """A textured surface of two random colours, (H, W, 3) float32."""
+             saturation: float = 1,
+             unlike: Optional[np.ndarray] = None) -> np.ndarray:
+    """A textured surface of two random colours, (H, W, 3) float32.
+
+    With ``unlike``, a colour, they are ones that can be told from it.
+    """
     first = rng.uniform(20, 235, 3)
+    while unlike is not None and np.abs(first - unlike).max() < 80:
+        first = rng.uniform(20, 235, 3)
     first = first.mean() + (first - first.mean()) * saturation
     first = first.astype(np.float32)
     second = first + rng.uniform(-contrast, contrast, 3).astype(np.float32)
@@ -311,22 +317,27 @@ def _surface(rng,
     return first + (second - first) * pattern
 
 
-def _distractors(rng, canvas: np.ndarray) -> np.ndarray:
-    """Add patches without an outline of their own, and strokes."""
-    height, width = canvas.shape[:2]
-    shape = (height, width)
-    for _ in range(rng.randint(0, 4)):
+def _ground(rng, shape: Tuple[int, int]) -> np.ndarray:
+    """What lies behind all objects, (H, W, 3) float32.
+
+    A textured surface with patches of other textures, whose borders are too
+    soft for an object's, and strokes, which are too thin for one.
+    """
+    height, width = shape
+    canvas = _surface(rng, shape, 40, saturation=0.4)
+    for _ in range(rng.randint(0, 3)):
         patch = _noise(rng, shape, int(rng.choice([32, 48, 64])))
-        patch = np.clip((patch - 0.62) * 12, 0, 1)[..., None]
-        canvas = canvas + (_surface(rng, shape, 60, 0.5) - canvas) * patch
+        patch = np.clip((patch - 0.5) * 4, 0, 1)[..., None]
+        surface = _surface(rng, shape, 50, saturation=0.4)
+        canvas = canvas + (surface - canvas) * patch * np.float32(0.5)
     strokes = np.zeros((height, width), np.uint8)
-    for _ in range(rng.randint(0, 7)):
+    for _ in range(rng.randint(0, 5)):
         start = rng.uniform(0, 1, 2) * (width, height)
         steps = rng.uniform(-0.12, 0.12, (rng.randint(1, 5), 2)) * max(shape)
         points = np.concatenate([start[None], start + steps.cumsum(axis=0)])
         cv2.polylines(
             strokes, [np.rint(points).astype(np.int32)], False, 255,
-            thickness=int(rng.randint(1, 4)))
+            thickness=int(rng.randint(1, 3)))
     colour = rng.uniform(0, 255, 3).astype(np.float32)
     return np.where(strokes[..., None] > 0, colour, canvas)
 
@@ -339,11 +350,12 @@ def render(config: ShapesConfig, objects: List[ShapeObject],
         np.ndarray: (H, W, 3) uint8.
     """
     shape = config.image_size
-    canvas = _distractors(rng, _surface(rng, shape, 80, 0.5))
+    canvas = _ground(rng, shape)
     for item in reversed(objects):  # the farthest first
         alpha = item.coverage[..., None] / np.float32(255)
         ground = canvas[item.window]
-        surface = _surface(rng, item.coverage.shape, 50)
+        surface = _surface(
+            rng, item.coverage.shape, 30, unlike=ground.mean(axis=(0, 1)))
         canvas[item.window] = ground + (surface - ground) * alpha
     canvas = canvas + rng.standard_normal(canvas.shape).astype(
         np.float32) * np.float32(rng.uniform(1, 8))

@@ -1,5 +1,6 @@
 # A small Mask R-CNN with everything trained from scratch, and the schedule and
-# the runtime that let two CPU cores do it in minutes.
+# the runtime that let two CPU cores do it in minutes: a R-18 of half the width,
+# 64 channels in the neck, 32 in the mask head, 32 RoIs an image.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 
 channels = 64
@@ -7,12 +8,14 @@ norm_cfg = dict(type='GN', num_groups=16, requires_grad=True)
 model = dict(
     backbone=dict(
         depth=18,
+        base_channels=32,
         frozen_stages=-1,
-        norm_cfg=norm_cfg,
+        # BN costs less on a CPU than GN, and four images are enough for it
+        norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
         init_cfg=None),
     neck=dict(
-        in_channels=[64, 128, 256, 512],
+        in_channels=[32, 64, 128, 256],
         out_channels=channels,
         norm_cfg=norm_cfg),
     rpn_head=dict(
@@ -27,14 +30,14 @@ model = dict(
             roi_layer=dict(sampling_ratio=2), out_channels=channels),
         mask_head=dict(
             in_channels=channels,
-            conv_out_channels=channels,
+            conv_out_channels=channels // 2,
             norm_cfg=norm_cfg)),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=500, max_per_img=250),
-        rcnn=dict(sampler=dict(num=64))),
+        rpn_proposal=dict(nms_pre=200, max_per_img=100),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=250)))
 
-max_epochs = 6
+max_epochs = 5
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
@@ -42,7 +45,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.),
     clip_grad=dict(max_norm=10))
 param_scheduler = [
@@ -70,7 +73,11 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'))
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(
-    type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+    type='DetLocalVisualizer',
+    vis_backends=vis_backends,
+    name='visualizer',
+    line_width=1,
+    alpha=0.5)
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 load_from = None
