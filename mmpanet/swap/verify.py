@@ -45,6 +45,7 @@ class Verification(NamedTuple):
 
     def report(self) -> str:
         """The same as two tables."""
+        boxes_differ = self.differences.get('pred_instances.bboxes', (0, 0, 0))[2] != 0
         width = max(len(name) for name in self.differences)
         lines = [f'{"output":{width}}  {"shape":24}  largest difference']
         for name, (old, new, difference) in self.differences.items():
@@ -52,6 +53,9 @@ class Verification(NamedTuple):
                 lines.append(f'{name:{width}}  {_shape(old)} before, {_shape(new)} after: not comparable')
             else:
                 lines.append(f'{name:{width}}  {_shape(old):24}  {difference:.3g}')
+        if boxes_differ:
+            lines.append('The boxes differ, so what is predicted of them, labels, scores and masks, is not of the same '
+                         'objects.')
         lines += ['', f'{"":24}{"before":>12}{"after":>12}{"ratio":>8}']
         for what, unit, digits in (('parameters', 1e6, 2), ('macs', 1e9, 1), ('seconds', 1, 3)):
             label = dict(parameters='parameters (M)', macs='multiply-adds (G)', seconds='seconds an image')[what]
@@ -94,7 +98,7 @@ def verify(cfg: Config,
                        if name.startswith(prefix)}  # yapf: disable
     carry_weights(weights, old, new, starts_warm(new_cfg))
 
-    inputs = _inputs(old, _preprocessor(cfg, path), image)
+    inputs = _inputs(old, preprocessor_of(cfg, path), image)
     models = (old.eval(), new.eval())
     outputs = [_outputs(model, inputs) for model in models]
     differences = {
@@ -109,7 +113,7 @@ def verify(cfg: Config,
     return Verification(differences, *costs)
 
 
-def _preprocessor(cfg: Config, path: Tuple[str, ...]) -> DetDataPreprocessor:
+def preprocessor_of(cfg: Config, path: Tuple[str, ...]) -> DetDataPreprocessor:
     """One that normalizes as the model's does: it may stand in a wrapper, or beside the detector."""
     found = {}
     node = cfg

@@ -1,0 +1,187 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet.registry import MODELS
+from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
+from mmpanet.swap.checkpoint import FC_BRANCH_BIAS, whose_checkpoint
+
+
+def checkpoint_of(model):
+    """What a run of mmengine saves."""
+    return dict(
+        state_dict=copy.deepcopy(model.state_dict()),
+        meta=dict(epoch=12, cfg='the old one', dataset_meta=dict(classes=('a', 'b', 'c'))),
+        optimizer=dict(state={}),
+        param_schedulers=[],
+        message_hub=dict())
+
+
+def load(cfg, checkpoint):
+    model = MODELS.build(cfg.model)
+    model.load_state_dict(checkpoint['state_dict'], strict=True)
+    return model.eval()
+
+
+@pytest.mark.parametrize('fusion', ['sum', 'concat', 'weighted'])
+def test_warm_start_has_the_old_levels(small_config, trained_like, fusion):
+    cfg = swap_config(small_config, warm_start=True, fusion=fusion)
+    checkpoint, carried = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)
+    swapped = load(cfg, checkpoint)
+    assert not carried.renamed and not carried.missing and not carried.unexpected
+    assert set(carried.kept) == set(trained_like.state_dict())
+    assert all(name.startswith('neck.') for name in carried.new) and carried.new
+    image = torch.randn(1, 3, 64, 96)
+    for old, new in zip(trained_like.extract_feat(image), swapped.extract_feat(image)):
+        assert torch.equal(old, new)
+
+
+def test_cold_start_carries_everything_too(small_config, trained_like):
+    cfg = swap_config(small_config)
+    checkpoint, _ = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)
+    new = checkpoint['state_dict']
+    assert all(torch.equal(value, new[name]) for name, value in trained_like.state_dict().items())
+    assert new['neck.bottom_up_convs.0.conv.weight'].abs().sum() > 0
+
+
+@pytest.mark.parametrize('norm_cfg', [None, dict(type='GN', num_groups=4)])
+@pytest.mark.parametrize('bbox_head', ['Shared2FCBBoxHead', 'Shared4Conv1FCBBoxHead'])
+def test_roi_heads_agree_where_levels_do(small_config, norm_cfg, bbox_head):
+    """Every level has FPN's first layer: of equal maps on all levels PANet's heads make what mmdet's make of one."""
+    roi_head = small_config.model.roi_head
+    roi_head.bbox_head.update(type=bbox_head, conv_out_channels=16)
+    for head in (roi_head.bbox_head, roi_head.mask_head):
+        head.norm_cfg = norm_cfg
+    old = MODELS.build(small_config.model)
+    cfg = swap_config(small_config, roi_head=True, warm_start=True)
+    checkpoint, carried = swap_checkpoint(checkpoint_of(old), small_config, cfg)
+    new = load(cfg, checkpoint)
+    old.eval()
+    first = 'shared_fcs.0.' if bbox_head == 'Shared2FCBBoxHead' else 'shared_convs.0.'
+    for level in range(4):
+        prefix = f'roi_head.bbox_head.{first}levels.{level}.'
+        names = [name for name in carried.renamed if name.startswith(prefix)]
+        assert names and all(carried.renamed[name] == name.replace(f'levels.{level}.', '') for name in names)
+
+    grids = torch.randn(6, 16, 7, 7)
+    for before, after in zip(old.roi_head.bbox_head(grids),
+                             new.roi_head.bbox_head(grids[:, None].expand(-1, 4, -1, -1, -1))):
+        torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+    grids = torch.randn(6, 16, 14, 14)
+    before, after = old.roi_head.mask_head(grids), new.roi_head.mask_head(grids[:, None].expand(-1, 4, -1, -1, -1))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
+
+
+def test_hidden_fc_branch_learns(small_config, trained_like):
+    cfg = swap_config(small_config, roi_head=True, warm_start=True)
+    checkpoint, _ = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)
+    head = load(cfg, checkpoint).roi_head.mask_head
+    assert torch.all(head.mask_fc.weight == 0) and torch.all(head.mask_fc.bias == FC_BRANCH_BIAS)
+    grids = torch.randn(3, 4, 16, 14, 14)
+    optimizer = torch.optim.SGD(head.parameters(), lr=.1)
+    for layer in (head.mask_fc, head.conv5_fc.conv):  # the convs follow as soon as the fc is not zero
+        optimizer.zero_grad()
+        head(grids).square().sum().backward()
+        assert layer.weight.grad.abs().sum() > 0
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 1e-3)
+        optimizer.step()
+
+
+def test_what_belongs_to_the_run_stays_behind(small_config, trained_like, tmp_path):
+    cfg = swap_config(small_config)
+    old = checkpoint_of(trained_like)
+    before = copy.deepcopy(old)
+    new, _ = swap_checkpoint(old, small_config, cfg, out=tmp_path / 'new.pth')
+    assert new.keys() == {'state_dict', 'meta'}
+    assert new['meta']['dataset_meta'] == old['meta']['dataset_meta'] and new['meta']['epoch'] == 12
+    assert 'PANetNeck' in new['meta']['cfg']
+    assert old.keys() == before.keys() and old['meta'] == before['meta'], 'the input was changed'
+    assert all(torch.equal(value, before['state_dict'][name]) for name, value in old['state_dict'].items())
+    saved = torch.load(tmp_path / 'new.pth', weights_only=True)
+    load(cfg, saved)
+
+
+def test_files_and_bare_state_dicts(small_config, trained_like, tmp_path):
+    torch.save(trained_like.state_dict(), tmp_path / 'bare.pth')
+    cfg = swap_config(small_config, warm_start=True)
+    checkpoint, _ = swap_checkpoint(tmp_path / 'bare.pth', small_config, cfg)
+    assert checkpoint.keys() == {'state_dict'}
+    load(cfg, checkpoint)
+
+
+@pytest.mark.parametrize('warm_start', [False, True])
+def test_averaged_weights(small_config, trained_like, warm_start):
+    """Those of EMAHook swap as the others do, and share their new parts."""
+    old = checkpoint_of(trained_like)
+    average = {f'module.{name}': value + 1 if value.is_floating_point() else value
+               for name, value in old['state_dict'].items()}
+    old['ema_state_dict'] = {**average, 'steps': torch.tensor(7)}
+    cfg = swap_config(small_config, roi_head=True, warm_start=warm_start)
+    new, carried = swap_checkpoint(old, small_config, cfg)
+    state, ema = new['state_dict'], new['ema_state_dict']
+    assert ema.keys() == {f'module.{name}' for name in state} | {'steps'} and ema['steps'] == 7
+    for name in carried.new:
+        assert torch.equal(ema[f'module.{name}'], state[name]), name
+    for name in ('neck.lateral_convs.0.conv.weight', 'roi_head.bbox_head.shared_fcs.0.levels.2.weight',
+                 'roi_head.mask_head.conv_logits.bias'):
+        torch.testing.assert_close(ema[f'module.{name}'], state[name] + 1)
+
+
+def test_whose_checkpoint():
+    detector = dict(type='FasterRCNN', neck=dict(type='PANetNeck'))
+    reid = dict(type='BaseReID', neck=dict(type='GlobalAveragePooling'))
+    tracker = Config(dict(model=dict(type='DeepSORT', reid=reid, detector=detector)))
+    assert whose_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', 'detector')
+    assert whose_checkpoint({'detector.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', )
+    assert whose_checkpoint({'student.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', )
+    assert whose_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, Config(dict(model=detector))) == ('model', )
+
+
+def test_other_peoples_checkpoints_are_refused(small_config, trained_like):
+    cfg = swap_config(small_config)
+    with pytest.raises(SwapError, match='has no weight of this config'):
+        swap_checkpoint(dict(state_dict={'something.weight': torch.zeros(2, 2)}), small_config, cfg)
+    other = copy.deepcopy(small_config)
+    other.model.roi_head.bbox_head.num_classes = 5
+    with pytest.raises(SwapError, match='does not fit the config'):
+        swap_checkpoint(checkpoint_of(trained_like), other, cfg)
+    with pytest.raises(SwapError, match='not a swap of the old one'):
+        swap_checkpoint(checkpoint_of(trained_like), small_config, swap_config(other))
+
+
+def test_gaps_and_surplus_are_told(small_config, trained_like):
+    checkpoint = checkpoint_of(trained_like)
+    checkpoint['state_dict'].pop('rpn_head.rpn_cls.bias')
+    checkpoint['state_dict']['auxiliary.weight'] = torch.zeros(1)
+    _, carried = swap_checkpoint(checkpoint, small_config, swap_config(small_config))
+    assert carried.missing == ['rpn_head.rpn_cls.bias'] and carried.unexpected == ['auxiliary.weight']
+    assert 'rpn_head.rpn_cls.bias' in carried.report() and 'auxiliary.weight' in carried.report()
+
+
+def test_a_part_that_is_not_registered(small_config, trained_like):
+    cfg = copy.deepcopy(small_config)
+    cfg.model.backbone.type = 'BackboneOfMine'
+    with pytest.raises(SwapError, match='BackboneOfMine .* custom_imports'):
+        swap_checkpoint(checkpoint_of(trained_like), cfg, swap_config(cfg))
+
+
+def test_verify(small_config, trained_like, tmp_path):
+    torch.save(checkpoint_of(trained_like), tmp_path / 'old.pth')
+    neck = verify(small_config, swap_config(small_config, warm_start=True), tmp_path / 'old.pth', runs=1)
+    assert neck.largest_difference == 0
+    assert {name.partition('[')[0] for name in neck.differences} == {
+        'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head', 'pred_instances.bboxes',
+        'pred_instances.scores', 'pred_instances.labels', 'pred_instances.masks'}  # yapf: disable
+    assert neck.after.parameters > neck.before.parameters and neck.after.macs > neck.before.macs > 0
+    report = neck.report()
+    assert 'neck[4]' in report and 'parameters (M)' in report and 'The boxes differ' not in report
+
+    cfg = swap_config(small_config, warm_start=True, roi_head=True)
+    whole = verify(small_config, cfg, tmp_path / 'old.pth', runs=1)
+    same = {name: difference for name, (_, _, difference) in whole.differences.items()
+            if name.startswith(('neck', 'rpn_head'))}  # yapf: disable
+    assert len(same) == 15 and set(same.values()) == {0.}
+    assert whole.differences['roi_head.bbox_head[0]'][2] > 0, 'near, not equal: every RoI sees all levels'

@@ -1,0 +1,221 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet.models.necks import FPN
+from mmdet.registry import MODELS
+from mmpanet.models import PANetNeck
+from mmpanet.swap import SwapError, load_config, swap_config
+from mmpanet.swap.checkpoint import carry_weights
+from mmpanet.swap.config import find_models, necks_of, plan_swap
+
+# Every kind of model, of neck arguments and of nesting that the zoo has; one config each.
+SPREAD = [
+    'atss/atss_r50_fpn_1x_coco.py',
+    'autoassign/autoassign_r50-caffe_fpn_1x_coco.py',
+    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'condinst/condinst_r50_fpn_ms-poly-90k_coco_instance.py',
+    'deepsort/deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py',
+    'dyhead/atss_r50_fpn_dyhead_1x_coco.py',
+    'efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco.py',
+    'faster_rcnn/faster-rcnn_r50_fpn_fcos-rpn_1x_coco.py',
+    'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'foveabox/fovea_r50_fpn_4xb4-1x_coco.py',
+    'fpg/mask-rcnn_r50_fpn_crop640-50e_coco.py',
+    'fsaf/fsaf_r50_fpn_1x_coco.py',
+    'gfl/gfl_r50_fpn_1x_coco.py',
+    'gn+ws/mask-rcnn_r50_fpn_gn-ws-all_2x_coco.py',
+    'gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py',
+    'htc/htc_r50_fpn_1x_coco.py',
+    'libra_rcnn/libra-retinanet_r50_fpn_1x_coco.py',
+    'masktrack_rcnn/masktrack-rcnn_mask-rcnn_r50_fpn_8xb1-12e_youtubevis2019.py',
+    'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+    'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py',
+    'qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py',
+    'reppoints/reppoints-moment_r50_fpn-gn_head-gn_1x_coco.py',
+    'resnest/mask-rcnn_s50_fpn_syncbn-backbone+head_ms-1x_coco.py',
+    'retinanet/retinanet_r50_fpn_1x_coco.py',
+    'rpn/rpn_r50_fpn_1x_coco.py',
+    'soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py',
+    'solo/decoupled-solo-light_r50_fpn_3x_coco.py',
+    'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
+    'tood/tood_r50_fpn_1x_coco.py',
+    'vfnet/vfnet_r50_fpn_1x_coco.py',
+    'yolact/yolact_r50_1xb8-55e_coco.py',
+]
+RETINANET = 'retinanet/retinanet_r50_fpn_1x_coco.py'
+MASK_RCNN = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+
+
+def the_neck(cfg):
+    """The config's FPN or PANetNeck, wherever it stands."""
+    return next(neck for _, model in find_models(cfg.model) for neck in necks_of(model)
+                if neck['type'] in ('FPN', 'PANetNeck'))
+
+
+def build_neck(cfg):
+    """That neck, with BN for SyncBN: this is one process."""
+    neck = the_neck(cfg).to_dict()
+    if neck.get('norm_cfg') and 'SyncBN' in neck['norm_cfg']['type']:
+        neck['norm_cfg'] = {**neck['norm_cfg'], 'type': 'BN'}
+    neck = MODELS.build(neck)
+    neck.init_weights()
+    return neck.eval()
+
+
+@pytest.mark.parametrize('name', SPREAD)
+def test_swap_of_the_neck(zoo_config, name):
+    cfg = zoo_config(name)
+    before = copy.deepcopy(cfg.to_dict())
+    swapped = swap_config(cfg, warm_start=True)
+    assert cfg.to_dict() == before, 'the input was changed'
+
+    fpn, panet = build_neck(cfg), build_neck(swapped)
+    assert type(fpn) is FPN and type(panet) is PANetNeck
+    carry_weights(fpn.state_dict(), fpn, panet, warm_start=False)
+    maps = [torch.randn(1, channels, max(1, 16 >> i), max(1, 24 >> i)) for i, channels in enumerate(fpn.in_channels)]
+    for old, new in zip(fpn(maps), panet(maps)):
+        assert torch.equal(old, new)
+
+    # Nothing else is another one.
+    assert swapped.custom_imports.imports[-1] == 'mmpanet'
+    the_neck(swapped).clear()
+    neck = the_neck(cfg)
+    neck.clear()
+    for one in (cfg, swapped):
+        one.pop('custom_imports', None)
+    assert swapped.to_dict() == cfg.to_dict()
+
+
+@pytest.mark.parametrize('fusion', ['sum', 'concat', 'weighted'])
+def test_arguments_in_the_config(zoo_config, fusion):
+    neck = the_neck(swap_config(zoo_config(RETINANET), fusion=fusion))
+    expected = dict(type='PANetNeck', in_channels=[256, 512, 1024, 2048], out_channels=256, start_level=1,
+                    add_extra_convs='on_input', num_outs=5)  # yapf: disable
+    if fusion != 'sum':
+        expected['fusion'] = fusion
+    assert neck == expected
+    warm = the_neck(swap_config(zoo_config(RETINANET), warm_start=True, fusion=fusion))
+    assert warm == {**expected, 'warm_start': True, 'bottom_up_norm_cfg': None, 'bottom_up_act_cfg': None}
+
+
+def test_only_the_fpn_of_several_necks_is_swapped(zoo_config):
+    cfg = swap_config(zoo_config('libra_rcnn/libra-retinanet_r50_fpn_1x_coco.py'))
+    assert [neck.type for neck in cfg.model.neck] == ['PANetNeck', 'BFP']
+
+
+def test_a_tracker_is_swapped_in_its_detector(zoo_config):
+    swap = plan_swap(zoo_config('qdtrack/qdtrack_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py'))
+    assert swap.models == [('model', 'detector')]
+    assert swap.config.model.detector.neck.type == 'PANetNeck'
+    assert any(note.startswith('model.detector.init_cfg still is ') for note in swap.notes)
+
+
+def test_pafpn(zoo_config):
+    name = 'pafpn/faster-rcnn_r50_pafpn_1x_coco.py'
+    swap = plan_swap(zoo_config(name))
+    assert swap.config.model.neck.type == 'PANetNeck' and 'bottom_up_act_cfg' not in swap.config.model.neck
+    assert any('PAFPN' in note for note in swap.notes)
+    # Its own path is as trained as the rest: it is not hidden, only its missing ReLU stays missing.
+    warm = swap_config(zoo_config(name), warm_start=True).model.neck
+    assert warm.bottom_up_act_cfg is None and 'warm_start' not in warm
+    with pytest.raises(SwapError, match='PAFPN'):
+        swap_config(zoo_config(name), warm_start=True, fusion='concat')
+
+
+def test_pafpn_keeps_its_two_finest_levels():
+    arguments = dict(in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5)
+    cfg = Config(dict(model=dict(type='RetinaNet', neck=dict(type='PAFPN', **arguments))))
+    pafpn = MODELS.build(cfg.model.neck).eval()
+    panet = MODELS.build(swap_config(cfg, warm_start=True).model.neck).eval()
+    carried = carry_weights(pafpn.state_dict(), pafpn, panet, warm_start=False)
+    assert not carried.new and set(carried.renamed.values()) == {
+        f'pafpn_convs.{i}.conv.{part}' for i in range(3) for part in ('weight', 'bias')}  # yapf: disable
+    maps = [torch.randn(1, 8 << i, 32 >> i, 32 >> i) for i in range(4)]
+    equal = [torch.allclose(old, new, atol=1e-6) for old, new in zip(pafpn(maps), panet(maps))]
+    assert equal == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize('old, new', [('FPN', 'PANetNeck'), ('mmdet.FPN', 'mmdet.PANetNeck'),
+                                      ('mmdet.models.necks.FPN', 'mmpanet.models.PANetNeck'), (FPN, PANetNeck)])
+def test_types_keep_their_form(old, new):
+    neck = dict(type=old, in_channels=[8, 16], out_channels=8, num_outs=2)
+    cfg = Config(dict(model=dict(type='RetinaNet', neck=neck)))
+    swapped = swap_config(cfg)
+    assert swapped.model.neck.type == new and cfg.model.neck.type == old
+    assert type(MODELS.build(swapped.model.neck)) is PANetNeck
+
+
+@pytest.mark.parametrize('name, why', [
+    ('detectors/detectors_htc-r50_1x_coco.py', 'RFP stays'),
+    ('carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py', 'FPN_CARAFE stays'),
+    ('hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py', 'HRFPN stays'),
+    ('nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco.py', 'NASFPN stays'),
+    ('yolox/yolox_s_8xb8-300e_coco.py', 'YOLOXPAFPN stays'),
+    ('faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', 'no model in this config has a neck'),
+])
+def test_other_necks_are_refused(zoo_config, name, why):
+    with pytest.raises(SwapError, match=why):
+        swap_config(zoo_config(name))
+
+
+def test_necks_of_others_are_refused():
+
+    @MODELS.register_module(force=True)
+    class FPNWithSomethingMore(FPN):
+        pass
+
+    def config(type_):
+        return Config(dict(model=dict(type='RetinaNet', neck=dict(type=type_))))
+
+    with pytest.raises(SwapError, match='FPNWithSomethingMore stays, it derives from FPN'):
+        swap_config(config('FPNWithSomethingMore'))
+    with pytest.raises(SwapError, match='NeckOfMine stays, it is not registered .* custom_imports'):
+        swap_config(config('NeckOfMine'))
+    with pytest.raises(SwapError, match='it is a PANetNeck already'):
+        swap_config(config('PANetNeck'))
+    with pytest.raises(SwapError, match='has no model'):
+        swap_config(Config(dict(train_cfg=dict())))
+    with pytest.raises(SwapError, match="fusion='mean' must be one of"):
+        swap_config(config('FPN'), fusion='mean')
+
+
+@pytest.mark.parametrize('imports, expected', [
+    (None, dict(imports=['mmpanet'], allow_failed_imports=False)),
+    (dict(imports=['mine'], allow_failed_imports=True), dict(imports=['mine', 'mmpanet'], allow_failed_imports=True)),
+    (dict(imports='mine'), dict(imports=['mine', 'mmpanet'])),
+    (dict(imports=['mmpanet', 'mine']), dict(imports=['mmpanet', 'mine'])),
+])
+def test_custom_imports_are_merged(imports, expected):
+    cfg = dict(model=dict(type='RetinaNet', neck=dict(type='FPN')))
+    if imports is not None:
+        cfg['custom_imports'] = imports
+    assert swap_config(Config(cfg)).custom_imports == expected
+
+
+def test_a_checkpoint_that_the_config_names_is_noted(zoo_config):
+    cfg = zoo_config(MASK_RCNN)
+    assert not plan_swap(cfg).notes
+    cfg.load_from = 'fpn.pth'
+    assert any(note.startswith('load_from still is fpn.pth') for note in plan_swap(cfg).notes)
+
+
+def test_names_of_configs():
+    short, full = load_config('mmdet::mask-rcnn_r50_fpn_1x_coco'), load_config(f'mmdet::{MASK_RCNN}')
+    assert short.filename == full.filename
+    with pytest.raises(SwapError, match="'mmdet' has no config mask-rcnn_r50.py"):
+        load_config('mmdet::mask-rcnn_r50')
+    with pytest.raises(SwapError, match="package 'mmnothing', which is not installed"):
+        load_config('mmnothing::mask-rcnn_r50')
+    with pytest.raises(SwapError, match='there is no config nowhere.py'):
+        load_config('nowhere.py')
+
+
+def test_a_missing_import_is_named(tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text("custom_imports = dict(imports=['package_of_mine.models'], allow_failed_imports=False)\n")
+    with pytest.raises(SwapError, match='package_of_mine.models'):
+        load_config(config)

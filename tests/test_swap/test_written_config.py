@@ -1,0 +1,134 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmpanet.models import PANetNeck
+from mmpanet.swap import SwapError, load_config, swap_config, write_config
+from mmpanet.swap.config import config_path
+from mmpanet.swap.written_config import config_diff
+
+MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
+
+
+def written(name, tmp_path, **kwargs):
+    """The text of a swapped config, and what comes out when it is loaded."""
+    out = tmp_path / 'swapped.py'
+    cfg = swap_config(name, **kwargs)
+    text = write_config(cfg, name, out)
+    assert out.read_text() == text
+    return text, Config.fromfile(out), cfg
+
+
+def test_neck_alone(tmp_path):
+    text, loaded, cfg = written(MASK_RCNN, tmp_path)
+    assert text == (f"_base_ = '{MASK_RCNN}'\n\n"
+                    "custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)\n\n"
+                    "model = dict(neck=dict(type='PANetNeck'))\n")
+    assert loaded.model.neck == cfg.model.neck
+    assert loaded.train_dataloader.dataset.type == 'CocoDataset', 'the rest is inherited'
+
+
+def test_stages_of_a_cascade_are_not_repeated(tmp_path):
+    text, loaded, cfg = written('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', tmp_path, roi_head=True)
+    assert "dict(stage, type='PANetShared2FCBBoxHead')" in text and len(text.splitlines()) < 30
+    heads = loaded.model.roi_head.bbox_head
+    assert [head.bbox_coder.target_stds for head in heads] == [
+        head.bbox_coder.target_stds for head in cfg.model.roi_head.bbox_head]  # yapf: disable
+
+
+def test_list_of_necks(tmp_path):
+    text, loaded, _ = written('mmdet::dyhead/atss_r50_fpn_dyhead_1x_coco.py', tmp_path, fusion='weighted')
+    assert "dict(_base_.model.neck[0], type='PANetNeck', fusion='weighted'), _base_.model.neck[1]" in ' '.join(
+        text.split())
+    assert [neck.type for neck in loaded.model.neck] == ['PANetNeck', 'DyHead']
+
+
+def test_relative_base_and_removed_keys(tmp_path):
+    (tmp_path / 'old').mkdir()
+    base = tmp_path / 'old' / 'config.py'
+    base.write_text("custom_imports = dict(imports=['math'], allow_failed_imports=False)\n"
+                    'finest = 112\n'
+                    "layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0)\n"
+                    "head = {'type': 'Shared2FCBBoxHead', 'in_channels': 8}\n"
+                    "model = dict(type='FasterRCNN', neck=dict(type='FPN', in_channels=[8, 16]),\n"
+                    "             roi_head=dict(type='StandardRoIHead', bbox_head=head, bbox_roi_extractor=dict(\n"
+                    "                 type='SingleRoIExtractor', roi_layer=layer, out_channels=8,\n"
+                    '                 featmap_strides=[4, 8], finest_scale=finest)))\n')
+    text, loaded, _ = written(base, tmp_path, roi_head=True)
+    assert "_base_ = 'old/config.py'" in text and '_delete_=True' in text
+    assert loaded.custom_imports.imports == ['math', 'mmpanet']
+    assert 'finest_scale' not in loaded.model.roi_head.bbox_roi_extractor
+    assert loaded.model.roi_head.bbox_head.num_levels == 2
+
+
+def test_installed_configs_are_named_by_package(tmp_path):
+    text, *_ = written(config_path(MASK_RCNN), tmp_path)
+    assert text.startswith(f"_base_ = '{MASK_RCNN}'")
+
+
+def test_keys_that_are_no_names(tmp_path):
+    base = tmp_path / 'config.py'
+    base.write_text("neck = dict(type='FPN')\n"
+                    "model = dict(type='RetinaNet', neck=neck, parts={'a.b': dict(neck=neck)})\n")
+    text, loaded, _ = written(base, tmp_path)
+    assert "{'a.b': dict(neck=dict(type='PANetNeck'))}" in text
+    assert loaded.model.parts['a.b'].neck.type == 'PANetNeck'
+
+
+def test_new_style_config(tmp_path):
+    base = tmp_path / 'retinanet.py'
+    base.write_text('from mmdet.models import FPN, RetinaNet\n'
+                    'model = dict(type=RetinaNet,\n'
+                    '             neck=dict(type=FPN, in_channels=[8, 16], out_channels=8, num_outs=2))\n')
+    assert swap_config(load_config(base)).model.neck.type is PANetNeck
+    text, loaded, _ = written(base, tmp_path, warm_start=True)
+    assert 'from .retinanet import *' in text and 'from mmpanet.models import PANetNeck' in text
+    assert 'custom_imports' not in text
+    assert loaded.model.neck.type is PANetNeck and loaded.model.neck.warm_start
+
+    # A name that no import can have: all of it is written, with the classes by their paths.
+    hyphened = tmp_path / 'retina-net.py'
+    hyphened.write_text(base.read_text())
+    text, loaded, _ = written(hyphened, tmp_path)
+    assert "type='mmpanet.models.PANetNeck'" in text
+    assert loaded.model.neck.in_channels == [8, 16]
+
+
+def test_a_config_with_settings_of_its_own(tmp_path):
+    """What was changed by hand before the swap is written too."""
+    cfg = load_config(MASK_RCNN)
+    cfg.merge_from_dict({'model.roi_head.bbox_head.num_classes': 3, 'train_cfg.max_epochs': 2})
+    text = write_config(swap_config(cfg), MASK_RCNN, tmp_path / 'swapped.py')
+    assert 'bbox_head=dict(num_classes=3)' in text and 'train_cfg = dict(max_epochs=2)' in text
+
+
+def test_no_config_is_overwritten_by_its_own_swap(tmp_path):
+    base = tmp_path / 'config.py'
+    base.write_text("model = dict(type='RetinaNet', neck=dict(type='FPN'))\n")
+    before = base.read_text()
+    with pytest.raises(SwapError, match='is the config to swap itself'):
+        write_config(swap_config(base), base, base)
+    with pytest.raises(SwapError, match=r'must be a \.py file'):
+        write_config(swap_config(base), base, tmp_path / 'config.yml')
+    assert base.read_text() == before
+
+
+def test_what_cannot_be_written_leaves_no_file(tmp_path):
+    base = tmp_path / 'config.py'
+    base.write_text("model = dict(type='RetinaNet', neck=dict(type='FPN'))\n")
+    cfg = swap_config(base)
+    cfg.model.test_cfg = object()
+    with pytest.raises(Exception):  # noqa: B017  mmengine's, for a text that is no Python
+        write_config(cfg, base, tmp_path / 'swapped.py')
+    assert [path.name for path in Path(tmp_path).iterdir()] == ['config.py']
+
+
+def test_diff_fits_a_screen(zoo_config):
+    name = MASK_RCNN.partition('::')[2]
+    for kwargs, lines in ((dict(), 24), (dict(roi_head=True, warm_start=True), 50)):
+        cfg = zoo_config(name)
+        diff = config_diff(cfg, swap_config(cfg, **kwargs)).splitlines()
+        assert len(diff) <= lines
+        assert "-        type='FPN')," in diff and any(line.startswith("+        type='PANetNeck'") for line in diff)
