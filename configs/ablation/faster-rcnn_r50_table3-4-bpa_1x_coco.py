@@ -1,0 +1,4 @@
+# Table 3, + BPA, box column.
+_base_ = './faster-rcnn_r50_table3-3-mbn_1x_coco.py'
+
+model = dict(neck=dict(type='PANetNeck'))

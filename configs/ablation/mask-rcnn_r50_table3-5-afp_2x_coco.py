@@ -1,0 +1,10 @@
+# Table 3, + AFP (without BPA): adaptive feature pooling.
+_base_ = './mask-rcnn_r50_table3-3-mbn_2x_coco.py'
+
+model = dict(
+    roi_head=dict(
+        type='PANetRoIHead',
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        bbox_head=dict(num_levels=4),
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        mask_head=dict(type='FCFusionMaskHead', num_levels=4, fc_fusion=None)))

@@ -1,0 +1,5 @@
+# mmdet's ATSS with bottom-up path augmentation, the part without RoIs.
+_base_ = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
+
+model = dict(neck=dict(type='PANetNeck'))

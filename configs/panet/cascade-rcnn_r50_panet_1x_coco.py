@@ -1,0 +1,13 @@
+# mmdet's Cascade R-CNN R-50 FPN 1x with PANet.
+_base_ = 'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
+
+model = dict(
+    neck=dict(type='PANetNeck'),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
+        bbox_head=[
+            dict(stage, type='PANetShared2FCBBoxHead')
+            for stage in _base_.model.roi_head.bbox_head
+        ]))

@@ -1,0 +1,5 @@
+# mmdet's RetinaNet with bottom-up path augmentation, the part without RoIs.
+_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
+
+model = dict(neck=dict(type='PANetNeck'))
