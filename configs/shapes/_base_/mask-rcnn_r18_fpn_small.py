@@ -10,7 +10,6 @@ model = dict(
         depth=18,
         base_channels=32,
         frozen_stages=-1,
-        # BN costs less on a CPU than GN, and four images are enough for it
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
         init_cfg=None),
