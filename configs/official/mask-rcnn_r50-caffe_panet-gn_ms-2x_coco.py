@@ -23,8 +23,9 @@ model = dict(
     train_cfg=dict(rcnn=dict(mask_size=28)),
     test_cfg=dict(rcnn=dict(mask_thr_binary=0.5)))
 
+# mask targets are drawn from polygons, not cut from masks of the image
 train_pipeline = _base_.train_pipeline
-train_pipeline[1].update(with_mask=True)
+train_pipeline[1].update(with_mask=True, poly2mask=False)
 test_pipeline = _base_.test_pipeline
 test_pipeline[2].update(with_mask=True)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
