@@ -107,33 +107,41 @@ def test_config_names_are_unique():
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_model_index_names_configs_that_exist():
+def test_model_index_names_every_config():
+    """``mim search mmpanet`` lists what the metafiles list."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    metafiles = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('metafile.yml'))
-    assert sorted(index['Import']) == metafiles
-    for metafile in map(ROOT.joinpath, metafiles):
-        content = yaml.safe_load(metafile.read_text())
-        for model in content['Models']:
-            assert (ROOT / model['Config']).is_file(), model
-            assert model['Name'] == Path(model['Config']).stem
+    metafiles = {str(path.relative_to(ROOT)): yaml.safe_load(path.read_text())
+                 for path in (ROOT / 'configs').rglob('metafile.yml')}
+    assert sorted(index['Import']) == sorted(metafiles)
+    collections = {entry['Name'] for content in metafiles.values() for entry in content.get('Collections', [])}
+    models = [model for content in metafiles.values() for model in content['Models']]
+    assert {model['In Collection'] for model in models} == collections
+    assert all(model['Name'] == Path(model['Config']).stem for model in models)
+    configs = {str(path.relative_to(ROOT)) for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts}
+    assert {model['Config'] for model in models} == configs
 
 
 # The wheel
 
 @pytest.fixture(scope='module')
-def distributions(tmp_path_factory):
-    """An sdist of the checkout as git sees it, and the wheel that is built from that sdist."""
+def checkout(tmp_path_factory):
+    """A copy of the checkout as git sees it, to build and install from."""
+    if not (ROOT / '.git').exists():
+        return ROOT
+    folder = tmp_path_factory.mktemp('checkout')
+    files = run('git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', cwd=ROOT).split('\0')
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope='module')
+def distributions(checkout, tmp_path_factory):
+    """An sdist, and the wheel that is built from that sdist."""
     pytest.importorskip('build')
     folder = tmp_path_factory.mktemp('dist')
-    checkout = folder / 'checkout'
-    if (ROOT / '.git').exists():
-        files = run('git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', cwd=ROOT).split('\0')
-        for name in filter(None, files):
-            if (ROOT / name).is_file():
-                (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-                (checkout / name).write_bytes((ROOT / name).read_bytes())
-    else:
-        checkout = ROOT
     run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', folder, checkout, cwd=folder)
     [sdist], [wheel] = folder.glob('*.tar.gz'), folder.glob('*.whl')
     return sdist, wheel
@@ -179,17 +187,22 @@ def test_metadata(distributions):
 
 # The installed wheel, outside the checkout
 
+def make_environment(folder):
+    """A Python and its site-packages that borrow everything from the environment that runs the tests."""
+    run(sys.executable, '-m', 'venv', '--without-pip', folder)
+    [site_packages] = folder.glob('lib/python*/site-packages')
+    (site_packages / 'borrowed.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    return folder / 'bin' / 'python', site_packages
+
+
 @pytest.fixture(scope='module')
 def python(distributions, tmp_path_factory):
-    """A Python that has the wheel installed and borrows everything else from the one that runs the tests."""
+    """A Python that has the wheel installed."""
     pytest.importorskip('mim')
-    env = tmp_path_factory.mktemp('env')
-    run(sys.executable, '-m', 'venv', '--without-pip', env)
-    [site_packages] = env.glob('lib/python*/site-packages')
+    python, site_packages = make_environment(tmp_path_factory.mktemp('env'))
     run(sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index', '--target', site_packages,
         distributions[1])
-    (site_packages / 'borrowed.pth').write_text(sysconfig.get_path('purelib') + '\n')
-    return env / 'bin' / 'python'
+    return python
 
 
 @pytest.fixture(scope='module')
@@ -206,6 +219,7 @@ def mim(python, tmp_path_factory):
     call('run', 'mmpanet', 'make_shapes', 'data/shapes', '--num-train', '4', '--num-val', '2', '--image-size', '128',
          '128')
     call.folder = folder
+    call.python = lambda code: run(python, '-W', 'ignore', '-c', code, cwd=folder, env=env)
     return call
 
 
@@ -220,6 +234,16 @@ def test_mim_run_and_search(mim):
     assert f'configs/shapes/{CONFIG}' in mim('search', 'mmpanet')
 
 
+INFER = '''
+import importlib.util, pathlib
+from mmdet.apis import DetInferencer
+package = pathlib.Path(importlib.util.find_spec('mmpanet').origin).parent
+inferencer = DetInferencer(str(package / '.mim/configs/shapes' / {config!r}), 'train/epoch_1.pth', device='cpu')
+image = next(pathlib.Path('data/shapes').rglob('*.png'), None) or next(pathlib.Path('data/shapes').rglob('*.jpg'))
+print(len(inferencer(str(image), no_save_vis=True)['predictions']))
+'''
+
+
 @pytest.mark.slow
 def test_mim_train_test_resume_and_gridsearch(mim):
     mim('train', 'mmpanet', CONFIG, '--work-dir', 'train', '--cfg-options', *SHORT)
@@ -230,6 +254,7 @@ def test_mim_train_test_resume_and_gridsearch(mim):
         'predictions.pkl', '--cfg-options', *SHORT)
     assert len(list(mim.folder.glob('test/*/pictures/*.*'))) == 2 and (mim.folder / 'predictions.pkl').is_file()
     mim('run', 'mmpanet', 'report_run', 'test')
+    assert mim.python(INFER.format(config=CONFIG)).splitlines()[-1] == '1'
 
     more = ['train_cfg.max_epochs=2', *SHORT[1:]]
     mim('train', 'mmpanet', CONFIG, '--work-dir', 'train', '--resume', '--cfg-options', *more)
@@ -239,3 +264,20 @@ def test_mim_train_test_resume_and_gridsearch(mim):
     mim('gridsearch', 'mmpanet', CONFIG, '--work-dir', 'grid', '--search-args',
         '--optim_wrapper.optimizer.lr 1e-4 1e-3', '--cfg-options', *SHORT)
     assert len(list(mim.folder.glob('grid_search_*/epoch_1.pth'))) == 2
+
+
+# The editable install that `make` makes
+
+@pytest.mark.slow
+def test_editable_install_is_seen_by_mim_and_leaves_without_a_trace(checkout, tmp_path):
+    pytest.importorskip('mim')
+    python, site_packages = make_environment(tmp_path / 'env')
+    run(python, checkout / 'tools' / 'install' / 'editable.py', cwd=tmp_path)
+    location = run(python, '-c', 'import mmpanet; print(mmpanet.__file__)', cwd=tmp_path).strip()
+    assert Path(location).resolve() == checkout / 'mmpanet' / '__init__.py'
+    assert CONFIG in run(python, '-W', 'ignore', '-m', 'mim', 'search', 'mmpanet', cwd=tmp_path)
+    # Again: pip takes out what the first time left, the link too.
+    run(python, checkout / 'tools' / 'install' / 'editable.py', cwd=tmp_path)
+    run(python, '-m', 'pip', 'uninstall', '--yes', 'mmpanet', cwd=tmp_path)
+    assert not list(site_packages.glob('*mmpanet*'))
+    assert (checkout / 'mmpanet' / '__init__.py').is_file()
