@@ -18,7 +18,8 @@ def data_root(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp('data') / 'shapes'
     make_shapes(
         folder,
-        ShapesConfig(num_train=8, num_val=4, image_size=(64, 64), area=(60, 900), num_objects=(2, 5), empty_fraction=0.2))
+        ShapesConfig(
+            num_train=8, num_val=4, image_size=(64, 64), area=(60, 900), num_objects=(2, 5), empty_fraction=0.2))
     return f'{folder}/'
 
 

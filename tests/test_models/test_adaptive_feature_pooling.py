@@ -4,10 +4,10 @@ import math
 import pytest
 import torch
 from mmcv.ops import roi_align
-from mmdet.registry import MODELS
 
-from mmpanet.models.layers import multi_level_pooling as op
+from mmdet.registry import MODELS
 from mmpanet.models import AdaptiveFeaturePooling
+from mmpanet.models.layers import multi_level_pooling as op
 from mmpanet.models.layers import multi_level_roi_align
 
 STRIDES = [4, 8, 16, 32]

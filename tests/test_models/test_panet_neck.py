@@ -2,9 +2,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+
 from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
-
 from mmpanet.models import PANetNeck
 
 IN_CHANNELS = [4, 8, 16, 32]
