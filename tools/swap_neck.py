@@ -32,7 +32,7 @@ def parse_args():
     args = parser.parse_args()
     if args.out_checkpoint and not args.checkpoint:
         parser.error('--out-checkpoint needs --checkpoint')
-    if args.checkpoint and not (args.out_checkpoint or args.verify or args.dry_run):
+    if args.checkpoint and not (args.out_checkpoint or args.verify):
         parser.error('--checkpoint needs --out-checkpoint or --verify')
     if args.image and not args.verify:
         parser.error('--image is for --verify')

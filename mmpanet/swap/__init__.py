@@ -5,7 +5,7 @@
 """
 from .checkpoint import swap_checkpoint
 from .config import SwapError, load_config, swap_config
-from .verify import verify
+from .verification import verify
 from .written_config import write_config
 
 __all__ = ['SwapError', 'load_config', 'swap_checkpoint', 'swap_config', 'verify', 'write_config']

@@ -27,7 +27,7 @@ from mmdet.structures.mask import BitmapMasks
 from .checkpoint import build_model, carry_weights, quiet, without_downloads
 from .config import find_models, load_config, necks_of, plan_swap
 from .types import SwapError, class_of, name_of
-from .verify import generated_image, preprocessor_of
+from .verification import generated_image, preprocessor_of
 from .written_config import write_config
 
 IMAGE_SIZE = 128

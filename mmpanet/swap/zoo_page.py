@@ -38,6 +38,7 @@ def zoo_page(zoo: Zoo) -> str:
                     mmengine=mmengine.__version__, torch=torch.__version__.partition('+')[0])  # yapf: disable
     parts = [
         INTRODUCTION.format(size=IMAGE_SIZE, **versions),
+        _what_is_left(zoo),
         '## Totals\n',
         _totals(zoo, builds, with_fpn),
         '### RoI heads over an FPN, with `--roi-head`\n',
@@ -55,6 +56,17 @@ def zoo_page(zoo: Zoo) -> str:
         _configs(zoo, with_fpn),
     ]
     return '\n'.join(part.rstrip('\n') + '\n' for part in parts)
+
+
+def _what_is_left(zoo: Zoo) -> str:
+    """A word on top of the page of a run that has not come to its end."""
+    configs, groups = len(zoo.configs()), len(zoo.groups())
+    builds, trainings = len(zoo.to_build()), len(zoo.to_train())
+    if not builds and not trainings:
+        return ''
+    return (f'**Unfinished.** {configs - builds} of {configs} configs were gone through, and {groups - trainings} of '
+            f'the {groups} groups among them trained, when this was written; `python tools/zoo_table.py` goes on from '
+            'there.\n')
 
 
 def _totals(zoo: Zoo, builds: List[dict], with_fpn: List[dict]) -> str:

@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import copy
 
+import mmcv
 import pytest
 import torch
 from mmengine.config import Config
@@ -8,6 +9,7 @@ from mmengine.config import Config
 from mmdet.registry import MODELS
 from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
 from mmpanet.swap.checkpoint import FC_BRANCH_BIAS, whose_checkpoint
+from mmpanet.swap.verification import generated_image
 
 
 def checkpoint_of(model):
@@ -170,7 +172,9 @@ def test_a_part_that_is_not_registered(small_config, trained_like):
 
 def test_verify(small_config, trained_like, tmp_path):
     torch.save(checkpoint_of(trained_like), tmp_path / 'old.pth')
-    neck = verify(small_config, swap_config(small_config, warm_start=True), tmp_path / 'old.pth', runs=1)
+    mmcv.imwrite(generated_image(96, 128).permute(1, 2, 0).numpy(), str(tmp_path / 'image.png'))
+    kwargs = dict(checkpoint=tmp_path / 'old.pth', image=tmp_path / 'image.png', runs=1)
+    neck = verify(small_config, swap_config(small_config, warm_start=True), **kwargs)
     assert neck.largest_difference == 0
     assert {name.partition('[')[0] for name in neck.differences} == {
         'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head', 'pred_instances.bboxes',
@@ -180,7 +184,7 @@ def test_verify(small_config, trained_like, tmp_path):
     assert 'neck[4]' in report and 'parameters (M)' in report and 'The boxes differ' not in report
 
     cfg = swap_config(small_config, warm_start=True, roi_head=True)
-    whole = verify(small_config, cfg, tmp_path / 'old.pth', runs=1)
+    whole = verify(small_config, cfg, **kwargs)
     same = {name: difference for name, (_, _, difference) in whole.differences.items()
             if name.startswith(('neck', 'rpn_head'))}  # yapf: disable
     assert len(same) == 15 and set(same.values()) == {0.}

@@ -44,6 +44,7 @@ def test_zoo(small_zoo):
                         'broken.py': 'load', 'unbuilt.py': 'build before'}  # yapf: disable
     assert small_zoo.builds['works.py']['difference'] == 0
     assert small_zoo.groups() == {'works.py': ['same.py', 'works.py']}
+    assert '**Unfinished.** 6 of 6 configs were gone through, and 0 of the 1 groups' in zoo_page(small_zoo)
     small_zoo.train('works.py')
     assert small_zoo.trainings['works.py']['works'], small_zoo.trainings['works.py']
 
@@ -51,6 +52,7 @@ def test_zoo(small_zoo):
     continued = Zoo(small_zoo.root, small_zoo.file)
     assert continued.to_build() == [] and continued.to_train() == []
     page = zoo_page(continued)
+    assert 'Unfinished' not in page
     assert '| groups that train and predict | 1, which stand for 2 configs |' in page
     assert '| `works.py` | RPN | FPN (num_outs=5) | - | yes | 0 |' in page
     for name in ('no_fpn.py', 'broken.py', 'unbuilt.py'):
