@@ -1,5 +1,5 @@
 _base_ = [
-    './_base_/mask-rcnn_r18_fpn_small.py',
+    '../_base_/models/mask-rcnn_r18_fpn_small.py',
     '../_base_/datasets/shapes_instance.py'
 ]
 
