@@ -23,7 +23,10 @@ def main():
         sys.exit(2)
     print(f'{args.source}: the official model {kind!r}; all of its {len(rules(kind))} tensors converted, '
           'none left over on either side')
-    print(f'{args.target}: goes with configs/official/{CONFIGS[kind]}')
+    if args.reverse:
+        print(f"{args.target}: in the official form, for --load_ckpt of the authors' tools")
+    else:
+        print(f'{args.target}: goes with configs/official/{CONFIGS[kind]}')
 
 
 if __name__ == '__main__':

@@ -345,6 +345,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert "'det'" in printed and CONFIGS['det'] in printed
     assert f'{len(official_checkpoint("det")["model"])} tensors' in printed
     run(ours, back, '--reverse')
+    assert '--load_ckpt' in capsys.readouterr().out
     model = load_untrusted(back)['model']
     for name, tensor in official_checkpoint('det')['model'].items():
         assert torch.equal(model[name], tensor), name
