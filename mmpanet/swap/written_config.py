@@ -3,6 +3,7 @@
 import difflib
 import keyword
 import os
+import re
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -120,15 +121,18 @@ def _dotted_name(lazy: Union[LazyObject, LazyAttr]) -> str:
 
 
 def _base_name(base: Union[str, os.PathLike], out: Path) -> str:
-    """What ``_base_`` says: the ``mmdet::`` name of an installed package's config, or a path relative to ``out``."""
-    if '::' in os.fspath(base):
-        scope = os.fspath(base).partition('::')[0]
-        path = config_path(base)
-        return f'{scope}::{path.as_posix().partition("/.mim/configs/")[2]}'
+    """What ``_base_`` says: the ``mmdet::`` name of an installed package's config, or a path relative to ``out``.
+
+    mmengine takes no name of a folder like ``gn+ws``: that becomes a path, too.
+    """
     path = config_path(base).resolve()
     package, found, name = path.as_posix().rpartition('/.mim/configs/')
-    if found and 'site-packages' in package:
-        return f'{Path(package).name}::{name}'
+    if '::' in os.fspath(base):
+        name = f'{os.fspath(base).partition("::")[0]}::{name}'
+    elif found and 'site-packages' in package:
+        name = f'{Path(package).name}::{name}'
+    if re.match(r'\w+::\w+/', name):
+        return name
     return Path(os.path.relpath(path, out.resolve().parent)).as_posix()
 
 

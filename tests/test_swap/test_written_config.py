@@ -132,3 +132,9 @@ def test_diff_fits_a_screen(zoo_config):
         diff = config_diff(cfg, swap_config(cfg, **kwargs)).splitlines()
         assert len(diff) <= lines
         assert "-        type='FPN')," in diff and any(line.startswith("+        type='PANetNeck'") for line in diff)
+
+
+def test_a_folder_that_no_base_can_name(tmp_path):
+    """mmengine takes no ``+`` in a ``package::name``: all of the config is written."""
+    text, loaded, cfg = written('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', tmp_path)
+    assert '_base_' not in text and loaded.model.neck == cfg.model.neck
