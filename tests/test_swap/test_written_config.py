@@ -134,7 +134,7 @@ def test_diff_fits_a_screen(zoo_config):
         assert "-        type='FPN')," in diff and any(line.startswith("+        type='PANetNeck'") for line in diff)
 
 
-def test_a_folder_that_no_base_can_name(tmp_path):
-    """mmengine takes no ``+`` in a ``package::name``: all of the config is written."""
+def test_a_folder_that_no_name_can_have(tmp_path):
+    """mmengine takes no ``+`` in a ``package::name``."""
     text, loaded, cfg = written('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', tmp_path)
-    assert '_base_' not in text and loaded.model.neck == cfg.model.neck
+    assert 'mmdet::' not in text and loaded.model.neck == cfg.model.neck
