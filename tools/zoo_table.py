@@ -39,9 +39,10 @@ def prepare_folder(zoo, folder):
     if not link.exists():
         link.symlink_to(zoo.root.resolve(), target_is_directory=True)
     try:
-        from transformers import BertConfig, BertModel
+        from transformers import BertConfig, BertModel, logging
     except ImportError:
         return
+    logging.set_verbosity_error()
     text_encoder = folder / 'bert-base-uncased'
     if text_encoder.exists():
         return

@@ -17,6 +17,7 @@ from typing import Dict, Iterator, List, Optional, Tuple, Union
 import torch
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
@@ -31,6 +32,8 @@ from .verification import generated_image, preprocessor_of
 from .written_config import write_config
 
 IMAGE_SIZE = 128
+# Whose deformable convs need at least 3 x 3 pixels on the coarsest level.
+LARGE_IMAGE_SIZE, NEED_LARGE_IMAGES = 384, ('DDOD', )
 FINEST_SIZE = 16  # of the random maps that the necks are run on
 # Keys of a config's RoI heads and necks that make no difference to what is swapped.
 INDIFFERENT = {'in_channels', 'num_classes', 'init_cfg', 'bbox_coder', 'custom_cls_channels'}
@@ -215,7 +218,7 @@ def _group(cfg: Config, where: Tuple[str, ...], model: dict, result: dict) -> st
 
 
 def _count(cfg: Config) -> int:
-    return sum(parameter.numel() for parameter in build_model(cfg).parameters())
+    return sum(parameter.numel() for parameter in build_model(_in_one_process(cfg)).parameters())
 
 
 @torch.no_grad()
@@ -244,6 +247,10 @@ def _build_neck(cfg: Config, where: Tuple[str, ...]) -> nn.Sequential:
     return nn.Sequential(*[MODELS.build(without_downloads(_on_one_process(neck))) for neck in necks_of(model)]).eval()
 
 
+def _in_one_process(cfg: Config) -> Config:
+    return Config(_on_one_process(cfg._cfg_dict.to_dict()))
+
+
 def _on_one_process(node):
     """Without what needs several processes or a GPU of its own kind: SyncBN is BN in one process."""
     if isinstance(node, dict):
@@ -259,7 +266,7 @@ def _on_one_process(node):
 def _smaller(node):
     """With fewer proposals, samples and detections, and every score counting, so that all heads have work."""
     if isinstance(node, dict):
-        limits = {'max_per_img': 50, 'nms_post': 50, 'num': 64}
+        limits = {'max_per_img': 100, 'nms_post': 50, 'num': 64}
         return type(node)({
             key: min(node[key], limits[key]) if isinstance(node[key], int) and key in limits else
             0. if key == 'score_thr' and isinstance(node[key], (int, float)) else _smaller(node[key])
@@ -273,7 +280,9 @@ def _smaller(node):
 def _train_and_predict(cfg: Config, where: Tuple[str, ...]) -> Optional[str]:
     """None if a step of training and a prediction work, and what is wrong with them otherwise."""
     torch.manual_seed(0)
-    cfg = Config(_on_one_process(cfg._cfg_dict.to_dict()))
+    cfg = _in_one_process(cfg)
+    for counter in ('iter', 'epoch'):  # which a runner would count, and some heads read
+        MessageHub.get_current_instance().update_info(counter, 0)
     *_, node = _nodes(cfg, where)
     for key in ('train_cfg', 'test_cfg'):
         if node.get(key):
@@ -337,7 +346,8 @@ def _predict(model: nn.Module, preprocess: nn.Module) -> None:
 
 def _batch(model: nn.Module, batch_size: int) -> dict:
     """Images with two objects each: boxes, masks, a semantic map, and proposals for models without an RPN."""
-    size = (IMAGE_SIZE, IMAGE_SIZE)
+    edge = LARGE_IMAGE_SIZE if type(model).__name__ in NEED_LARGE_IMAGES else IMAGE_SIZE
+    size = (edge, edge)
     boxes = torch.tensor([[8., 16., 72., 80.], [40., 40., 120., 104.]])
     masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
@@ -356,11 +366,11 @@ def _batch(model: nn.Module, batch_size: int) -> dict:
             bboxes=boxes.clone(), labels=torch.zeros(len(boxes), dtype=torch.long),
             masks=BitmapMasks(masks.numpy().copy(), *size))  # yapf: disable
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-        sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *(edge // stride for edge in size), dtype=torch.long))
+        sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *(length // stride for length in size), dtype=torch.long))
         if hasattr(model, 'roi_head') and not getattr(model, 'with_rpn', True):
             corners = torch.rand(50, 2, 2, generator=torch.Generator().manual_seed(i)).sort(dim=1)[0]
             sample.proposals = InstanceData(
-                bboxes=torch.cat([boxes + 2, corners.flatten(1) * IMAGE_SIZE]), scores=torch.ones(52))
+                bboxes=torch.cat([boxes + 2, corners.flatten(1) * edge]), scores=torch.ones(52))
         samples.append(sample)
     return dict(inputs=[generated_image(*size) for _ in range(batch_size)], data_samples=samples)
 

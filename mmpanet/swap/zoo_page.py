@@ -9,7 +9,7 @@ import torch
 
 import mmdet
 import mmpanet
-from .zoo import IMAGE_SIZE, Zoo
+from .zoo import IMAGE_SIZE, LARGE_IMAGE_SIZE, NEED_LARGE_IMAGES, Zoo
 
 INTRODUCTION = """\
 # The swap over MMDetection's zoo
@@ -21,12 +21,12 @@ CPU). [swap.md](swap.md) says what a swap does, what holds with a warm start, an
 - **Swapped**: the config was rewritten, `FPN` to `PANetNeck`, and with `--roi-head` where that can be.
 - **Built**: the whole model was built before and after the swap, and its neck ran on random maps before and after,
   with the same weights: the levels have the same shapes, and with `--warm-start` the same values up to the number
-  given (0: exactly).
+  given (0: exactly; the bottom-up path of a PAFPN is replaced, so its levels are others). SyncBN is BN here.
 - **Trained**: configs that are the same but for backbone, losses, data and schedule are a *group*. The smallest of each
-  trained one step, swapped, with its RoI head where that can be: two images of {size} x {size}, a finite loss, a finite
-  gradient for every parameter of neck and RoI head. Then it predicted. Pretrained weights are left out, SyncBN is
-  BN, proposals and samples are fewer, large padding is left out, and the fc of the box heads are narrow. Of a tracker
-  or a semi-supervised model its detector was trained.
+  trained one step, swapped, with its RoI head where that can be: two images of {size} x {size} ({large_size} x
+  {large_size} for {large_models}), a finite loss, a finite gradient for every parameter of neck and RoI head. Then it
+  predicted. Pretrained weights are left out, proposals and samples are fewer, large padding is left out, and the fc of
+  the box heads are narrow. Of a tracker or a semi-supervised model its detector was trained.
 """
 
 
@@ -37,7 +37,8 @@ def zoo_page(zoo: Zoo) -> str:
     versions = dict(mmdet=mmdet.__version__, mmpanet=mmpanet.__version__, mmcv=mmcv.__version__,
                     mmengine=mmengine.__version__, torch=torch.__version__.partition('+')[0])  # yapf: disable
     parts = [
-        INTRODUCTION.format(size=IMAGE_SIZE, **versions),
+        INTRODUCTION.format(size=IMAGE_SIZE, large_size=LARGE_IMAGE_SIZE, large_models=', '.join(NEED_LARGE_IMAGES),
+                            **versions),
         _what_is_left(zoo),
         '## Totals\n',
         _totals(zoo, builds, with_fpn),
