@@ -3,12 +3,13 @@ from .adaptive_feature_pooling import AdaptiveFeaturePooling
 from .bbox_heads import PANetShared2FCBBoxHead, PANetShared4Conv1FCBBoxHead
 from .detectron_anchors import DetectronAnchorGenerator
 from .detectron_boxes import DetectronBBoxCoder, DetectronOverlaps2D, DetectronRoIHead, ToDetectronBoxes
+from .fast_single_roi_extractor import FastSingleRoIExtractor
 from .fc_fusion_mask_head import FCFusionMaskHead
 from .panet_neck import PANetNeck
 from .panet_roi_head import PANetRoIHead
 
 __all__ = [
     'AdaptiveFeaturePooling', 'DetectronAnchorGenerator', 'DetectronBBoxCoder', 'DetectronOverlaps2D',
-    'DetectronRoIHead', 'FCFusionMaskHead', 'PANetNeck', 'PANetRoIHead', 'PANetShared2FCBBoxHead',
-    'PANetShared4Conv1FCBBoxHead', 'ToDetectronBoxes'
+    'DetectronRoIHead', 'FastSingleRoIExtractor', 'FCFusionMaskHead', 'PANetNeck', 'PANetRoIHead',
+    'PANetShared2FCBBoxHead', 'PANetShared4Conv1FCBBoxHead', 'ToDetectronBoxes'
 ]

@@ -2,15 +2,12 @@
 from typing import List, Optional, Tuple
 
 import torch
-from mmcv.ops import RoIAlign
 from torch import Tensor
 
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
-from .layers import multi_level_roi_align
-
-BACKENDS = ('auto', 'roi_align', 'embedding_bag')
+from .layers import check_backend, multi_level_roi_align, uses_bag
 
 
 @MODELS.register_module()
@@ -68,18 +65,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             out_channels=out_channels,
             featmap_strides=featmap_strides,
             init_cfg=init_cfg)
-        if backend not in BACKENDS:
-            raise ValueError(f'backend={backend!r} must be one of {BACKENDS}')
-        layer = self.roi_layers[0]
-        self.bag_pooling_possible = isinstance(
-            layer, RoIAlign) and layer.pool_mode == 'avg' and \
-            layer.sampling_ratio >= 1
-        if backend == 'embedding_bag' and not self.bag_pooling_possible:
-            raise ValueError(
-                "backend='embedding_bag' needs a roi_layer of type "
-                "'RoIAlign' with pool_mode='avg' and sampling_ratio >= 1, "
-                f'but roi_layer={dict(roi_layer)}; '
-                "backend='roi_align' takes it")
+        check_backend(backend, self.roi_layers[0])
         self.backend = backend
 
     @property
@@ -114,8 +100,8 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
                 'came in')
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
-        if self._use_embedding_bag(feats[0]):
-            layer = self.roi_layers[0]
+        layer = self.roi_layers[0]
+        if uses_bag(self.backend, layer, feats[0]):
             return multi_level_roi_align(
                 feats, rois, self.output_size,
                 [1 / stride for stride in self.featmap_strides],
@@ -125,9 +111,3 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             layer(feat.contiguous(), rois.to(feat))
             for layer, feat in zip(self.roi_layers, feats)
         ], dim=1)  # yapf: disable
-
-    def _use_embedding_bag(self, feat: Tensor) -> bool:
-        if self.backend == 'auto':
-            return self.bag_pooling_possible and (
-                not feat.is_cuda or feat.dtype == torch.bfloat16)
-        return self.backend == 'embedding_bag'

@@ -3,8 +3,9 @@ from .fc_module import FCModule
 from .levelwise_fusion import LevelwiseFusion
 from .map_fusion import ConcatFusion, SumFusion, WeightedFusion
 from .multi_level_pooling import multi_level_roi_align
+from .pooling_backend import check_backend, uses_bag
 
 __all__ = [
     'ConcatFusion', 'FCModule', 'LevelwiseFusion', 'SumFusion',
-    'WeightedFusion', 'multi_level_roi_align'
+    'WeightedFusion', 'check_backend', 'multi_level_roi_align', 'uses_bag'
 ]

@@ -1,6 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""RoIAlign of every RoI on every level as one ``embedding_bag``."""
-from typing import Sequence, Tuple
+"""RoIAlign on several levels as one ``embedding_bag``."""
+from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ def multi_level_roi_align(feats: Sequence[Tensor],
                           output_size: Tuple[int, int],
                           spatial_scales: Sequence[float],
                           sampling_ratio: int,
-                          aligned: bool = True) -> Tensor:
-    """RoIAlign (average) of every RoI on every level.
+                          aligned: bool = True,
+                          levels: Optional[Tensor] = None) -> Tensor:
+    """RoIAlign (average) of every RoI on every level, or on one of its own.
 
     With a fixed sampling ratio s, a bin of RoIAlign is a weighted sum of
     (2s)^2 pixels of the map: the bilinear taps in y times those in x, over
@@ -32,20 +33,26 @@ def multi_level_roi_align(feats: Sequence[Tensor],
         spatial_scales (Sequence[float]): 1 / stride of each level.
         sampling_ratio (int): s, samples a bin and axis; at least 1.
         aligned (bool): Shift by half a pixel, as in mmcv. Defaults to True.
+        levels (Tensor, optional): Each RoI's level as an index of ``feats``,
+            (N, ). Defaults to None: every level, for all of them.
 
     Returns:
-        Tensor: (N, L, C, h, w); in memory C comes last.
+        Tensor: (N, L, C, h, w), with ``levels`` (N, 1, C, h, w); in memory C
+        comes last.
     """
-    num_levels, (h, w) = len(feats), output_size
+    num_levels, (h, w) = len(feats) if levels is None else 1, output_size
     table = _PixelTable.apply(*feats)
     # Fewer taps pay in the backward, and cost a host synchronisation.
     merge = table.requires_grad and not table.is_cuda
     taps_per_roi = num_levels * h * w * (2 * sampling_ratio)**2
     pooled = []
-    for chunk in rois.split(max(1, MAX_TAPS // taps_per_roi)):
-        indices, weights = _taps(chunk, [feat.shape for feat in feats],
+    rois_per_chunk = max(1, MAX_TAPS // taps_per_roi)
+    for i in range(0, max(1, len(rois)), rois_per_chunk):
+        chunk = slice(i, i + rois_per_chunk)
+        indices, weights = _taps(rois[chunk], [feat.shape for feat in feats],
                                  output_size, spatial_scales, sampling_ratio,
-                                 aligned, table.dtype, merge)
+                                 aligned, table.dtype, merge,
+                                 None if levels is None else levels[chunk])
         indices = indices.flatten(0, 3).flatten(1)
         weights = weights.flatten(0, 3).flatten(1)
         offsets = None
@@ -101,7 +108,7 @@ def _drop_zeros(indices: Tensor,
 def _taps(rois: Tensor, shapes: Sequence[torch.Size],
           output_size: Tuple[int, int], spatial_scales: Sequence[float],
           sampling_ratio: int, aligned: bool, dtype: torch.dtype,
-          merge: bool) -> Tuple[Tensor, Tensor]:
+          merge: bool, levels: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
     """Rows of the table and their weights for every bin.
 
     With ``merge``, taps that share a pixel, as most do on the coarse levels,
@@ -109,36 +116,42 @@ def _taps(rois: Tensor, shapes: Sequence[torch.Size],
 
     Returns:
         tuple[Tensor, Tensor]: int32 indices and ``dtype`` weights, both
-        (N, L, h, w, 2s, 2s).
+        (N, L, h, w, 2s, 2s); with ``levels``, L is 1.
     """
+
+    def by_level(values: Sequence, dtype: torch.dtype) -> Tensor:
+        """A number a level, as (1, L), or of each RoI's level, (N, 1)."""
+        values = torch.tensor(values, dtype=dtype, device=rois.device)
+        return values[None] if levels is None else values[levels[:, None]]
+
     # Coordinates need more bits than half precision has.
     rois = rois.to(torch.promote_types(dtype, torch.float32))
     batch_sizes, _, heights, widths = zip(*shapes)
-    scale = rois.new_tensor(spatial_scales)
+    scale = by_level(spatial_scales, rois.dtype)
     offset = 0.5 if aligned else 0.
     # Corners (N, L, 4) in pixels of each level.
-    corners = rois[:, None, 1:] * scale[:, None] - offset
+    corners = rois[:, None, 1:] * scale[..., None] - offset
     start, size = corners[..., :2], corners[..., 2:] - corners[..., :2]
     if not aligned:
         size = size.clamp(min=1.)
 
     y, y_weight = _axis_taps(start[..., 1], size[..., 1], output_size[0],
-                             sampling_ratio, heights)
+                             sampling_ratio, by_level(heights, rois.dtype))
     x, x_weight = _axis_taps(start[..., 0], size[..., 0], output_size[1],
-                             sampling_ratio, widths)
+                             sampling_ratio, by_level(widths, rois.dtype))
     if merge:
         y, y_weight = _merge_equal(y, y_weight)
         x, x_weight = _merge_equal(x, x_weight)
 
     # A pixel's row: those of the levels and images before, then y * W + x.
-    width = torch.tensor(widths, dtype=torch.int32, device=rois.device)
     pixels = [height * width for height, width in zip(heights, widths)]
     level_rows = [0]
     for batch_size, count in zip(batch_sizes[:-1], pixels[:-1]):
         level_rows.append(level_rows[-1] + batch_size * count)
-    image_rows = width.new_tensor(pixels) * rois[:, :1].int()
-    first_row = width.new_tensor(level_rows) + image_rows
-    y = y * width[:, None, None] + first_row[..., None, None]
+    first_row = by_level(level_rows, torch.int32) + \
+        by_level(pixels, torch.int32) * rois[:, :1].int()
+    width = by_level(widths, torch.int32)
+    y = y * width[..., None, None] + first_row[..., None, None]
 
     indices = y[:, :, :, None, :, None] + x[:, :, None, :, None, :]
     weights = y_weight.to(dtype)[:, :, :, None, :, None] * \
@@ -147,8 +160,7 @@ def _taps(rois: Tensor, shapes: Sequence[torch.Size],
 
 
 def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
-               sampling_ratio: int,
-               limits: Sequence[int]) -> Tuple[Tensor, Tensor]:
+               sampling_ratio: int, limit: Tensor) -> Tuple[Tensor, Tensor]:
     """Pixels that the samples of each bin read along one axis.
 
     A sample outside [-1, limit] counts zero; below 0 it is moved to 0; from
@@ -159,7 +171,7 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
         size (Tensor): How far it extends, (N, L).
         num_bins (int): Bins along this axis.
         sampling_ratio (int): s, samples a bin.
-        limits (Sequence[int]): The map's pixels along this axis, a level.
+        limit (Tensor): The map's pixels along this axis, (1, L) or (N, L).
 
     Returns:
         tuple[Tensor, Tensor]: Pixel indices (int32) and weights, both
@@ -169,7 +181,7 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
         num_bins * sampling_ratio, dtype=start.dtype, device=start.device)
     fractions = (samples + 0.5) / (num_bins * sampling_ratio)
     position = start[..., None] + size[..., None] * fractions
-    limit = start.new_tensor(limits)[:, None]
+    limit = limit[..., None]
     inside = (position >= -1) & (position <= limit)
     position = torch.minimum(position.clamp(min=0), limit - 1)
     lower = position.floor()

@@ -1,0 +1,104 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.registry import MODELS
+from mmpanet.models import FastSingleRoIExtractor
+
+STRIDES = [4, 8, 16, 32]
+
+
+def build(kind='FastSingleRoIExtractor', output_size=7, sampling_ratio=2, strides=STRIDES, **kwargs):
+    return MODELS.build(
+        dict(
+            type=kind,
+            roi_layer=dict(type='RoIAlign', output_size=output_size, sampling_ratio=sampling_ratio),
+            out_channels=8,
+            featmap_strides=strides,
+            **kwargs))
+
+
+def maps(height=512, width=640, strides=STRIDES, dtype=torch.float32):
+    return [torch.randn(2, 8, -(-height // stride), -(-width // stride), dtype=dtype) for stride in strides]
+
+
+def some_rois(num, height=512, width=640):
+    """Of all levels, some partly off the image, some without a size."""
+    centre = torch.rand(num, 2) * torch.tensor([width, height])
+    size = torch.exp2(torch.rand(num, 1) * 9) * torch.exp2(torch.rand(num, 2) - .5)
+    size[:3] = 0
+    image = torch.randint(0, 2, (num, 1)).float()
+    return torch.cat([image, centre - size / 2, centre + size / 2], dim=1)
+
+
+@pytest.mark.parametrize('roi_scale_factor', [None, 1.3])
+@pytest.mark.parametrize('strides', [STRIDES, [8], [4, 8, 16, 32, 64]])
+@pytest.mark.parametrize('output_size,sampling_ratio', [(7, 2), (14, 1), (3, 3), (7, 0)])
+def test_the_same_as_mmdets(output_size, sampling_ratio, strides, roi_scale_factor):
+    """Forward and backward, every level in use; adaptive sampling goes to mmcv's op."""
+    torch.manual_seed(0)
+    feats = [feat.requires_grad_() for feat in maps(strides=strides)]
+    rois = some_rois(60)
+    ours = build(output_size=output_size, sampling_ratio=sampling_ratio, strides=strides)
+    theirs = build('SingleRoIExtractor', output_size, sampling_ratio, strides)
+    levels = theirs.map_roi_levels(rois, len(strides))
+    assert len(levels.unique()) == min(len(strides), 4)
+    out, expected = ours(feats, rois, roi_scale_factor), theirs(feats, rois, roi_scale_factor)
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
+    grad = torch.randn_like(expected)
+    grads = torch.autograd.grad(out, feats, grad)
+    for got, reference in zip(grads, torch.autograd.grad(expected, feats, grad)):
+        torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-3)
+
+
+def test_without_rois_every_map_has_a_gradient():
+    feats = [feat.requires_grad_() for feat in maps()]
+    out = build()(feats, torch.zeros(0, 5))
+    assert out.shape == (0, 8, 7, 7)
+    out.sum().backward()
+    assert all(feat.grad is not None for feat in feats)
+
+
+def test_channels_last_and_bfloat16():
+    feats, rois = maps(), some_rois(40)
+    expected = build('SingleRoIExtractor')(feats, rois)
+    last = [feat.to(memory_format=torch.channels_last) for feat in feats]
+    torch.testing.assert_close(build()(last, rois), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(build(backend='roi_align')(last, rois), expected)
+    half = build()([feat.bfloat16() for feat in feats], rois)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, rtol=0, atol=5e-2)
+
+
+def test_unknown_backends_are_refused():
+    with pytest.raises(ValueError, match="backend='cuda' must be one of .*'roi_align'"):
+        build(backend='cuda')
+    with pytest.raises(ValueError, match="backend='embedding_bag' needs .* sampling_ratio=0"):
+        build(backend='embedding_bag', sampling_ratio=0)
+
+
+def test_in_a_faster_rcnn_the_detections_stay():
+    """In mmdet's own RoI head, with mmdet's own heads."""
+    torch.manual_seed(0)
+    results = []
+    feats, rois = tuple(maps()), some_rois(50)
+    proposals = [InstanceData(bboxes=rois[rois[:, 0] == i, 1:]) for i in range(2)]
+    for kind in ('SingleRoIExtractor', 'FastSingleRoIExtractor'):
+        torch.manual_seed(1)
+        head = StandardRoIHead(
+            bbox_roi_extractor=dict(
+                type=kind, roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2), out_channels=8,
+                featmap_strides=STRIDES),
+            bbox_head=dict(type='Shared2FCBBoxHead', in_channels=8, fc_out_channels=16, roi_feat_size=7, num_classes=3),
+            test_cfg=ConfigDict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20)).eval()
+        metas = [dict(img_shape=(512, 640), scale_factor=(1., 1.))] * 2
+        with torch.no_grad():
+            results.append(head.predict_bbox(feats, metas, proposals, head.test_cfg))
+    assert isinstance(head.bbox_roi_extractor, FastSingleRoIExtractor)
+    for one, other in zip(*results):
+        assert len(one) > 0
+        torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=1e-4)
+        torch.testing.assert_close(one.bboxes, other.bboxes, rtol=0, atol=1e-2)

@@ -1,0 +1,99 @@
+"""Compare models side by side: ``python tools/benchmark.py``, see docs/benchmarks.md."""
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+import mmpanet  # noqa: F401  registers its modules
+from mmpanet.benchmark import report
+from mmpanet.benchmark.contenders import BASE, VARIANTS, contender
+from mmpanet.benchmark.run import run_benchmark
+from mmpanet.benchmark.subject import DTYPES, MODES, Setting
+from mmpanet.benchmark.sweep import SWEPT, sweep
+from mmpanet.benchmark.workload import Workload
+from mmpanet.swap import SwapError
+
+DEFAULT = ('fpn', 'fpn-s2', 'pafpn', 'bpa', 'bpa-afp', 'panet')
+
+
+def parse_args():
+    names = '; '.join(f'{name}: {variant.what}' for name, variant in VARIANTS.items())
+    parser = argparse.ArgumentParser(
+        description='Time models in turn on the same images, proposals and detections, in one process. No dataset and '
+        f'no checkpoint is needed. Models: {names}.')
+    parser.add_argument('models', nargs='*', default=DEFAULT, metavar='MODEL',
+                        help='variants of --base by name, or configs (paths, mmdet:: names); the others are compared '
+                        f'to the first; by default: {" ".join(DEFAULT)}')
+    parser.add_argument('--base', default=BASE, metavar='CONFIG',
+                        help=f'what the variants are made of; by default {BASE}')
+    parser.add_argument('--mode', nargs='+', choices=MODES, default=MODES, help='by default both')
+    parser.add_argument('--size', nargs=2, type=positive, default=(480, 640), metavar=('HEIGHT', 'WIDTH'),
+                        help='of the images, in pixels')
+    parser.add_argument('--batch', type=positive, default=1, help='images at a time')
+    parser.add_argument('--rois', type=positive, default=1000, help='proposals an image')
+    parser.add_argument('--detections', type=positive, default=100, help='boxes an image that get a mask')
+    parser.add_argument('--positives', type=positive, default=64,
+                        help='RoIs that match an object, an image of training')
+    parser.add_argument('--rounds', type=positive, default=10, help='how often each is timed, there and back')
+    parser.add_argument('--threads', type=positive, help="by default torch's own choice")
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 ...')
+    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='other than float32: torch.autocast')
+    parser.add_argument('--channels-last', action='store_true',
+                        help="in channels-last memory; mmdet's RoI extractors get copies, which they need")
+    parser.add_argument('--compile', action='store_true', help='torch.compile backbone, neck and heads')
+    parser.add_argument('--rois-per-chunk', type=positive, help='of PANetRoIHead, in inference')
+    parser.add_argument('--no-memory', action='store_true',
+                        help='leave out the peak memory, which takes a process a model and mode')
+    parser.add_argument('--sweep', nargs='+', metavar=('WHAT', 'VALUE'),
+                        help=f'repeat for several values of one of {", ".join(SWEPT)}, and plot the curve; a size '
+                        'is the short edge, with the aspect of --size')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder for tables and plots')
+    args = parser.parse_args()
+    if args.sweep and (args.sweep[0] not in SWEPT or len(args.sweep) < 3 or
+                       not all(value.isdigit() and int(value) for value in args.sweep[1:])):
+        parser.error(f'--sweep {" ".join(args.sweep)}: give one of {", ".join(SWEPT)}, and two or more positive '
+                     'integers')
+    if args.device.startswith('cuda') and not torch.cuda.is_available():
+        parser.error(f'--device {args.device}: torch finds no GPU here')
+    return args
+
+
+def positive(text):
+    value = int(text) if text.isdigit() else 0
+    if not value:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a positive integer')
+    return value
+
+
+def main():
+    args = parse_args()
+    warnings.simplefilter('ignore')
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    workload = Workload(*args.size, args.batch, args.rois, args.detections, args.positives)
+    setting = Setting(args.device, args.dtype, args.channels_last, args.compile, args.rois_per_chunk)
+    started = time.time()
+
+    def progress(line):
+        print(f'[{time.time() - started:5.0f} s] {line}', file=sys.stderr, flush=True)
+
+    contenders = [contender(name, args.base) for name in args.models]
+    options = dict(rounds=args.rounds, memory=not args.no_memory, progress=progress)
+    if args.sweep:
+        what, *values = args.sweep
+        files = sweep(what, list(map(int, values)), contenders, args.mode, workload, setting, args.out, **options)
+    else:
+        benchmark = run_benchmark(contenders, args.mode, workload, setting, **options)
+        print(report.text(benchmark))
+        files = report.write(benchmark, args.out)
+    print(*files, sep='\n')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except SwapError as error:
+        sys.exit(f'benchmark.py: {error}')
