@@ -1,5 +1,9 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from .conversion import BadSampleError, Converted
 from .dsb2018 import convert_dsb2018
+from .labelme import convert_labelme
+from .masks import convert_masks
 from .shapes import ShapesConfig, make_shapes
 
-__all__ = ['ShapesConfig', 'convert_dsb2018', 'make_shapes']
+__all__ = ['BadSampleError', 'Converted', 'ShapesConfig', 'convert_dsb2018', 'convert_labelme', 'convert_masks',
+           'make_shapes']

@@ -4,8 +4,8 @@
 Every dataset of this package has one layout::
 
     <out_dir>/
-      images/      one PNG an image
-      train.json   COCO instances, masks as compressed RLE
+      images/      one file an image
+      train.json   COCO instances, masks as compressed RLE or as polygons
       val.json
 
 The ``info`` of each JSON file carries the *recipe*, the name of the generator
@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -37,14 +37,40 @@ def encode_instance(mask: np.ndarray, category_id: int) -> dict:
         dict: An annotation without the ids of itself and of its image.
     """
     rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
+    segmentation = dict(
+        size=[int(side) for side in rle['size']],
+        counts=rle['counts'].decode('ascii'))
+    return _annotation(rle, segmentation, category_id)
+
+
+def encode_polygons(polygons: Sequence[np.ndarray], size: Tuple[int, int],
+                    category_id: int) -> dict:
+    """Describe an object of one or more polygons as COCO does.
+
+    Args:
+        polygons (Sequence[np.ndarray]): Each (V, 2) of x, y in pixels, where
+            pixel (0, 0) covers [0, 1) x [0, 1). The object is all that lies
+            in any of them.
+        size (tuple[int]): Height and width of the image.
+        category_id (int): Id of its category.
+
+    Returns:
+        dict: An annotation without the ids of itself and of its image. Box
+        and area are those of the pixels that pycocotools takes it to cover.
+    """
+    segmentation = [polygon.ravel().tolist() for polygon in polygons]
+    rle = mask_utils.merge(mask_utils.frPyObjects(segmentation, *size))
+    return _annotation(rle, segmentation, category_id)
+
+
+def _annotation(rle: dict, segmentation: Union[dict, list],
+                category_id: int) -> dict:
     return dict(
         category_id=category_id,
         iscrowd=0,
         bbox=mask_utils.toBbox(rle).tolist(),
         area=int(mask_utils.area(rle)),
-        segmentation=dict(
-            size=[int(side) for side in rle['size']],
-            counts=rle['counts'].decode('ascii')))
+        segmentation=segmentation)
 
 
 def write_annotations(path: Path, images: Iterable[dict],

@@ -7,60 +7,32 @@ The competition's layout is one folder a sample, one mask an instance::
       <id>/images/<id>.png
       <id>/masks/<anything>.png ...
 """
-import hashlib
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import List, Optional, Union
 
 import cv2
 import numpy as np
 
-from .coco_writer import IMAGE_DIR, SPLITS, dataset_folder, encode_instance, write_annotations
+from .coco_writer import encode_instance
+from .conversion import (
+    BadSampleError,
+    Converted,
+    Report,
+    Sample,
+    check_conversion,
+    check_depth,
+    convert_samples,
+    decode_image,
+    fingerprint,
+)
 
 GENERATOR = 'mmpanet.datasets.dsb2018'
 VERSION = 1
 CLASSES = ('nucleus', )
-ON_ERROR = ('skip', 'raise')
-
-
-class BadSampleError(ValueError):
-    """Something in the source cannot be converted; the message names it."""
-
-
-class Converted(NamedTuple):
-    """What :func:`convert_dsb2018` wrote.
-
-    Attributes:
-        counts (dict[str, tuple[int]]): Images and instances of each split.
-        problems (list[str]): What was left out, and why.
-    """
-    counts: Dict[str, Tuple[int, int]]
-    problems: List[str]
-
-
-def split_samples(names: List[str], val_fraction: float,
-                  seed: int) -> Dict[str, List[str]]:
-    """Split by a hash of seed and name.
-
-    The place of a sample in the draw does not depend on which others there
-    are, so adding a few moves few.
-
-    Returns:
-        dict[str, list[str]]: Sorted names of ``train`` and ``val``.
-    """
-    drawn = sorted(
-        names,
-        key=lambda name: hashlib.sha256(f'{seed}:{name}'.encode()).digest())
-    num_val = round(len(names) * val_fraction)
-    return dict(train=sorted(drawn[num_val:]), val=sorted(drawn[:num_val]))
 
 
 def _read_png(path: Path, source: Path) -> np.ndarray:
-    data = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise BadSampleError(f'{path.relative_to(source)}: not readable as '
-                             'an image')
-    return image
+    return decode_image(path.read_bytes(), cv2.IMREAD_UNCHANGED, str(path.relative_to(source)))
 
 
 def _pngs(folder: Path, source: Path) -> List[Path]:
@@ -72,8 +44,7 @@ def _pngs(folder: Path, source: Path) -> List[Path]:
     return paths
 
 
-def read_sample(source: Path, name: str,
-                report: Callable[[str], None]) -> Tuple[np.ndarray, list]:
+def read_sample(source: Path, name: str, report: Report) -> Sample:
     """Read one sample and check it.
 
     Args:
@@ -83,8 +54,8 @@ def read_sample(source: Path, name: str,
             without which the sample is as good as before. May raise.
 
     Returns:
-        tuple: The image, (H, W) if it is grey and (H, W, 3) else, and its
-        instances as COCO annotations.
+        Sample: The image as a PNG, of one channel if it is grey and of three
+        else, and its instances.
 
     Raises:
         BadSampleError: Where no right ground truth can be had of it.
@@ -94,9 +65,7 @@ def read_sample(source: Path, name: str,
         raise BadSampleError(
             f'{name}/images: holds {len(image_paths)} images, not one')
     image = _read_png(image_paths[0], source)
-    if image.dtype != np.uint8:
-        raise BadSampleError(f'{image_paths[0].relative_to(source)}: holds '
-                             f'{image.dtype} pixels, not uint8')
+    check_depth(image, str(image_paths[0].relative_to(source)))
     if image.ndim == 3:
         image = image[..., :3]  # leave out alpha
         if (image == image[..., :1]).all():
@@ -124,16 +93,8 @@ def read_sample(source: Path, name: str,
                 f'{path.relative_to(source)}: overlaps {other.name}')
         owner[mask] = index + 1
         instances.append(encode_instance(mask, category_id=1))
-    return image, instances
-
-
-def _fingerprint(source: Path) -> str:
-    """Changes with the names and the sizes of the files of the source."""
-    digest = hashlib.sha256()
-    for path in sorted(source.glob('*/*/*.png')):
-        digest.update(
-            f'{path.relative_to(source)}:{path.stat().st_size}\n'.encode())
-    return digest.hexdigest()[:16]
+    return Sample(f'{name}.png', cv2.imencode('.png', image)[1].tobytes(),
+                  image.shape[0], image.shape[1], instances)
 
 
 def convert_dsb2018(source: Union[str, Path],
@@ -161,14 +122,7 @@ def convert_dsb2018(source: Union[str, Path],
         Converted | None: None if the dataset was there already.
     """
     source = Path(source)
-    if not source.is_dir():
-        raise FileNotFoundError(f'source {str(source)!r} is not a folder')
-    if not 0 < val_fraction < 1:
-        raise ValueError(
-            f'val_fraction is {val_fraction!r}, it takes 0 to 1, exclusive')
-    if on_error not in ON_ERROR:
-        raise ValueError(
-            f'on_error is {on_error!r}, it takes {" or ".join(ON_ERROR)}')
+    check_conversion(source, val_fraction, on_error)
     names = sorted(path.name for path in source.iterdir()
                    if path.is_dir() and not path.name.startswith('.'))
     if not names:
@@ -177,49 +131,18 @@ def convert_dsb2018(source: Union[str, Path],
     recipe = dict(
         generator=GENERATOR,
         version=VERSION,
-        source=_fingerprint(source),
+        source=fingerprint(source, source.glob('*/*/*.png')),
         val_fraction=val_fraction,
         seed=seed,
         on_error=on_error)
-    counts: Dict[str, Tuple[int, int]] = {}
-    problems: List[str] = []
-
-    def report(problem: str) -> None:
-        if on_error == 'raise':
-            raise BadSampleError(problem)
-        problems.append(problem)
-
-    with dataset_folder(Path(out_dir), recipe, force) as folder:
-        if folder is None:
-            return None
-        samples = {}
-        for name in names:
-            try:
-                image, instances = read_sample(source, name, report)
-            except BadSampleError as error:
-                report(str(error))
-                continue
-            file_name = f'{name}.png'
-            path = folder / IMAGE_DIR / file_name
-            if not cv2.imwrite(str(path), image):
-                raise OSError(f'cannot write {file_name}')
-            samples[name] = dict(
-                file_name=file_name,
-                height=image.shape[0],
-                width=image.shape[1],
-                instances=instances)
-        splits = split_samples(list(samples), val_fraction, seed)
-        for split in SPLITS:
-            if not splits[split]:
-                raise ValueError(
-                    f'of {len(samples)} good samples none is left for '
-                    f'{split}; val_fraction is {val_fraction!r}')
-            images = [samples[name] for name in splits[split]]
-            info = dict(
-                description=f'Data Science Bowl 2018, split {split}',
-                license='CC0-1.0',
-                recipe=recipe)
-            write_annotations(folder / f'{split}.json', images, CLASSES, info)
-            counts[split] = (len(images),
-                             sum(len(i['instances']) for i in images))
-    return Converted(counts, problems)
+    return convert_samples(
+        names,
+        lambda name, report: read_sample(source, name, report),
+        out_dir,
+        recipe,
+        CLASSES,
+        dict(description='Data Science Bowl 2018', license='CC0-1.0'),
+        val_fraction,
+        seed,
+        on_error,
+        force)

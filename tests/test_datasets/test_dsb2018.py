@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from mmpanet.datasets.dsb2018 import BadSampleError, convert_dsb2018, split_samples
+from mmpanet.datasets.conversion import BadSampleError, split_samples
+from mmpanet.datasets.dsb2018 import convert_dsb2018
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'dsb2018.py'
 SIZE = (40, 48)

@@ -3,7 +3,8 @@
 import argparse
 import sys
 
-from mmpanet.datasets.dsb2018 import ON_ERROR, convert_dsb2018
+from mmpanet.datasets.conversion import ON_ERROR
+from mmpanet.datasets.dsb2018 import convert_dsb2018
 
 
 def parse_args():

@@ -1,0 +1,31 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Convert a folder of LabelMe's JSON files to COCO format."""
+import argparse
+import sys
+
+from mmpanet.datasets.command_line import add_conversion_arguments, print_converted
+from mmpanet.datasets.labelme import convert_labelme
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', help='folder of the JSON files and their images, at any depth')
+    parser.add_argument('out_dir', help='where to write the dataset')
+    parser.add_argument('--classes', nargs='+', metavar='LABEL',
+                        help='labels in the order of their ids; by default all that are found, sorted')
+    parser.add_argument('--ignore', nargs='+', metavar='LABEL', default=(), help='labels to leave out')
+    add_conversion_arguments(parser)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    try:
+        converted = convert_labelme(**vars(args))
+    except (ValueError, OSError) as error:
+        sys.exit(f'labelme: {error}')
+    print_converted(args.out_dir, converted)
+
+
+if __name__ == '__main__':
+    main()
