@@ -1,13 +1,16 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What the command lines under ``tools/`` share: the arguments of a run, and the config and runner they make."""
 import os
+import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
+from .datasets.validation import DatasetError, check_datasets
 
 
 def add_run_arguments(parser):
@@ -28,9 +31,7 @@ def add_run_arguments(parser):
 def load_config(args):
     """The config that ``args`` name, with their overrides, launcher and work folder in it."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir:
         cfg.work_dir = args.work_dir
@@ -39,7 +40,81 @@ def load_config(args):
     return cfg
 
 
+def read_config(path, options=None):
+    """Load a config and override settings; ends the program with one line if that cannot be done."""
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        sys.exit(f'config {path}: {"no such file" if not os.path.exists(path) else error}')
+    except ImportError as error:
+        # mmengine adds the whole of sys.path to its message, and keeps what failed as the cause.
+        cause = error.__cause__ or error
+        sys.exit(f'config {path}: imports what is not installed: {cause}'.partition(', the current sys.path')[0])
+    except (SyntaxError, OSError) as error:
+        sys.exit(f'config {path}: {error}')
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError) as error:
+        sys.exit(f'--cfg-options {options}: {error.args[0]}')
+    return cfg
+
+
 def build_runner(cfg):
-    """The runner that the config asks for: mmengine's, or the one its ``runner_type`` names."""
+    """The runner that the config asks for: mmengine's, with checks, or the one its ``runner_type`` names."""
     setup_cache_size_limit_of_dynamo()
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else CheckingRunner.from_cfg(cfg)
+
+
+class CheckingRunner(Runner):
+    """mmengine's runner, which refuses data and checkpoints that it would otherwise pass over in silence.
+
+    Training on annotations that are not what the config says, see :mod:`mmpanet.datasets.validation`, and testing with
+    random weights, because those of a checkpoint have other names, run to the end in mmengine. With
+    ``check_annotations=False`` in the config the annotations are not looked at.
+    """
+
+    needs_all_weights = False
+
+    def train(self):
+        self._check_annotations('train', *(['val'] if self._val_loop is not None else []))
+        return super().train()
+
+    def test(self):
+        self._check_annotations('test')
+        self.needs_all_weights = True
+        return super().test()
+
+    def load_checkpoint(self, filename, *args, **kwargs):
+        checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        model = self.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        fault = _misfit(model, checkpoint.get('state_dict', checkpoint), self.needs_all_weights or self._resume)
+        if fault:
+            sys.exit(f'checkpoint {filename}: {fault}')
+        return checkpoint
+
+    def _check_annotations(self, *splits):
+        if not self.cfg.get('check_annotations', True):
+            return
+        try:
+            left_out = check_datasets(self.cfg, *splits)
+        except DatasetError as error:
+            sys.exit(f'{error}\n(tools/check_dataset.py lists all; check_annotations=False in the config leaves this '
+                     'check out)')
+        if left_out:
+            self.logger.warning(f'{len(left_out)} objects are left out, the first: {left_out[0]}')
+
+
+def _misfit(model, state_dict, all_of_them):
+    """Why a state dict is not the model's, or an empty string."""
+    shapes = {name.replace('module.', '', 1) if name.startswith('module.') else name: tuple(value.shape)
+              for name, value in state_dict.items() if hasattr(value, 'shape')}
+    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
+    if not lacking or not all_of_them and len(lacking) < len(wanted):
+        return ''
+    name = lacking[0]
+    held = f'{name} is {shapes[name]} in it' if name in shapes else f'it has no {name}'
+    return (f"of another model: {len(lacking)} of the {len(wanted)} parameters of the config's model are not in it; "
+            f'{held}, and the model takes {wanted[name]}')
