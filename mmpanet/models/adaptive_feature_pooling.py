@@ -8,6 +8,7 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from .layers import check_backend, multi_level_roi_align, uses_bag
+from .layers.argument_checks import check_roi_extractor
 
 
 @MODELS.register_module()
@@ -38,7 +39,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         init_cfg (dict or list[dict], optional): Initialization config.
 
     Raises:
-        ValueError: If ``backend`` is unknown or cannot do ``roi_layer``.
+        ValueError: If an argument has a value that it does not take.
 
     Examples:
         >>> import torch
@@ -60,6 +61,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
                  featmap_strides: List[int],
                  backend: str = 'auto',
                  init_cfg: OptMultiConfig = None) -> None:
+        check_roi_extractor(roi_layer, out_channels, featmap_strides)
         super().__init__(
             roi_layer=roi_layer,
             out_channels=out_channels,
@@ -91,13 +93,22 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             backend.
 
         Raises:
-            ValueError: If the number of maps is not that of the strides.
+            ValueError: If the maps are not as ``featmap_strides`` and
+                ``out_channels`` say, or ``rois`` not of that shape.
         """
         if len(feats) != self.num_inputs:
             raise ValueError(
                 f'featmap_strides={self.featmap_strides} names '
                 f'{self.num_inputs} levels, but {len(feats)} feature maps '
                 'came in')
+        channels = [feat.size(1) for feat in feats]
+        if channels != [self.out_channels] * len(feats):
+            raise ValueError(
+                f'out_channels={self.out_channels}, but the feature maps have '
+                f'{channels} channels')
+        if rois.dim() != 2 or rois.size(1) != 5:
+            raise ValueError(f'rois must be of shape (N, 5), not '
+                             f'{tuple(rois.shape)}')
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
         layer = self.roi_layers[0]

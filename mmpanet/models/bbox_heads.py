@@ -9,6 +9,7 @@ from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType, OptMultiConfig
 from .layers import FCModule, LevelwiseFusion
+from .layers.argument_checks import check_count, check_counts, check_norm_cfg
 
 
 class PANetBBoxHead(ConvFCBBoxHead):
@@ -47,6 +48,16 @@ class PANetBBoxHead(ConvFCBBoxHead):
                  fc_norm_cfg: OptConfigType = None,
                  init_cfg: OptMultiConfig = None,
                  **kwargs) -> None:
+        check_count('num_levels', num_levels)
+        check_counts(kwargs, 'in_channels', 'num_classes', 'roi_feat_size',
+                     'conv_out_channels', 'fc_out_channels')
+        check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'),
+                       kwargs.get('conv_out_channels', 256))
+        check_norm_cfg(
+            # the only norm that a head without convs has
+            'fc_norm_cfg' if num_shared_convs else 'norm_cfg',
+            fc_norm_cfg,
+            kwargs['fc_out_channels'])
         super().__init__(
             num_shared_convs=num_shared_convs,
             num_shared_fcs=num_shared_fcs,

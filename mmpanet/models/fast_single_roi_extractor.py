@@ -7,6 +7,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from .layers import check_backend, multi_level_roi_align, uses_bag
+from .layers.argument_checks import check_roi_extractor
 
 
 @MODELS.register_module()
@@ -41,6 +42,7 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
                  finest_scale: int = 56,
                  backend: str = 'auto',
                  init_cfg: OptMultiConfig = None) -> None:
+        check_roi_extractor(roi_layer, out_channels, featmap_strides)
         super().__init__(
             roi_layer=roi_layer,
             out_channels=out_channels,

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from .layers import LevelwiseFusion
+from .layers.argument_checks import check_count, check_counts, check_norm_cfg
 
 FC_FUSIONS = ('sum', 'product', 'max', None)
 FC_BRANCH_STARTS = (2, 3, 4)
@@ -63,14 +64,17 @@ class FCFusionMaskHead(FCNMaskHead):
                  fc_fusion: Optional[str] = 'sum',
                  fc_relu: bool = True,
                  **kwargs) -> None:
+        check_count('num_levels', num_levels)
+        check_counts(kwargs, 'in_channels', 'num_classes', 'roi_feat_size',
+                     'num_convs', 'conv_out_channels')
+        channels = kwargs.get('conv_out_channels', 256)
+        if fc_fusion is not None:  # its second conv has half of them
+            channels = channels // 2
+        check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
         super().__init__(**kwargs)
         if fc_fusion not in FC_FUSIONS:
             raise ValueError(
                 f'fc_fusion={fc_fusion!r} must be one of {FC_FUSIONS}')
-        if self.num_convs < 1:
-            raise ValueError(
-                f'num_convs={self.num_convs} must be at least 1: adaptive '
-                'feature pooling is fused after the first conv')
         self.num_levels = num_levels
         self.fc_branch_start = fc_branch_start
         self.fc_fusion = fc_fusion

@@ -11,8 +11,10 @@ from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, MultiConfig, OptConfigType
 from .layers import ConcatFusion, SumFusion, WeightedFusion
+from .layers.argument_checks import check_count, check_norm_cfg
 
 NECK_FUSIONS = ('sum', 'concat', 'weighted')
+EXTRA_CONVS = (False, True, 'on_input', 'on_lateral', 'on_output')
 
 
 @MODELS.register_module()
@@ -81,8 +83,7 @@ class PANetNeck(FPN):
             official code.
 
     Raises:
-        ValueError: If ``fusion``, ``bottom_up_norm_cfg`` or
-            ``bottom_up_bias`` has a value that is not listed above.
+        ValueError: If an argument has a value that it does not take.
 
     Examples:
         >>> import torch
@@ -114,6 +115,9 @@ class PANetNeck(FPN):
                  init_cfg: MultiConfig = dict(
                      type='Xavier', layer='Conv2d', distribution='uniform')
                  ) -> None:  # yapf: disable
+        _check_levels(in_channels, out_channels, num_outs, start_level,
+                      end_level, add_extra_convs)
+        check_norm_cfg('norm_cfg', norm_cfg, out_channels)
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -136,10 +140,9 @@ class PANetNeck(FPN):
                              "'auto', True or False")
         if bottom_up_norm_cfg == 'same':
             bottom_up_norm_cfg = norm_cfg
-        elif not (bottom_up_norm_cfg is None
-                  or isinstance(bottom_up_norm_cfg, dict)):
-            raise ValueError(f'bottom_up_norm_cfg={bottom_up_norm_cfg!r} must '
-                             "be a norm config, None or 'same'")
+        else:
+            check_norm_cfg('bottom_up_norm_cfg', bottom_up_norm_cfg,
+                           out_channels, "None or 'same'")
         self.fusion = fusion
         self.warm_start = warm_start
 
@@ -215,6 +218,11 @@ class PANetNeck(FPN):
             raise ValueError(
                 f'in_channels={self.in_channels} names {self.num_ins} levels, '
                 f'but the backbone gave {len(inputs)}: see its out_indices')
+        for i in range(self.start_level, self.backbone_end_level):
+            if inputs[i].size(1) != self.in_channels[i]:
+                raise ValueError(
+                    f'in_channels={self.in_channels}, but map {i} of the '
+                    f'backbone has {inputs[i].size(1)} channels')
         laterals = self._top_down([
             conv(inputs[self.start_level + i])
             for i, conv in enumerate(self.lateral_convs)
@@ -265,6 +273,42 @@ class PANetNeck(FPN):
                 last = source = self.fpn_convs[i](source)
             extra.append(last)
         return extra
+
+
+def _check_levels(in_channels: List[int], out_channels: int, num_outs: int,
+                  start_level: int, end_level: int,
+                  add_extra_convs: Union[bool, str]) -> None:
+    """Name the argument that FPN would refuse with a bare assertion."""
+    if not isinstance(in_channels, list) or not in_channels or not all(
+            isinstance(c, int) and c > 0 for c in in_channels):
+        raise ValueError(f'in_channels={in_channels!r} must be a list of '
+                         'numbers above 0, one a level of the backbone')
+    check_count('out_channels', out_channels)
+    check_count('num_outs', num_outs)
+    num_ins = len(in_channels)
+    if start_level not in range(num_ins):
+        raise ValueError(f'start_level={start_level!r} must be 0 to '
+                         f'{num_ins - 1}: in_channels names {num_ins} levels')
+    if end_level != -1 and end_level not in range(start_level, num_ins):
+        raise ValueError(
+            f'end_level={end_level!r} must be -1 (the last level) or '
+            f'{start_level} (start_level) to {num_ins - 1}: in_channels '
+            f'names {num_ins} levels')
+    if add_extra_convs not in EXTRA_CONVS or isinstance(add_extra_convs, int) \
+            and not isinstance(add_extra_convs, bool):
+        raise ValueError(f'add_extra_convs={add_extra_convs!r} must be one of '
+                         f'{EXTRA_CONVS}')
+    if end_level in (-1, num_ins - 1):
+        if num_outs < num_ins - start_level:
+            raise ValueError(
+                f'num_outs={num_outs} must be at least {num_ins - start_level}'
+                f': in_channels names {num_ins} levels and start_level='
+                f'{start_level}; end_level leaves out the last ones')
+    elif num_outs != end_level - start_level + 1:
+        raise ValueError(
+            f'num_outs={num_outs} must be {end_level - start_level + 1} with '
+            f'start_level={start_level} and end_level={end_level}: there are '
+            'extra levels only above the last level of the backbone')
 
 
 def _identity_init(conv: nn.Module, gain: float = 1.) -> None:

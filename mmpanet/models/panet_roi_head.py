@@ -10,6 +10,7 @@ from mmdet.registry import MODELS
 from .adaptive_feature_pooling import AdaptiveFeaturePooling
 from .bbox_heads import PANetBBoxHead
 from .fc_fusion_mask_head import FCFusionMaskHead
+from .layers.argument_checks import check_count
 
 
 @MODELS.register_module()
@@ -32,10 +33,12 @@ class PANetRoIHead(StandardRoIHead):
     """
 
     def __init__(self, rois_per_chunk: Optional[int] = None, **kwargs) -> None:
-        if rois_per_chunk is not None and rois_per_chunk < 1:
-            raise ValueError(
-                f'rois_per_chunk={rois_per_chunk!r} must be None or at least '
-                '1')
+        if rois_per_chunk is not None:
+            check_count('rois_per_chunk', rois_per_chunk, 'None or ')
+        for key in ('bbox_head', 'bbox_roi_extractor'):
+            if kwargs.get(key) is None:
+                raise ValueError(f'{key}=None must be a config: a RoI head '
+                                 'cannot do without boxes')
         super().__init__(**kwargs)
         self.rois_per_chunk = rois_per_chunk
         if self.with_shared_head and (self._is_panet(self.bbox_head)

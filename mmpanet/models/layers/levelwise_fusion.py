@@ -6,6 +6,8 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from .argument_checks import check_count
+
 LEVEL_FUSIONS = ('max', 'sum')
 
 
@@ -35,8 +37,7 @@ class LevelwiseFusion(BaseModule):
                  share_layer: bool = False,
                  fuse_first: bool = False) -> None:
         super().__init__()
-        if num_levels < 1:
-            raise ValueError(f'num_levels={num_levels!r} must be at least 1')
+        check_count('num_levels', num_levels)
         if fusion not in LEVEL_FUSIONS:
             raise ValueError(
                 f'level_fusion={fusion!r} must be one of {LEVEL_FUSIONS}')
