@@ -46,5 +46,5 @@ def check_roi_extractor(roi_layer: Any, out_channels: Any, featmap_strides: Any)
         raise ValueError(f'roi_layer.output_size={size!r} must be a whole number of 1 or more, or two of them')
     samples = roi_layer.get('sampling_ratio', 0)
     if not isinstance(samples, int) or samples < 0:
-        raise ValueError(f'roi_layer.sampling_ratio={samples!r} must be a whole number of 1 or more, or 0, which leaves '
-                         'it to the size of the RoI')
+        raise ValueError(f'roi_layer.sampling_ratio={samples!r} must be a whole number of 1 or more, or 0, which '
+                         'leaves it to the size of the RoI')
