@@ -6,9 +6,9 @@ from mmcv import ops
 
 
 def check_count(name: str, value: Any, others: str = '') -> None:
-    """Raise a ValueError unless ``value`` is a whole number of 1 or more."""
+    """Raise a ValueError unless ``value`` is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f'{name}={value!r} must be {others}a whole number of 1 or more')
+        raise ValueError(f'{name}={value!r} must be {others}a whole number of at least 1')
 
 
 def check_counts(arguments: dict, *names: str) -> None:
@@ -43,8 +43,8 @@ def check_roi_extractor(roi_layer: Any, out_channels: Any, featmap_strides: Any)
     size = roi_layer.get('output_size')
     sides = size if isinstance(size, (list, tuple)) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f'roi_layer.output_size={size!r} must be a whole number of 1 or more, or two of them')
+        raise ValueError(f'roi_layer.output_size={size!r} must be a whole number of at least 1, or two of them')
     samples = roi_layer.get('sampling_ratio', 0)
     if not isinstance(samples, int) or samples < 0:
-        raise ValueError(f'roi_layer.sampling_ratio={samples!r} must be a whole number of 1 or more, or 0, which '
+        raise ValueError(f'roi_layer.sampling_ratio={samples!r} must be a whole number of at least 1, or 0, which '
                          'leaves it to the size of the RoI')
