@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Callable, Dict, Iterator, List, Tuple
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
+from mmpanet.models.layers.linear import HAS_ONEDNN_LINEAR
 from .measure import synchronize
 from .subject import TRAINING, Subject
 
@@ -96,8 +98,16 @@ def flops_by_part(subject: Subject, mode: str) -> Dict[str, int]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
-        return by_part(subject, mode, counter.get_total_flops)
+    # what mmpanet.models.layers.linear calls, which torch's counter does not know
+    onednn = {torch.ops.mkldnn._linear_pointwise: _product_flops} if HAS_ONEDNN_LINEAR else {}
+    with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
+        counts = by_part(subject, mode, counter.get_total_flops)
+    return {part: int(count) for part, count in counts.items()}
+
+
+def _product_flops(x_shape, weight_shape, *args, **kwargs) -> int:
+    rows, depth = x_shape
+    return 2 * rows * depth * weight_shape[0]
 
 
 @contextmanager

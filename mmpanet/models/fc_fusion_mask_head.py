@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
-from .layers import LevelwiseFusion
+from .layers import LevelwiseFusion, linear
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg
 
 FC_FUSIONS = ('sum', 'product', 'max', None)
@@ -160,7 +160,8 @@ class FCFusionMaskHead(FCNMaskHead):
                 f'roi_feat_size={self.roi_feat_size} of the mask head does '
                 f'not match its RoI features, which are {tuple(x.shape[-2:])}'
                 ": set it to the roi_layer's output_size")
-        x = self.mask_fc(self.conv5_fc(self.conv4_fc(x)).flatten(1))
+        x = self.conv5_fc(self.conv4_fc(x)).flatten(1)
+        x = linear(x, self.mask_fc.weight, self.mask_fc.bias)
         if self.fc_relu:
             x = F.relu(x)
         return x.view(-1, 1, *self.mask_size)

@@ -185,3 +185,19 @@ def test_bad_arguments(kwargs, words):
 def test_features_of_another_extractor(shape):
     with pytest.raises(ValueError, match='num_levels=4.*AdaptiveFeature'):
         build()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize('num', [0, 1, 37])
+@pytest.mark.parametrize('norm_cfg', NORMS)
+def test_the_fast_form_at_inference_is_the_plain_one(norm_cfg, num):
+    """Without gradients the first fc is a conv on channels-last grids; with them a matrix product."""
+    head = build(norm_cfg=norm_cfg)
+    x = torch.randn(num, 4, 7, 7, 8).permute(0, 1, 4, 2, 3)
+    plain = head(x)
+    assert plain[0].requires_grad
+    with torch.no_grad():
+        fast = head(x)
+        contiguous = head(x.contiguous())
+    for one, other, third in zip(plain, fast, contiguous):
+        torch.testing.assert_close(one.detach(), other, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one.detach(), third, rtol=0, atol=1e-5)

@@ -6,6 +6,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 
 from mmdet.utils import OptConfigType
+from .linear import linear
 
 
 class FCModule(nn.Linear):
@@ -42,7 +43,7 @@ class FCModule(nn.Linear):
         Returns:
             Tensor: Shape (N, out_features).
         """
-        x = super().forward(x.flatten(1))
+        x = linear(x.flatten(1), self.weight, self.bias)
         if self.norm is not None:
             x = self._normalise(x)
         return F.relu(x)
