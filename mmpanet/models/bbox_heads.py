@@ -9,7 +9,7 @@ from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType, OptMultiConfig
 from .layers import FCModule, LevelwiseFusion
-from .layers.argument_checks import check_count, check_counts, check_norm_cfg
+from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 
 class PANetBBoxHead(ConvFCBBoxHead):
@@ -49,8 +49,9 @@ class PANetBBoxHead(ConvFCBBoxHead):
                  init_cfg: OptMultiConfig = None,
                  **kwargs) -> None:
         check_count('num_levels', num_levels)
-        check_counts(kwargs, 'in_channels', 'num_classes', 'roi_feat_size',
+        check_counts(kwargs, 'in_channels', 'num_classes',
                      'conv_out_channels', 'fc_out_channels')
+        check_size('roi_feat_size', kwargs.get('roi_feat_size', 7))
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'),
                        kwargs.get('conv_out_channels', 256))
         check_norm_cfg(

@@ -11,7 +11,7 @@ from torch import Tensor
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from .layers import LevelwiseFusion, linear
-from .layers.argument_checks import check_count, check_counts, check_norm_cfg
+from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 FC_FUSIONS = ('sum', 'product', 'max', None)
 FC_BRANCH_STARTS = (2, 3, 4)
@@ -65,8 +65,9 @@ class FCFusionMaskHead(FCNMaskHead):
                  fc_relu: bool = True,
                  **kwargs) -> None:
         check_count('num_levels', num_levels)
-        check_counts(kwargs, 'in_channels', 'num_classes', 'roi_feat_size',
-                     'num_convs', 'conv_out_channels')
+        check_counts(kwargs, 'in_channels', 'num_classes', 'num_convs',
+                     'conv_out_channels')
+        check_size('roi_feat_size', kwargs.get('roi_feat_size', 14))
         channels = kwargs.get('conv_out_channels', 256)
         if fc_fusion is not None:  # its second conv has half of them
             channels = channels // 2

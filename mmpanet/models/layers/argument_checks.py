@@ -3,6 +3,7 @@
 from typing import Any
 
 from mmcv import ops
+from mmengine.registry import MODELS
 
 
 def check_count(name: str, value: Any, others: str = '') -> None:
@@ -12,10 +13,17 @@ def check_count(name: str, value: Any, others: str = '') -> None:
 
 
 def check_counts(arguments: dict, *names: str) -> None:
-    """The same for those of ``names`` that are among the arguments; a size may be a pair."""
+    """The same for those of ``names`` that are among the arguments."""
     for name in names:
-        for value in arguments[name] if isinstance(arguments.get(name), (list, tuple)) else [arguments.get(name, 1)]:
-            check_count(name, value)
+        if name in arguments:
+            check_count(name, arguments[name])
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raise a ValueError unless ``value`` is a side of 1 or more, or a height and a width."""
+    sides = value if isinstance(value, (list, tuple)) else (value, value)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f'{name}={value!r} must be a whole number of at least 1, or two of them')
 
 
 def check_norm_cfg(name: str, value: Any, channels: int, others: str = 'None') -> None:
@@ -24,6 +32,11 @@ def check_norm_cfg(name: str, value: Any, channels: int, others: str = 'None') -
         return
     if not isinstance(value, dict) or 'type' not in value:
         raise ValueError(f"{name}={value!r} must be a norm config such as dict(type='BN'), or {others}")
+    if isinstance(value['type'], str):
+        with MODELS.switch_scope_and_registry(None) as registry:  # where mmcv will look
+            if registry.get(value['type']) is None:
+                raise ValueError(f'{name}={dict(value)!r} must have a registered norm for its type, such as '
+                                 "'BN', 'SyncBN' or 'GN'")
     if value['type'] == 'GN':
         groups = value.get('num_groups')
         if not isinstance(groups, int) or groups < 1 or channels % groups:
@@ -40,10 +53,7 @@ def check_roi_extractor(roi_layer: Any, out_channels: Any, featmap_strides: Any)
     if kind is None or isinstance(kind, str) and not hasattr(ops, kind):
         raise ValueError(f"roi_layer={roi_layer!r} must be a dict whose type is an operator of mmcv.ops, such as "
                          "dict(type='RoIAlign', output_size=7, sampling_ratio=2)")
-    size = roi_layer.get('output_size')
-    sides = size if isinstance(size, (list, tuple)) else (size, size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f'roi_layer.output_size={size!r} must be a whole number of at least 1, or two of them')
+    check_size('roi_layer.output_size', roi_layer.get('output_size'))
     samples = roi_layer.get('sampling_ratio', 0)
     if not isinstance(samples, int) or samples < 0:
         raise ValueError(f'roi_layer.sampling_ratio={samples!r} must be a whole number of at least 1, or 0, which '
