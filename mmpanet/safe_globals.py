@@ -16,7 +16,7 @@ from mmengine.logging import HistoryBuffer
 try:  # numpy 2
     from numpy._core import multiarray
 except ImportError:  # numpy 1
-    from numpy.core import multiarray
+    from numpy.core import multiarray  # type: ignore[no-redef]
 
 HISTORY_STATISTICS = ('min', 'max', 'current', 'mean')
 

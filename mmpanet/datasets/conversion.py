@@ -169,7 +169,7 @@ def convert_samples(names: Sequence[str],
     with dataset_folder(Path(out_dir), recipe, force) as folder:
         if folder is None:
             return None
-        images = {}
+        images: Dict[str, dict] = {}
         for name in names:
             try:
                 sample = read_sample(name, report)

@@ -82,17 +82,17 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
                 f'{mask.shape[1]}, its image is {image.shape[0]} x '
                 f'{image.shape[1]}')
         if mask.ndim == 3:
-            mask = mask[..., :3].any(axis=2)
-        mask = mask > 0
-        if not mask.any():
+            mask = mask[..., :3].max(axis=2)
+        inside = np.asarray(mask > 0)
+        if not inside.any():
             report(f'{path.relative_to(source)}: empty mask')
             continue
-        if owner[mask].any():
-            other = mask_paths[owner[mask].max() - 1]
+        if owner[inside].any():
+            other = mask_paths[owner[inside].max() - 1]
             raise BadSampleError(
                 f'{path.relative_to(source)}: overlaps {other.name}')
-        owner[mask] = index + 1
-        instances.append(encode_instance(mask, category_id=1))
+        owner[inside] = index + 1
+        instances.append(encode_instance(inside, category_id=1))
     return Sample(f'{name}.png', cv2.imencode('.png', image)[1].tobytes(),
                   image.shape[0], image.shape[1], instances)
 

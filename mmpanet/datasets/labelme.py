@@ -9,7 +9,7 @@ import binascii
 import json
 import math
 from pathlib import Path, PureWindowsPath
-from typing import Dict, Hashable, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Hashable, List, Optional, Sequence, Set, Tuple, Union
 
 import cv2
 import numpy as np
@@ -107,8 +107,8 @@ def _outline(kind: str, points: np.ndarray) -> np.ndarray:
 def _pasted_mask(shape: dict, points: np.ndarray, size: Tuple[int, int], where: str) -> np.ndarray:
     """The mask of a whole image that a shape of kind 'mask' gives, (H, W) bool."""
     try:
-        content = base64.b64decode(shape.get('mask'), validate=True)
-    except (binascii.Error, TypeError, ValueError) as error:
+        content = base64.b64decode(shape['mask'], validate=True)
+    except (binascii.Error, KeyError, TypeError, ValueError) as error:
         raise BadSampleError(f"{where}: 'mask' is not a PNG in base64 ({error})") from error
     patch = decode_image(content, cv2.IMREAD_UNCHANGED, f"{where}: 'mask'") > 0
     left, top = np.rint(points.min(axis=0)).astype(int)
@@ -167,22 +167,22 @@ def read_sample(path: Path, name: str, classes: Sequence[str], ignore: Sequence[
         parts = objects.setdefault((label, ('alone', index) if group is None else str(group)), ([], []))
         parts[part[0]].append(part[1])
 
-    instances = []
+    instances: List[dict] = []
     for (label, _), (polygons, masks) in objects.items():
         category_id = list(classes).index(label) + 1
-        annotation = encode_polygons(polygons, (height, width), category_id) if polygons else None
-        if masks:
-            if annotation:
-                drawn = mask_utils.frPyObjects(annotation['segmentation'], height, width)
-                masks.append(mask_utils.decode(mask_utils.merge(drawn)) > 0)
-            annotation = encode_instance(np.any(masks, axis=0), category_id)
-        instances.append(annotation)
+        if not masks:
+            instances.append(encode_polygons(polygons, (height, width), category_id))
+            continue
+        if polygons:
+            drawn = mask_utils.frPyObjects([polygon.ravel().tolist() for polygon in polygons], height, width)
+            masks.append(mask_utils.decode(mask_utils.merge(drawn)) > 0)
+        instances.append(encode_instance(np.any(masks, axis=0), category_id))
     return Sample(name[:-len('.json')] + suffix, content, height, width, instances)
 
 
 def _labels(paths: Sequence[Path]) -> List[str]:
     """All labels in use, sorted."""
-    labels = set()
+    labels: Set[str] = set()
     for path in paths:
         try:
             labels.update(shape['label'] for shape in _read_json(path, path.name)['shapes'])

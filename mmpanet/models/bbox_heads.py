@@ -103,7 +103,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
             # not fit a norm: the same by layer, before those for the outputs.
             self.init_cfg = [
                 dict(type='Xavier', distribution='uniform', layer='Linear'),
-                *self.init_cfg[:-1]
+                *self.init_cfg[:-1]  # type: ignore[has-type]
             ]
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:

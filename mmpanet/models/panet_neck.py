@@ -263,7 +263,7 @@ class PANetNeck(FPN):
                       source: Optional[Tensor]) -> List[Tensor]:
         """Levels above N5: subsampled ``last``, or convs on ``source``."""
         num_paths = len(self.lateral_convs)
-        extra = []
+        extra: List[Tensor] = []
         for i in range(num_paths, self.num_outs):
             if source is None:
                 last = F.max_pool2d(last, 1, stride=2)

@@ -80,19 +80,19 @@ def swap_checkpoint(checkpoint: Union[dict, str, os.PathLike],
     Raises:
         SwapError: If the checkpoint is of another model.
     """
-    if not isinstance(checkpoint, dict):
-        checkpoint = CheckpointLoader.load_checkpoint(os.fspath(checkpoint), map_location='cpu')
-    state_dict = checkpoint.get('state_dict', checkpoint)
+    loaded: dict = checkpoint if isinstance(checkpoint, dict) else CheckpointLoader.load_checkpoint(
+        os.fspath(checkpoint), map_location='cpu')
+    state_dict = loaded.get('state_dict', loaded)
     path = whose_checkpoint(state_dict, new_cfg)
     old, new = build_model(cfg, path), build_model(new_cfg, path)
     carried = carry_weights(state_dict, old, new, starts_warm(new_cfg), path)
     swapped = {
         key: value
-        for key, value in checkpoint.items() if 'state_dict' in checkpoint and key not in OF_THE_RUN
+        for key, value in loaded.items() if 'state_dict' in loaded and key not in OF_THE_RUN
     }
     swapped['state_dict'] = new.state_dict()
-    if 'ema_state_dict' in checkpoint:
-        swapped['ema_state_dict'] = _swap_average(checkpoint['ema_state_dict'], old, new, starts_warm(new_cfg))
+    if 'ema_state_dict' in loaded:
+        swapped['ema_state_dict'] = _swap_average(loaded['ema_state_dict'], old, new, starts_warm(new_cfg))
     if 'cfg' in swapped.get('meta', {}):
         swapped['meta'] = {**swapped['meta'], 'cfg': new_cfg.pretty_text}
     if out is not None:

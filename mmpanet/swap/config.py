@@ -37,6 +37,9 @@ REFUSED_NECKS = {
 }
 
 
+_KINDS = {'.py': 'config', '.pth': 'checkpoint'}
+
+
 class Swap(NamedTuple):
     """What :func:`plan_swap` returns."""
     config: Config
@@ -50,7 +53,7 @@ def load_config(config: Union[str, os.PathLike]) -> Config:
     """Load a config by path, or by a name such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
 
     Raises:
-        SwapError: If it is not there, or if what it imports is not installed.
+        SwapError: If it is not there or no config, or if what it imports is not installed.
     """
     path = config_path(config)
     try:
@@ -61,6 +64,22 @@ def load_config(config: Union[str, os.PathLike]) -> Config:
         missing = getattr(cause, 'name', None)
         raise SwapError(f'{config} imports a module that is not installed' + (f': {missing!r}' if missing else '') +
                         f' ({str(error).partition(", the current sys.path")[0]})') from error
+    except (SyntaxError, OSError) as error:
+        what = 'syntax error: ' if isinstance(error, SyntaxError) else ''
+        raise SwapError(f'{config} cannot be read as a config: {what}{error}') from error
+
+
+def check_target(out: Union[str, os.PathLike], source: Union[str, os.PathLike]) -> None:
+    """Refuse to write what is made of ``source`` to ``out``, if that is ``source`` itself or cannot be."""
+    out, source = Path(out), Path(source)
+    if out.exists() and source.exists() and out.samefile(source):
+        raise SwapError(f'{out} is the {_KINDS.get(out.suffix, "file")} to swap itself; give the new one another name')
+    taken = next((folder for folder in out.parents if folder.exists()), None)
+    if out.is_dir() or taken is not None and not taken.is_dir():
+        raise SwapError(f'{out} cannot be written: {out if out.is_dir() else taken} is '
+                        f'{"a folder" if out.is_dir() else "a file, no folder"}')
+    if taken is not None and not os.access(taken, os.W_OK):
+        raise SwapError(f'{out} cannot be written: no permission to write into the folder {taken}')
 
 
 def config_path(config: Union[str, os.PathLike]) -> Path:
@@ -127,11 +146,15 @@ def plan_swap(cfg, roi_head=False, warm_start=False, fusion='sum', sampling_rati
     """As :func:`swap_config`, with the places that were swapped and notes for the user."""
     if fusion not in NECK_FUSIONS:
         raise SwapError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
+    if not isinstance(sampling_ratio, int) or sampling_ratio < 0:
+        raise SwapError(f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
+                        'the config as it is')
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     if not isinstance(cfg.get('model'), dict):
         raise SwapError('the config has no model')
     scope = cfg.get('default_scope')
-    swapped, left, notes = [], [], []
+    swapped, left = [], []
+    notes: List[str] = []
     for path, model in find_models(cfg.model):
         neck, reason = _find_neck(model, scope)
         if neck is None:

@@ -167,6 +167,7 @@ class _Branch:
 
     def _swap_bbox_head(self, head: dict) -> None:
         panet_head = self._panet_bbox_head(head)
+        assert panet_head is not None  # else it was refused
         head['type'] = retype(head['type'], panet_head)
         for key in ('num_shared_convs', 'num_shared_fcs', 'num_cls_convs', 'num_cls_fcs', 'num_reg_convs',
                     'num_reg_fcs'):

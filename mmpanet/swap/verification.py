@@ -41,7 +41,8 @@ class Verification(NamedTuple):
     def largest_difference(self) -> Optional[float]:
         """Of all outputs; None if there is one that cannot be compared."""
         values = [difference for _, _, difference in self.differences.values()]
-        return None if None in values else max(values)
+        known = [value for value in values if value is not None]
+        return max(known) if len(known) == len(values) else None
 
     def report(self) -> str:
         """The same as two tables."""
@@ -115,7 +116,7 @@ def verify(cfg: Config,
 
 def preprocessor_of(cfg: Config, path: Tuple[str, ...]) -> DetDataPreprocessor:
     """One that normalizes as the model's does: it may stand in a wrapper, or beside the detector."""
-    found = {}
+    found: dict = {}
     node = cfg
     for key in path:
         node = node[key]
@@ -200,15 +201,16 @@ def _tensors(name: str, output) -> Iterator[Tuple[str, Tensor]]:
 
 
 def _difference(old: Optional[Tensor], new: Optional[Tensor]) -> Tuple[tuple, tuple, Optional[float]]:
-    shapes = tuple(() if value is None else tuple(value.shape) for value in (old, new))
+    old_shape: tuple = () if old is None else tuple(old.shape)
+    new_shape: tuple = () if new is None else tuple(new.shape)
     if old is None or new is None or old.shape != new.shape:
-        return (*shapes, None)
+        return old_shape, new_shape, None
     if not old.numel():
-        return (*shapes, 0.)
+        return old_shape, new_shape, 0.
     # Where both are infinite, or not a number, they are the same.
     difference = (old.double() - new.double()).abs()
     same = (old == new) | (old.isnan() & new.isnan()) if old.is_floating_point() else old == new
-    return (*shapes, difference.masked_fill(same, 0).max().item())
+    return old_shape, new_shape, difference.masked_fill(same, 0).max().item()
 
 
 def _shape(shape: tuple) -> str:

@@ -5,13 +5,13 @@ import keyword
 import os
 import re
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Set, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.config.config import LazyAttr, LazyObject
 from yapf.yapflib.yapf_api import FormatCode
 
-from .config import config_path, is_new_style, load_config
+from .config import check_target, config_path, is_new_style, load_config
 from .types import SwapError
 
 LAZY = (LazyObject, LazyAttr)  # what a class in a new-style config is until it is needed
@@ -32,10 +32,7 @@ def write_config(cfg: Config, base: Union[str, os.PathLike], out: Union[str, os.
         str: What was written.
     """
     out = Path(out)
-    if out.suffix != '.py':
-        raise SwapError(f'{out} must be a .py file')
-    if out.exists() and out.samefile(config_path(base)):
-        raise SwapError(f'{out} is the config to swap itself; give the new one another name')
+    check_config_target(out, base)
     out.parent.mkdir(parents=True, exist_ok=True)
     before = out.read_text() if out.exists() else None
     source = inheriting_source(cfg, base, out)
@@ -56,6 +53,17 @@ def write_config(cfg: Config, base: Union[str, os.PathLike], out: Union[str, os.
     return out.read_text()
 
 
+def check_config_target(out: Union[str, os.PathLike], base: Union[str, os.PathLike]) -> None:
+    """Refuse what :func:`write_config` would, before anything else is written.
+
+    Raises:
+        SwapError: If ``out`` is no ``.py`` file, cannot be written, or is ``base`` itself.
+    """
+    if Path(out).suffix != '.py':
+        raise SwapError(f'{out} must be a .py file')
+    check_target(out, config_path(base))
+
+
 def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str, os.PathLike]) -> Optional[str]:
     """The text of a config that inherits from ``base`` and lies at ``out``; None where there is no such text."""
     base_cfg = load_config(base)
@@ -65,7 +73,7 @@ def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str
         module = _relative_module(config_path(base), Path(out))
         if module is None or old.keys() - new.keys():
             return None
-        writer = _NewStyleSource()
+        writer: _TextSource = _NewStyleSource()
     else:
         if old.keys() - new.keys():
             return None
@@ -76,7 +84,7 @@ def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str
             lines.append(f'{key} = {writer.literal(new[key])}')
         elif not _equal(old[key], new[key]):
             lines.append(writer.assignment(key, old[key], new[key]))
-    if new_style:
+    if isinstance(writer, _NewStyleSource):
         head = ['from mmengine.config import read_base\n', 'with read_base():', f'    from {module} import *',
                 *(f'from {module} import {name}' for module, name in sorted(writer.imports))]
     else:
@@ -204,7 +212,7 @@ class _NewStyleSource(_TextSource):
     """The same for configs of classes and ``read_base()``."""
 
     def __init__(self) -> None:
-        self.imports = set()
+        self.imports: Set[Tuple[str, str]] = set()
 
     def assignment(self, key: str, old: Any, new: Any) -> str:
         if isinstance(old, dict) and isinstance(new, dict) and not old.keys() - new.keys():

@@ -110,7 +110,7 @@ def build_swapped(path: Path) -> dict:
             why = _why_refused(lambda: plan_swap(cfg))
         return dict(failed='no FPN', why=why, model=name_of(cfg.model.type), neck=' + '.join(necks) or '-')
     where, model, neck = place
-    result = dict(
+    result: dict = dict(
         model=' > '.join(name_of(node['type']) for node in _nodes(cfg, where)),
         neck=' + '.join(name_of(one['type']) for one in necks_of(model)),
         arguments=_arguments(neck),
@@ -148,7 +148,9 @@ def train_swapped(path: Path) -> dict:
     Where that does not work, the same is tried without the swap.
     """
     cfg = load_config(path)
-    where, model, _ = _place_of_fpn(cfg)
+    place = _place_of_fpn(cfg)
+    assert place is not None, path  # only configs with an FPN come here
+    where, model, _ = place
     roi_head = bool(model.get('roi_head')) and not _why_refused(lambda: plan_swap(cfg, roi_head=True))
     swap = plan_swap(cfg, roi_head=roi_head)
     written = Path('swapped.py')

@@ -43,13 +43,13 @@ class FCModule(nn.Linear):
         Returns:
             Tensor: Shape (N, out_features).
         """
-        x = linear(x.flatten(1), self.weight, self.bias)
+        x = linear(x, self.weight, self.bias)
         if self.norm is not None:
-            x = self._normalise(x)
+            x = self._normalise(x, self.norm)
         return F.relu(x)
 
-    def _normalise(self, x: Tensor) -> Tensor:
-        norm = self.norm
+    @staticmethod
+    def _normalise(x: Tensor, norm: nn.Module) -> Tensor:
         synchronised = isinstance(norm, nn.SyncBatchNorm) and \
             get_world_size() > 1
         if (len(x) == 1 and norm.training and not synchronised

@@ -121,8 +121,8 @@ def _taps(rois: Tensor, shapes: Sequence[torch.Size],
 
     def by_level(values: Sequence, dtype: torch.dtype) -> Tensor:
         """A number a level, as (1, L), or of each RoI's level, (N, 1)."""
-        values = torch.tensor(values, dtype=dtype, device=rois.device)
-        return values[None] if levels is None else values[levels[:, None]]
+        table = torch.tensor(values, dtype=dtype, device=rois.device)
+        return table[None] if levels is None else table[levels[:, None]]
 
     # Coordinates need more bits than half precision has.
     rois = rois.to(torch.promote_types(dtype, torch.float32))
