@@ -23,8 +23,9 @@ def parameters(subject: Subject) -> int:
 def peak_memory(cfg: Config, workload: Workload, setting: Setting, mode: str) -> Optional[int]:
     """The most bytes that the model, its optimizer and one run of it hold at a time.
 
-    In a process of its own. On a CPU it is the largest resident set less what Python and its libraries hold before
-    the model is built; on a GPU what torch's allocator has handed out. None where the system does not tell.
+    In a process of its own. On a CPU it is the largest resident set, without the pages of files such as torch's
+    libraries, less what the process holds before the model is built; on a GPU what torch's allocator has handed out.
+    None where the system does not tell.
     """
     device = torch.device(setting.device)
     if device.type == 'cpu' and not STATUS.exists():
@@ -56,7 +57,7 @@ def _measure_memory(sender, cfg: dict, workload: Workload, setting: Setting, mod
     import mmpanet  # noqa: F401  registers its modules
     torch.set_num_threads(threads)
     device = torch.device(setting.device)
-    before = _resident('VmRSS') if device.type == 'cpu' else 0
+    before = _resident('RssAnon') if device.type == 'cpu' else 0
     subject = Subject(Config(cfg), workload, setting)
     subject.run(mode)  # the first run compiles, and allocates the optimizer's state
     if device.type == 'cuda':
@@ -66,7 +67,7 @@ def _measure_memory(sender, cfg: dict, workload: Workload, setting: Setting, mod
         return
     Path('/proc/self/clear_refs').write_text('5')  # forget the peak so far
     subject.run(mode)
-    sender.send(_resident('VmHWM') - before)
+    sender.send(_resident('VmHWM') - _resident('RssFile') - before)
 
 
 def _resident(key: str) -> int:

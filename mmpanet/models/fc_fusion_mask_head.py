@@ -161,7 +161,7 @@ class FCFusionMaskHead(FCNMaskHead):
                 f'roi_feat_size={self.roi_feat_size} of the mask head does '
                 f'not match its RoI features, which are {tuple(x.shape[-2:])}'
                 ": set it to the roi_layer's output_size")
-        x = self.conv5_fc(self.conv4_fc(x)).flatten(1)
+        x = self.conv5_fc(self.conv4_fc(x))
         x = linear(x, self.mask_fc.weight, self.mask_fc.bias)
         if self.fc_relu:
             x = F.relu(x)

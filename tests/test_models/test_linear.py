@@ -82,3 +82,19 @@ def test_a_torch_without_it_works(monkeypatch):
     monkeypatch.setattr(fast, 'SMALLEST_PRODUCT', 0)
     for one, other in zip(*both(matrices())):
         assert torch.equal(one, other)
+
+
+@pytest.mark.skipif(not fast.HAS_ONEDNN_LINEAR, reason='this torch has no oneDNN product')
+def test_grids_are_flattened_and_no_copy_is_kept(counted):
+    grids = torch.randn(6, 4, 3, 3, 8).permute(0, 1, 4, 2, 3).requires_grad_()
+    _, weight, bias = matrices(1, 72, 5)
+    grid, saved = grids[:, 1], []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: saved.append(one) or one, lambda one: one):
+        out = linear(grid, weight, bias)
+    assert {one.data_ptr() for one in saved} == {grid.data_ptr(), weight.data_ptr()}
+    expected = F.linear(grid.flatten(1), weight, bias)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    grad = torch.randn_like(out)
+    for one, other in zip(*(torch.autograd.grad(result, (grids, weight, bias), grad) for result in (out, expected))):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+    assert len(counted) == 3

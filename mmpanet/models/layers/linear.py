@@ -22,7 +22,8 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """``F.linear`` of large float32 matrices, fast on every x86 processor.
 
     Args:
-        x (Tensor): (N, K).
+        x (Tensor): (N, ...), K numbers each; of a grid in channels-last
+            memory no flat copy is kept for the backward.
         weight (Tensor): (M, K).
         bias (Tensor, optional): (M, ).
 
@@ -31,7 +32,7 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """
     if _onednn_pays(x, weight):
         return _OneDNNLinear.apply(x, weight, bias)
-    return F.linear(x, weight, bias)
+    return F.linear(x.flatten(1), weight, bias)
 
 
 def _onednn_pays(x: Tensor, weight: Tensor) -> bool:
@@ -59,7 +60,7 @@ class _OneDNNLinear(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor,
                 bias: Optional[Tensor]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return _product(x.flatten(1), weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -67,8 +68,8 @@ class _OneDNNLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
-            _product(grad, weight.t()) if needs_x else None,
-            _product(grad.t(), x.t()) if needs_weight else None,
+            _product(grad, weight.t()).view(x.shape) if needs_x else None,
+            _product(grad.t(), x.flatten(1).t()) if needs_weight else None,
             grad.sum(0) if needs_bias else None,
         )
 
