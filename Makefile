@@ -15,7 +15,7 @@ DATA_SOURCES := tools/dataset_converters/make_shapes.py $(wildcard mmpanet/datas
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help install train retrain report data test test-slow lint wheel clean
+.PHONY: help install train retrain report data test test-slow lint types coverage docs wheel clean
 
 help:  ## list the targets
 	@echo 'make TARGET [VENV=.venv] [PYTHON=python3] [CONFIG=...]'
@@ -39,17 +39,28 @@ data: $(DATA)/.made  ## generate the `shapes` dataset
 test: lint $(STAMPS)/tests  ## lint, and run the tests that are quick
 	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS)
 
-test-slow: $(STAMPS)/tests  ## run the tests that take long
+test-slow: $(STAMPS)/tests $(STAMPS)/docs  ## run the tests that take long
 	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
 
 lint: $(STAMPS)/tests  ## check the code's style (settings in pyproject.toml)
 	$(BIN)/python -m ruff check .
 
+types: $(STAMPS)/tests  ## check the package's annotations (settings in pyproject.toml)
+	$(BIN)/python -m mypy
+
+coverage: $(STAMPS)/tests  ## run the quick tests, and list the lines that none of them runs
+	$(BIN)/python -m coverage run -m pytest -q -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m coverage report --show-missing
+
+docs: $(STAMPS)/docs  ## build the documentation in docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo 'docs/_build/html/index.html'
+
 wheel: $(STAMPS)/tests  ## build dist/*.tar.gz and from it dist/*.whl
 	$(BIN)/python -m build --no-isolation
 
 clean:  ## remove the environment and what was built; data/ and work_dirs/ stay
-	rm -rf $(VENV) build dist mmpanet.egg-info mmpanet/.mim .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist mmpanet.egg-info mmpanet/.mim .pytest_cache .ruff_cache .mypy_cache .coverage docs/_build docs/copied
 
 # Setting up. A stamp is as new as the files that say what to install.
 
@@ -80,6 +91,11 @@ $(STAMPS)/package: setup.py setup.cfg pyproject.toml mmpanet/version.py requirem
 $(STAMPS)/tests: requirements/tests.txt $(STAMPS)/package
 	@echo '== what the tests need (requirements/tests.txt)'
 	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/tests.txt
+	@touch $@
+
+$(STAMPS)/docs: requirements/docs.txt $(STAMPS)/package
+	@echo '== what the documentation needs (requirements/docs.txt)'
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
 
 # Training. It is done anew when the code, the config or the data have changed.

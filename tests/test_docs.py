@@ -1,0 +1,215 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The documentation: links lead somewhere, code is code, commands exist, the site is built, the notebook runs."""
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+import mmpanet
+from mmdet.registry import MODELS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / 'docs'
+NOTEBOOK = DOCS / 'tutorial.ipynb'
+PAGES = sorted([
+    *ROOT.glob('*.md'), *DOCS.glob('*.md'), *(DOCS / 'api').glob('*.md'), *(ROOT / 'configs').glob('*/README.md')])
+BLOCK = re.compile(r'^```([\w{}-]*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+LINK = re.compile(r'\]\(([^)\s]+)\)')
+
+
+def name_of(page):
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(language):
+    return [(page, match[2]) for page in PAGES for match in BLOCK.finditer(page.read_text()) if match[1] == language]
+
+
+def commands():
+    """(page, words) of every command line in the pages, continuation lines joined, comments left out."""
+    found = []
+    for language in ('bash', 'shell'):
+        for page, block in blocks(language):
+            for line in block.replace('\\\n', ' ').splitlines():
+                words = line.split('#')[0].split()
+                if words:
+                    found.append((page, words))
+    return found
+
+
+def anchor(heading):
+    """The anchor of a heading, by the rule of GitHub and of MyST."""
+    text = re.sub(r'[^\w\- ]', '', re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading).lower())
+    return text.strip().replace(' ', '-')
+
+
+def anchors(page):
+    text = BLOCK.sub('', page.read_text())
+    return {anchor(heading) for heading in re.findall(r'^#+ (.*)$', text, re.MULTILINE)}
+
+
+def text_of(page):
+    if page.suffix == '.ipynb':
+        return '\n'.join(''.join(cell['source']) for cell in json.loads(page.read_text())['cells'])
+    return BLOCK.sub('', page.read_text())
+
+
+def test_there_is_something_to_look_at():
+    assert len(PAGES) > 15 and len(blocks('python')) > 5 and len(commands()) > 30
+
+
+@pytest.mark.parametrize('page', [*PAGES, NOTEBOOK], ids=name_of)
+def test_links_lead_somewhere(page):
+    dead = []
+    for link in LINK.findall(text_of(page)):
+        if re.match(r'[a-z]+:', link):
+            continue
+        path, _, heading = link.partition('#')
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (heading and heading not in anchors(target)):
+            dead.append(link)
+    assert not dead
+
+
+def test_every_page_is_in_the_index():
+    toctrees = [match[2] for match in BLOCK.finditer((DOCS / 'index.md').read_text()) if match[1] == '{toctree}']
+    listed = set(re.findall(r'^[\w/-]+$', '\n'.join(toctrees), re.MULTILINE))
+    pages = {page.stem for page in DOCS.glob('*.md')} - {'index'}
+    assert pages <= listed, f'docs/index.md does not list {sorted(pages - listed)}'
+    api = set(re.findall(r'^\w+$', (DOCS / 'api' / 'index.md').read_text(), re.MULTILINE))
+    assert {page.stem for page in (DOCS / 'api').glob('*.md')} - {'index'} <= api
+
+
+def test_python_is_python():
+    for page, block in blocks('python'):
+        try:
+            ast.parse(block)
+        except SyntaxError as error:
+            pytest.fail(f'{name_of(page)}: {error}\n{block}')
+
+
+@pytest.mark.parametrize('page, block', [pytest.param(page, block, id=name_of(page)) for page, block in blocks('python')
+                                         if block.startswith("_base_ = 'mmdet::")])
+def test_configs_in_the_pages_are_built(page, block, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(block)
+    cfg = Config.fromfile(path)
+    cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    assert type(model.neck).__name__ == 'PANetNeck'
+
+
+def make_targets():
+    return set(re.findall(r'^([a-z-]+):.*## ', (ROOT / 'Makefile').read_text(), re.MULTILINE))
+
+
+def options_of(tool):
+    """What a tool's parser is given, its own and what it takes from the package."""
+    source = tool.read_text()
+    for module in re.findall(r'^from (mmpanet[\w.]*command_line) import', source, re.MULTILINE):
+        source += (ROOT / (module.replace('.', '/') + '.py')).read_text()
+    return set(re.findall(r"'(--[\w-]+)'", source))
+
+
+def test_commands_exist():
+    configs = {path.name for path in (ROOT / 'configs').glob('*/*.py')}
+    tools = {path.stem: path for path in (ROOT / 'tools').rglob('*.py')}
+    wrong = []
+    for page, words in commands():
+        line = f'{name_of(page)}: {" ".join(words)}'
+        words = [word for word in words if '=' not in word or word.startswith('--')]
+        if not words:
+            continue
+        if words[0] == 'make':
+            wrong += [line for word in words[1:] if word not in make_targets()]
+        tool = None
+        if len(words) > 1 and words[0] == 'python' and words[1].startswith('tools/'):
+            tool = ROOT / words[1]
+        elif words[:3] == ['mim', 'run', 'mmpanet']:
+            tool = tools.get(words[3], ROOT / words[3])
+        elif words[:3] in (['mim', 'train', 'mmpanet'], ['mim', 'test', 'mmpanet']) and words[3].endswith('.py'):
+            wrong += [line] if words[3] not in configs else []
+        if tool is not None:
+            if not tool.is_file():
+                wrong.append(line)
+                continue
+            used = {word.split('=')[0] for word in words[2:] if word.startswith('--')}
+            wrong += [f'{line}: {option}' for option in used - options_of(tool)]
+        wrong += [line for word in words if re.match(r'configs/.*\.py$', word) and not (ROOT / word).is_file()]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert str(citation['version']) == mmpanet.__version__
+    assert citation['license'] == 'Apache-2.0'
+    assert re.search(rf'^## {re.escape(mmpanet.__version__)}\b', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
+
+
+def test_licence():
+    """The licence itself, and its name on every module of the package."""
+    text = (ROOT / 'LICENSE').read_text()
+    assert 'Apache License' in text and 'Version 2.0, January 2004' in text
+    header = '# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.\n'
+    modules = [path for path in (ROOT / 'mmpanet').rglob('*.py') if '.mim' not in path.parts]
+    without = [name_of(path) for path in modules if not path.read_text().startswith(header)]
+    assert len(modules) > 20 and not without
+
+
+def test_notebook_is_without_outputs():
+    for cell in json.loads(NOTEBOOK.read_text())['cells']:
+        assert not cell.get('outputs') and cell.get('execution_count') is None
+        if cell['cell_type'] == 'code':
+            ast.parse(''.join(cell['source']))
+
+
+@pytest.mark.parametrize('spoil', [False, True])
+def test_environment_report(spoil, tmp_path):
+    """It comes out whole, and the more so where something is broken."""
+    if spoil:
+        (tmp_path / 'mmcv').mkdir()
+        (tmp_path / 'mmcv' / '__init__.py').write_text('raise ImportError("libcudart.so.11.0:\\n cannot open")\n')
+    run = subprocess.run([sys.executable, str(ROOT / 'tools' / 'collect_env.py')], capture_output=True, text=True,
+                         env={'PYTHONPATH': f'{tmp_path}:{ROOT}', 'PATH': '/usr/bin:/bin'})
+    assert run.returncode == 0, run.stderr
+    lines = {line[:12].strip(): line[13:] for line in run.stdout.splitlines()}
+    assert {'system', 'Python', 'torch', 'mmengine', 'mmcv', 'mmcv.ops', 'mmdet', 'mmpanet', 'CUDA'} <= lines.keys()
+    if spoil:
+        assert lines['mmcv'] == lines['mmcv.ops'] == 'FAILS: ImportError: libcudart.so.11.0: cannot open'
+        assert lines['mmpanet'].startswith('FAILS: ImportError')
+    else:
+        assert lines['mmpanet'].startswith(mmpanet.__version__) and lines['mmcv.ops'].startswith('load')
+
+
+@pytest.mark.slow
+def test_site_is_built_without_warnings(tmp_path):
+    command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-d', tmp_path / 'doctrees', DOCS,
+               tmp_path / 'html']
+    run = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-5000:]
+    html = (tmp_path / 'html' / 'api' / 'models.html').read_text()
+    assert 'id="mmpanet.models.PANetNeck"' in html and 'id="mmpanet.models.PANetRoIHead"' in html
+    assert (tmp_path / 'html' / 'copied' / 'tutorial.html').is_file()
+
+
+@pytest.mark.slow
+def test_notebook_runs_from_top_to_bottom(tmp_path):
+    import nbformat
+    from nbclient import NotebookClient
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    # The AP that the notebook's last line of the training shows, in a form to read.
+    notebook.cells.append(nbformat.v4.new_code_cell(
+        "print('AP50', *(float(metrics[f'val/coco/{name}'].current()) for name in ('bbox_mAP_50', 'segm_mAP_50')))"))
+    NotebookClient(notebook, timeout=600, kernel_name='python3', resources=dict(
+        metadata=dict(path=str(tmp_path)))).execute()
+    pictures = [output for cell in notebook.cells for output in cell.get('outputs', [])
+                if 'image/png' in output.get('data', {})]
+    assert len(pictures) == 1
+    words = notebook.cells[-1].outputs[0]['text'].split()
+    assert words[0] == 'AP50' and float(words[1]) > 0.4 and float(words[2]) > 0.3
