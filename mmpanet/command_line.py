@@ -1,16 +1,26 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What the command lines under ``tools/`` share: the arguments of a run, and the config and runner they make."""
+import argparse
 import os
 import sys
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import Runner
 
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
+from .checkpointing import CheckpointKeepingRunner
+from .cpu_group import CpuGroupRunner
 from .datasets.validation import DatasetError, check_datasets
+
+
+def positive(text):
+    """The type of an argument that is a positive integer."""
+    value = int(text) if text.isdigit() else 0
+    if not value:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a positive integer')
+    return value
 
 
 def add_run_arguments(parser):
@@ -50,7 +60,9 @@ def read_config(path, options=None):
         # mmengine adds the whole of sys.path to its message, and keeps what failed as the cause.
         cause = error.__cause__ or error
         sys.exit(f'config {path}: imports what is not installed: {cause}'.partition(', the current sys.path')[0])
-    except (SyntaxError, OSError) as error:
+    except SyntaxError as error:
+        sys.exit(f'config {path}: syntax error: {error}')
+    except OSError as error:
         sys.exit(f'config {path}: {error}')
     try:
         cfg.merge_from_dict(options or {})
@@ -65,7 +77,7 @@ def build_runner(cfg):
     return RUNNERS.build(cfg) if 'runner_type' in cfg else CheckingRunner.from_cfg(cfg)
 
 
-class CheckingRunner(Runner):
+class CheckingRunner(CheckpointKeepingRunner, CpuGroupRunner):
     """mmengine's runner, which refuses data and checkpoints that it would otherwise pass over in silence.
 
     Training on annotations that are not what the config says, see :mod:`mmpanet.datasets.validation`, and testing with

@@ -2,42 +2,54 @@
 """The models that are compared: configs, or what becomes of one config by names such as ``panet``."""
 import os
 from pathlib import Path
-from typing import Callable, Dict, NamedTuple, Union
+from typing import Callable, Dict, NamedTuple, Optional, Tuple, Union
 
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.runner import load_checkpoint
 
 from mmpanet.swap import SwapError, load_config, swap_config
 from mmpanet.swap.checkpoint import build_model, quiet
 
 BASE = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 BRANCHES = ('bbox', 'mask')
+OPTIONS = ('channels_last', 'compile')
 
 
 class Contender(NamedTuple):
     """One of the models that run side by side."""
     name: str
     cfg: Config
+    checkpoint: Optional[str] = None  # trained weights; random ones without
+    options: Tuple[str, ...] = ()  # of OPTIONS
 
 
-def contender(name: str, base: Union[str, os.PathLike] = BASE) -> Contender:
+def contender(name: str, checkpoint: Optional[str] = None, base: Union[str, os.PathLike] = BASE) -> Contender:
     """A variant of the base config by its name in :data:`VARIANTS`, or a config by its path or ``mmdet::`` name.
 
+    Either may be followed by :data:`OPTIONS`, as in ``panet+compile``.
+
     Raises:
-        SwapError: If there is no such variant or config, or if the base has no part that the variant changes.
+        SwapError: If there is no such variant, config or option, or if the base has no part that the variant changes.
     """
-    if name in VARIANTS:
-        return Contender(name, VARIANTS[name].of(load_config(base)))
-    if not (name.endswith('.py') or '::' in name):
-        raise SwapError(f'{name!r} is neither a config (*.py) nor one of {", ".join(VARIANTS)}')
-    return Contender(Path(name).stem, load_config(name))
+    model, *options = name.split('+')
+    unknown = [option for option in options if option not in OPTIONS]
+    if unknown:
+        raise SwapError(f'{name}: {unknown[0]!r} must be one of {", ".join(OPTIONS)}')
+    if model in VARIANTS:
+        return Contender(name, VARIANTS[model].of(load_config(base)), checkpoint, tuple(options))
+    if not (model.endswith('.py') or '::' in model):
+        raise SwapError(f'{model!r} is neither a config (*.py) nor one of {", ".join(VARIANTS)}')
+    return Contender('+'.join([Path(model).stem, *options]), load_config(model), checkpoint, tuple(options))
 
 
-def build(cfg: Config) -> nn.Module:
-    """The model of a config, with random weights."""
-    model = build_model(cfg)
+def build(contender: Contender) -> nn.Module:
+    """The model, with random weights or those of its checkpoint."""
+    model = build_model(contender.cfg)
     with quiet():
         model.init_weights()
+        if contender.checkpoint:
+            load_checkpoint(model, contender.checkpoint, map_location='cpu', strict=True)
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Optional
 import torch
 from mmengine.config import Config
 
+from .contenders import Contender
 from .subject import Setting, Subject
 from .workload import Workload
 
@@ -20,7 +21,7 @@ def parameters(subject: Subject) -> int:
     return sum(parameter.numel() for parameter in subject.model.parameters())
 
 
-def peak_memory(cfg: Config, workload: Workload, setting: Setting, mode: str) -> Optional[int]:
+def peak_memory(contender: Contender, workload: Workload, setting: Setting, mode: str) -> Optional[int]:
     """The most bytes that the model, its optimizer and one run of it hold at a time.
 
     In a process of its own. On a CPU it is the largest resident set, without the pages of files such as torch's
@@ -36,7 +37,9 @@ def peak_memory(cfg: Config, workload: Workload, setting: Setting, mode: str) ->
     os.environ.update(MALLOC)
     try:
         process = context.Process(
-            target=_measure_memory, args=(sender, cfg.to_dict(), workload, setting, mode, torch.get_num_threads()))
+            target=_measure_memory,
+            args=(sender, contender._replace(cfg=contender.cfg.to_dict()), workload, setting, mode,
+                  torch.get_num_threads()))
         process.start()
     finally:
         for key, value in before.items():
@@ -53,12 +56,13 @@ def peak_memory(cfg: Config, workload: Workload, setting: Setting, mode: str) ->
         process.join()
 
 
-def _measure_memory(sender, cfg: dict, workload: Workload, setting: Setting, mode: str, threads: int) -> None:
+def _measure_memory(sender, contender: Contender, workload: Workload, setting: Setting, mode: str,
+                    threads: int) -> None:
     import mmpanet  # noqa: F401  registers its modules
     torch.set_num_threads(threads)
     device = torch.device(setting.device)
     before = _resident('RssAnon') if device.type == 'cpu' else 0
-    subject = Subject(Config(cfg), workload, setting)
+    subject = Subject(contender._replace(cfg=Config(contender.cfg)), workload, setting)
     subject.run(mode)  # the first run compiles, and allocates the optimizer's state
     if device.type == 'cuda':
         torch.cuda.reset_peak_memory_stats(device)

@@ -60,12 +60,16 @@ def _flat(row: Row) -> Dict[str, object]:
 
 def _document(benchmark: Benchmark, table: Callable[[Table], str]) -> str:
     workload, setting, environment = benchmark.workload, benchmark.setting, dict(benchmark.environment)
-    options = [setting.dtype, *(name for name in ('channels_last', 'compile') if getattr(setting, name))]
+    options = [setting.dtype]
     if setting.rois_per_chunk:
         options.append(f'rois_per_chunk={setting.rois_per_chunk}')
+    if setting.images:
+        what = f'{len(setting.images)} images, {workload.batch} at a time, proposals and detections of each model'
+    else:
+        what = (f'{workload.batch} x {workload.height} x {workload.width}, {workload.rois} RoIs and '
+                f'{workload.detections} detections an image, {workload.positives} positives in training')
     paragraphs = [
-        f'{workload.batch} x {workload.height} x {workload.width}, {workload.rois} RoIs and {workload.detections} '
-        f'detections an image, {workload.positives} positives in training; {", ".join(options)}',
+        f'{what}; {", ".join(options)}',
         ', '.join([environment.pop('hardware'), *(f'{name} {version}' for name, version in environment.items())]),
     ]
     for mode in MODES:

@@ -78,7 +78,7 @@ def run_benchmark(contenders: Sequence[Contender],
     subjects = {}
     for contender in contenders:
         progress(f'building {contender.name}')
-        subjects[contender.name] = Subject(contender.cfg, workload, setting)
+        subjects[contender.name] = Subject(contender, workload, setting)
     device = torch.device(setting.device)
     rows = []
     for mode in modes:
@@ -118,8 +118,8 @@ def _median_parts(subjects: Dict[str, Subject], mode: str, rounds: int,
 def _with_memory(row: Row, contenders: Sequence[Contender], workload: Workload, setting: Setting,
                  progress: Progress) -> Row:
     progress(f'{row.mode}, memory of {row.name}')
-    cfg = next(contender.cfg for contender in contenders if contender.name == row.name)
-    return row._replace(memory=peak_memory(cfg, workload, setting, row.mode))
+    contender = next(contender for contender in contenders if contender.name == row.name)
+    return row._replace(memory=peak_memory(contender, workload, setting, row.mode))
 
 
 def environment(device: torch.device) -> Dict[str, str]:

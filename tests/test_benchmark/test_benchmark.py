@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -11,23 +12,25 @@ from mmengine.config import Config
 
 from mmdet.structures.bbox import bbox_overlaps
 from mmpanet.benchmark import report
-from mmpanet.benchmark.contenders import VARIANTS, Contender, contender
+from mmpanet.benchmark.contenders import VARIANTS, Contender, build, contender
 from mmpanet.benchmark.cost import peak_memory
 from mmpanet.benchmark.measure import Ratio, interleave, paired_ratio
 from mmpanet.benchmark.parts import by_part, flops_by_part, seconds_by_part
+from mmpanet.benchmark.pooling import benchmark_pooling
 from mmpanet.benchmark.run import run_benchmark
-from mmpanet.benchmark.subject import Setting, Subject
+from mmpanet.benchmark.subject import Setting, Subject, image_files
 from mmpanet.benchmark.workload import Workload
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANetNeck
 from mmpanet.swap import SwapError
 
 CPU = torch.device('cpu')
-BASE = Path(__file__).parents[2] / 'configs/_base_/models/mask-rcnn_r18_fpn_small.py'
+ROOT = Path(__file__).parents[2]
+BASE = ROOT / 'configs/_base_/models/mask-rcnn_r18_fpn_small.py'
 SMALL = Workload(height=96, width=128, rois=40, detections=6, positives=12, objects=4)
 
 
 def small(name='fpn') -> Contender:
-    return contender(name, BASE)
+    return contender(name, base=BASE)
 
 
 class TestWorkload:
@@ -68,7 +71,7 @@ class TestWorkload:
 @pytest.mark.parametrize('name', VARIANTS)
 def test_every_variant_runs_on_the_pinned_rois(name):
     """Box and mask heads see just as many RoIs as were asked for, in inference and in training."""
-    subject = Subject(small(name).cfg, SMALL, Setting())
+    subject = Subject(small(name), SMALL, Setting())
     roi_head, seen = subject.model.roi_head, {}
     for branch in ('bbox', 'mask'):
         getattr(roi_head, f'{branch}_head').register_forward_pre_hook(
@@ -93,7 +96,7 @@ def test_the_base_stays_as_configured():
 
 
 def test_a_training_step_is_the_same_every_time_and_moves_hardly_anything():
-    subject = Subject(small().cfg, SMALL, Setting())
+    subject = Subject(small(), SMALL, Setting())
     subject.model.train()
     before = [parameter.clone() for parameter in subject.model.parameters()]
     losses = [subject.forward_loss().item() for _ in range(2)]
@@ -108,7 +111,7 @@ def test_config_paths_and_one_stage_models(tmp_path):
     cfg.dump(file)
     assert contender(str(file)).name == 'mine'
     retinanet = contender('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
-    parts = seconds_by_part(Subject(retinanet.cfg, SMALL, Setting()), 'inference')
+    parts = seconds_by_part(Subject(retinanet, SMALL, Setting()), 'inference')
     assert {'backbone', 'neck', 'box head'} <= set(parts)
 
 
@@ -123,7 +126,7 @@ def test_unknown_models_are_named(name, message):
 
 def test_variants_need_what_they_change():
     with pytest.raises(SwapError, match="model.type='RetinaNet' has no roi_head"):
-        contender('fpn-s2', 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
+        contender('fpn-s2', base='mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
 
 
 class TestMeasure:
@@ -159,7 +162,7 @@ class TestMeasure:
 class TestParts:
 
     def test_parts_add_up_and_leave_nothing_behind(self):
-        subject = Subject(small('panet').cfg, SMALL, Setting())
+        subject = Subject(small('panet'), SMALL, Setting())
         hooks = [len(module._forward_hooks) for module in subject.model.modules()]
         own = [dict(module.__dict__) for module in (subject.model.rpn_head, subject.model.roi_head.bbox_head)]
         ticks = iter(range(10**6))
@@ -173,7 +176,7 @@ class TestParts:
             sorted(module.__dict__) for module in (subject.model.rpn_head, subject.model.roi_head.bbox_head)]
 
     def test_flops_of_layers_that_can_be_counted_by_hand(self):
-        subject = Subject(small('panet').cfg, SMALL, Setting())
+        subject = Subject(small('panet'), SMALL, Setting())
         flops = flops_by_part(subject, 'inference')
         head = subject.model.roi_head.bbox_head
         fc1 = 40 * 4 * 64 * 49 * 256
@@ -215,20 +218,61 @@ def test_a_whole_benchmark_with_its_files(tmp_path):
 def test_peak_memory_counts_the_tensors_of_a_run():
     """More RoIs need the more memory that their features take, and a larger model that of its parameters."""
     workload = SMALL._replace(rois=500)
-    few, many = (peak_memory(small().cfg, workload._replace(rois=rois), Setting(), 'inference') for rois in (500, 4500))
+    few, many = (peak_memory(small(), workload._replace(rois=rois), Setting(), 'inference') for rois in (500, 4500))
     features = 4000 * 64 * 49 * 4
     assert features * .9 < many - few < features * 4
 
 
-def test_channels_last_and_compile_are_applied():
-    subject = Subject(small().cfg, SMALL, Setting(channels_last=True))
-    assert subject.images.is_contiguous(memory_format=torch.channels_last)
-    expected = Subject(small().cfg, SMALL, Setting())
-    for one in (subject, expected):
-        one.model.eval()
+@pytest.mark.parametrize('name', ['fpn+channels_last', 'panet+channels_last'])
+def test_channels_last_gives_the_same(name):
+    subject, expected = Subject(small(name), SMALL, Setting()), Subject(small(name.partition('+')[0]), SMALL, Setting())
+    assert subject.batches[0][0].is_contiguous(memory_format=torch.channels_last)
     expected.model.load_state_dict(subject.model.state_dict())
     outputs = []
     for one in (subject, expected):
-        one.model.roi_head.bbox_head.register_forward_hook(lambda module, args, output: outputs.append(output[0]))
-        one.infer()
-    torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
+        for branch in ('bbox', 'mask'):
+            getattr(one.model.roi_head, f'{branch}_head').register_forward_hook(
+                lambda module, args, output: outputs.append(output[0]))
+        one.run('inference')
+    for one, other in zip(outputs[:2], outputs[2:]):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_compile_is_asked_for(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda module, **kwargs: compiled.append(type(module).__name__))
+    Subject(small('panet+compile'), SMALL, Setting())
+    assert compiled == ['ResNet', 'PANetNeck', 'PANetShared2FCBBoxHead', 'FCFusionMaskHead']
+    with pytest.raises(SwapError, match="'jit' must be one of channels_last, compile"):
+        small('panet+jit')
+
+
+def test_images_and_checkpoints(tmp_path):
+    """Read as in testing; the models work on what they find themselves."""
+    mmcv.imwrite(np.random.randint(0, 256, (60, 80, 3), dtype=np.uint8), str(tmp_path / 'b.png'))
+    mmcv.imwrite(np.random.randint(0, 256, (90, 50, 3), dtype=np.uint8), str(tmp_path / 'a.jpg'))
+    with pytest.raises(SwapError, match='holds no image'):
+        image_files(tmp_path / 'none')
+    files = image_files(tmp_path)
+    assert [Path(file).name for file in files] == ['a.jpg', 'b.png']
+    config = 'configs/shapes/mask-rcnn_r18_fpn_shapes.py'
+    model = build(contender(str(ROOT / config)))
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
+    one = contender(str(ROOT / config), str(tmp_path / 'model.pth'))
+    subject = Subject(one, SMALL, Setting(images=files))
+    assert [tuple(images.shape[-2:]) for images, _ in subject.batches] == [(96, 64), (64, 96)]
+    assert all(torch.equal(a, b) for a, b in zip(subject.model.state_dict().values(), model.state_dict().values()))
+    results = subject.infer()
+    assert [sample.metainfo['ori_shape'] for sample in results] == [(90, 50), (60, 80)]
+    assert all('masks' in sample.pred_instances for sample in results)
+    benchmark = run_benchmark([one], ['inference'], SMALL, Setting(images=files), rounds=1, memory=False)
+    assert 'images' in report.text(benchmark)
+
+
+def test_pooling_alone():
+    rows = benchmark_pooling(SMALL, channels=8, rounds=2)
+    assert [(row.form, row.direction) for row in rows] == [
+        (form, direction) for form in ('every level', 'its own level') for direction in ('forward', 'backward')]
+    for row in rows:
+        assert row.difference < 1e-4 * row.magnitude and row.magnitude > 0.1
+        assert [len(seconds) for seconds in row.seconds] == [2, 2]

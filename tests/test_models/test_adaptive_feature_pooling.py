@@ -216,3 +216,13 @@ def test_bad_arguments():
         build('cuda')
     with pytest.raises(ValueError, match='names 4 levels, but 3'):
         build()(maps()[:3], some_rois(2))
+
+
+@pytest.mark.parametrize('levels', [None, torch.zeros(5, dtype=torch.long, device='meta')])
+def test_no_host_synchronisation(levels):
+    """On the meta device there are no values: whatever asked for one would fail."""
+    feats = [feat.to('meta') for feat in maps()]
+    out = multi_level_roi_align(feats, some_rois(5).to('meta'), (7, 7), SCALES, 2, levels=levels)
+    assert out.shape == (5, 4 if levels is None else 1, 8, 7, 7)
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        feats[0].sum().item()  # what such a failure looks like

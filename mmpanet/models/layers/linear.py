@@ -54,22 +54,28 @@ def _product(a: Tensor, b: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, 'none', [], '')
 
 
+def _matrix(x: Tensor) -> Tensor:
+    """(N, K), row by row: oneDNN is very slow on transposes of wider rows."""
+    return x.flatten(1).contiguous()
+
+
 class _OneDNNLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor,
                 bias: Optional[Tensor]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x.flatten(1), weight, bias)
+        return _product(_matrix(x), weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         return (
             _product(grad, weight.t()).view(x.shape) if needs_x else None,
-            _product(grad.t(), x.flatten(1).t()) if needs_weight else None,
+            _product(grad.t(), _matrix(x).t()) if needs_weight else None,
             grad.sum(0) if needs_bias else None,
         )
 
