@@ -485,18 +485,21 @@ def load_untrusted(path: Union[str, Path]) -> Dict:
             that would have to be executed to be read.
     """
     try:
+        with open(path, 'rb') as file:
+            file.read(1)
+    except OSError as error:
+        raise ConversionError(f'{path}: cannot be read: {error.strerror}') from error
+    try:
         return torch.load(path, map_location='cpu', weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file raises errors of every kind
+    except Exception as error:  # a damaged file raises errors of every kind, OSError too
         refused = re.search(r'GLOBAL ([A-Za-z_][\w.]*) (was not|whose)',
                             str(error))
         if refused:
             raise ConversionError(
                 f'{path}: is not read, because it holds {refused[1]}, and '
                 'only tensors and plain data can be read without running code '
-                'of the file. If you trust it, save just '
-                "{'model': its state dict} where it was made") from error
+                'of the file. If you trust it, save just its state dict where '
+                'it was made') from error
         # torch's own words on this one advise to switch the check off
         reason = '' if isinstance(error, pickle.UnpicklingError) else \
             f' ({str(error).splitlines()[0]})' if str(error) else ''

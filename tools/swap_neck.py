@@ -5,7 +5,7 @@ import sys
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.swap import SwapError, load_config, swap_checkpoint, verify, write_config
 from mmpanet.swap.config import plan_swap, start_from
-from mmpanet.swap.written_config import config_diff
+from mmpanet.swap.written_config import check_config_target, config_diff
 
 
 def parse_args():
@@ -43,6 +43,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    if args.out:
+        check_config_target(args.out, args.config)
     cfg = load_config(args.config)
     swap = plan_swap(cfg, args.roi_head, args.warm_start, args.fusion, args.sampling_ratio)
     for path in swap.models:

@@ -14,10 +14,11 @@ from mmengine.runner import CheckpointLoader, save_checkpoint
 from torch import Tensor
 
 from mmdet.registry import MODELS
+from mmpanet.convert import ConversionError, load_untrusted
 from mmpanet.models import FCFusionMaskHead, PANetNeck
 from mmpanet.models.bbox_heads import PANetBBoxHead
 from mmpanet.models.layers import LevelwiseFusion
-from .config import find_models, is_swapped, necks_of
+from .config import check_target, find_models, is_swapped, necks_of
 from .types import SwapError
 
 # What belongs to a run that goes on with the same parameters; a swapped model starts a new one.
@@ -78,10 +79,17 @@ def swap_checkpoint(checkpoint: Union[dict, str, os.PathLike],
         the optimizer, the schedulers and the message hub: they belong to the old parameters.
 
     Raises:
-        SwapError: If the checkpoint is of another model.
+        SwapError: If the checkpoint is of another model, cannot be read, or is where the result shall lie.
     """
-    loaded: dict = checkpoint if isinstance(checkpoint, dict) else CheckpointLoader.load_checkpoint(
-        os.fspath(checkpoint), map_location='cpu')
+    if not isinstance(checkpoint, dict):
+        if out is not None:
+            check_target(out, checkpoint, 'checkpoint')
+        try:
+            return swap_checkpoint(load_checkpoint(checkpoint), cfg, new_cfg, out)
+        except SwapError as error:
+            named = str(error).replace('the checkpoint', f'the checkpoint {os.fspath(checkpoint)}', 1)
+            raise SwapError(named) from error
+    loaded: dict = checkpoint
     state_dict = loaded.get('state_dict', loaded)
     path = whose_checkpoint(state_dict, new_cfg)
     old, new = build_model(cfg, path), build_model(new_cfg, path)
@@ -98,6 +106,27 @@ def swap_checkpoint(checkpoint: Union[dict, str, os.PathLike],
     if out is not None:
         save_checkpoint(swapped, os.fspath(out))
     return swapped, carried
+
+
+def load_checkpoint(path: Union[str, os.PathLike]) -> dict:
+    """Read a checkpoint from a file, as data only, or from whatever else mmengine reads checkpoints from.
+
+    Raises:
+        SwapError: If it is not there, damaged, or holds what would have to be executed to be read.
+    """
+    path = os.fspath(path)
+    if '://' in path:
+        return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if not os.path.isfile(path):
+        raise SwapError(f'there is no checkpoint {path}')
+    try:
+        checkpoint = load_untrusted(path)
+    except ConversionError as error:
+        raise SwapError(str(error)) from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict', checkpoint), dict):
+        raise SwapError(f'{path} holds a {type(checkpoint).__name__}; a checkpoint is a state dict, or holds one under '
+                        "'state_dict'")
+    return checkpoint
 
 
 def build_model(cfg: Config, path: Tuple[str, ...] = ('model', )) -> nn.Module:

@@ -37,9 +37,6 @@ REFUSED_NECKS = {
 }
 
 
-_KINDS = {'.py': 'config', '.pth': 'checkpoint'}
-
-
 class Swap(NamedTuple):
     """What :func:`plan_swap` returns."""
     config: Config
@@ -69,17 +66,18 @@ def load_config(config: Union[str, os.PathLike]) -> Config:
         raise SwapError(f'{config} cannot be read as a config: {what}{error}') from error
 
 
-def check_target(out: Union[str, os.PathLike], source: Union[str, os.PathLike]) -> None:
-    """Refuse to write what is made of ``source`` to ``out``, if that is ``source`` itself or cannot be."""
-    out, source = Path(out), Path(source)
-    if out.exists() and source.exists() and out.samefile(source):
-        raise SwapError(f'{out} is the {_KINDS.get(out.suffix, "file")} to swap itself; give the new one another name')
-    taken = next((folder for folder in out.parents if folder.exists()), None)
-    if out.is_dir() or taken is not None and not taken.is_dir():
-        raise SwapError(f'{out} cannot be written: {out if out.is_dir() else taken} is '
-                        f'{"a folder" if out.is_dir() else "a file, no folder"}')
-    if taken is not None and not os.access(taken, os.W_OK):
-        raise SwapError(f'{out} cannot be written: no permission to write into the folder {taken}')
+def check_target(out: Union[str, os.PathLike], source: Union[str, os.PathLike], what: str) -> None:
+    """Refuse to write to ``out`` what is made of ``source``, if that is ``source`` itself or no place for a file."""
+    target = Path(out)
+    if target.exists() and Path(source).exists() and target.samefile(source):
+        raise SwapError(f'{out} is the {what} to swap itself; give the new one another name')
+    if target.is_dir():
+        raise SwapError(f'{out} cannot be written: it is a folder')
+    parent = next((folder for folder in target.absolute().parents if folder.exists()), None)
+    if parent is None or not parent.is_dir():
+        raise SwapError(f'{out} cannot be written: {parent} is no folder')
+    if not os.access(parent, os.W_OK):
+        raise SwapError(f'{out} cannot be written: no permission to write into the folder {parent}')
 
 
 def config_path(config: Union[str, os.PathLike]) -> Path:

@@ -9,13 +9,12 @@ import mmcv
 import torch
 import torch.nn as nn
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 from mmengine.structures import InstanceData
 from torch import Tensor
 
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures import DetDataSample
-from .checkpoint import build_model, carry_weights, quiet, starts_warm, whose_checkpoint
+from .checkpoint import build_model, carry_weights, load_checkpoint, quiet, starts_warm, whose_checkpoint
 from .config import find_models, is_swapped
 from .types import SwapError
 
@@ -91,7 +90,7 @@ def verify(cfg: Config,
             old.init_weights()
         weights = {name: value.clone() for name, value in old.state_dict().items()}
     else:
-        weights = CheckpointLoader.load_checkpoint(os.fspath(checkpoint), map_location='cpu')
+        weights = load_checkpoint(checkpoint)
         weights = weights.get('state_dict', weights)
         if path != whose_checkpoint(weights, new_cfg):
             prefixes = (f'{".".join(path[1:])}.', 'teacher.')
@@ -130,6 +129,8 @@ def _inputs(model: nn.Module, preprocessor: DetDataPreprocessor, image: Union[st
     if image is None:
         pixels = generated_image(480, 640)
     else:
+        if not os.path.isfile(image):
+            raise SwapError(f'there is no image {image}')
         pixels = mmcv.imread(os.fspath(image))
         if pixels is None:
             raise SwapError(f'{image} is not an image')

@@ -61,7 +61,7 @@ def check_config_target(out: Union[str, os.PathLike], base: Union[str, os.PathLi
     """
     if Path(out).suffix != '.py':
         raise SwapError(f'{out} must be a .py file')
-    check_target(out, config_path(base))
+    check_target(out, config_path(base), 'config')
 
 
 def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str, os.PathLike]) -> Optional[str]:

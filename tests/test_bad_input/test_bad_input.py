@@ -1,0 +1,120 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Wrong configs, checkpoints, annotations, images and command lines: each fails, by name, and leaves nothing behind."""
+import json
+import re
+
+import pytest
+import torch
+from all_cases import CASES
+from annotation_cases import LOGS, good_data, write_project
+from corpus import ROOT, failure_of, tool
+from mmengine.config import Config
+from pycocotools import mask as mask_utils
+from record import PAGE, STACK_HEADING, write_page
+
+from mmdet.datasets import CocoDataset
+from mmpanet.datasets.validation import check_annotations, check_datasets, rle_runs
+
+
+def name_of(case):
+    return re.sub(r'\W+', '-', case.what).strip('-')
+
+
+@pytest.mark.parametrize('case', CASES, ids=name_of)
+def test_fails_by_name_and_writes_nothing(case, tmp_path):
+    failure = failure_of(case, tmp_path)
+    assert failure.error == case.error, failure.message
+    for words in case.words:
+        assert re.search(words, failure.message, re.DOTALL), f'{words!r} is not in: {failure.message}'
+    assert not failure.written
+
+
+def test_eighty_and_more_in_words_of_our_own():
+    assert len({case.what for case in CASES}) == len(CASES)
+    ours = [case for case in CASES if case.whose == 'mmpanet']
+    assert len(ours) >= 80
+    # The key or file, what it holds, and what it takes
+    assert all(len(case.words) == 3 for case in ours)
+
+
+def test_page_of_messages_is_up_to_date(tmp_path_factory):
+    """As far as the words are ours; those of the stack change with its versions."""
+    failures = [failure_of(case, tmp_path_factory.mktemp('case')) for case in CASES]
+    now, written = write_page(CASES, failures), PAGE.read_text(encoding='utf-8')
+    assert written.partition(STACK_HEADING)[0] == now.partition(STACK_HEADING)[0], \
+        f'renew {PAGE.relative_to(ROOT)}: python tests/test_bad_input/record.py'
+    assert all(case.what in written for case in CASES)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """The data and the config that all cases of annotations start from, as the current folder."""
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    return tmp_path
+
+
+def test_what_is_right_passes(project, capsys):
+    """Or else the corpus would prove nothing."""
+    tool('check_dataset', 'config.py', '--images')()
+    assert capsys.readouterr().out.count('nothing wrong') == 3
+    tool('train', 'config.py', '--work-dir', LOGS)()
+    checkpoint = project / LOGS / 'epoch_1.pth'
+    tool('test', 'config.py', checkpoint, '--work-dir', LOGS)()
+    # A head for other classes starts anew, and the rest from the checkpoint.
+    state_dict = torch.load(checkpoint, weights_only=True)['state_dict']
+    state_dict.pop('roi_head.bbox_head.fc_cls.weight')
+    torch.save(dict(state_dict=state_dict), 'part.pth')
+    tool('train', 'config.py', '--work-dir', LOGS, '--cfg-options', 'load_from=part.pth')()
+
+
+def test_what_mmdet_does_without_the_check(project):
+    """The reason for it: a missing class shifts the labels, a damaged polygon is no object."""
+    data = good_data()
+    data['categories'][0]['name'] = 'disk'
+    (project / 'train.json').write_text(json.dumps(data))
+    dataset = CocoDataset(ann_file='train.json', metainfo=dict(classes=('disc', 'ring')),
+                          data_prefix=dict(img='images/'), pipeline=[])
+    labels = [instance['bbox_label'] for instance in dataset.get_data_info(0)['instances']]
+    assert labels == [0]  # 'disc', and it is the ring
+    tool('train', 'config.py', '--work-dir', LOGS, '--cfg-options', 'check_annotations=False')()
+
+
+def test_objects_without_a_pixel_are_told_and_do_no_harm(project):
+    data = good_data()
+    data['annotations'][0]['bbox'] = [2., 3., 0., 8.]
+    data['annotations'][1]['area'] = 0
+    (project / 'train.json').write_text(json.dumps(data))
+    left_out = check_datasets(Config.fromfile('config.py'), 'train', 'val')
+    assert [re.sub(r'.*(annotations\S+).*(bbox|area).*', r'\1 \2', text) for text in left_out] == [
+        'annotations[0] bbox', 'annotations[1] area']
+
+
+def test_all_faults_are_found_at_once(project):
+    data = good_data()
+    for i, annotation in enumerate(data['annotations']):
+        annotation.update([dict(bbox=[0, 0, -1, 1]), dict(image_id=5), dict(category_id=5), dict(area=-1)][i])
+    (project / 'train.json').write_text(json.dumps(data))
+    findings = check_annotations('train.json', ('disc', 'ring'), masks=True)
+    assert [re.search(r'(\w+) is', fault)[1] for fault in findings.faults] == [
+        'bbox', 'image_id', 'category_id', 'area']
+
+
+def test_a_test_set_may_come_without_annotations(project):
+    data = good_data()
+    data.pop('annotations')
+    (project / 'val.json').write_text(json.dumps(data))
+    assert check_annotations('val.json', ('disc', 'ring'), objects=False) == ([], [])
+    assert 'annotations' in check_annotations('val.json', ('disc', 'ring')).faults[0]
+
+
+def test_runs_of_rle_against_pycocotools():
+    for size in ((1, 1), (7, 5), (64, 48), (300, 301)):
+        for share in (0., 0.03, 0.5, 1.):
+            mask = (torch.rand(size) < share).byte().numpy()
+            rle = mask_utils.encode(mask.copy(order='F'))
+            runs = rle_runs(rle['counts'].decode())
+            assert runs.sum() == mask.size and (runs >= 0).all()
+            again = mask_utils.frPyObjects(dict(size=list(size), counts=runs.tolist()), *size)
+            assert again['counts'] == rle['counts']
