@@ -46,7 +46,9 @@ class FCFusionMaskHead(FCNMaskHead):
             predictions (Table 5); None leaves fully-connected fusion out.
             Defaults to 'sum'.
         fc_relu (bool): ReLU on the fc's output before the fusion, as in the
-            official code; the paper does not say. Defaults to True.
+            official code; the paper does not say. With 'max' it leaves no
+            logit below 0, and with 'product' it turns half of them off: set
+            it to False there. Defaults to True.
         **kwargs: The arguments of mmdet's ``FCNMaskHead``. ``norm_cfg``
             serves the side path's convs too, and ``roi_feat_size`` must be
             that of the pooling.
