@@ -22,6 +22,7 @@ version = release = __version__
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax']
 exclude_patterns = ['_build']
+suppress_warnings = ['toc.empty_glob']  # a page that is listed before it is written
 myst_enable_extensions = ['colon_fence']
 myst_heading_anchors = 4
 
