@@ -1,0 +1,4 @@
+# All of PANet, the two paths of the neck fused by concatenation
+_base_ = './mask-rcnn_r18_panet_12e_dsb2018.py'
+
+model = dict(neck=dict(fusion='concat'))

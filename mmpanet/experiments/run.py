@@ -1,0 +1,211 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Train several configs over several seeds, one after another, and keep what came out."""
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+import mmcv
+import mmengine
+import torch
+from mmengine.config import Config
+
+import mmdet
+from mmpanet.version import __version__
+
+METRIC_PREFIX = 'coco/'
+Progress = Callable[[str], None]
+
+
+class ExperimentError(ValueError):
+    """Something that the user can put right; the message says what."""
+
+
+class Run(NamedTuple):
+    """One config with one seed."""
+    config: Path
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.config.stem
+
+
+class Launcher(NamedTuple):
+    """How a training is started: in this process's place, on several GPUs, or on a cluster."""
+    kind: str = 'none'  # or 'pytorch', 'slurm'
+    gpus: int = 1
+    partition: str = ''
+    tools: Path = Path('tools')  # where train.py, dist_train.sh and slurm_train.sh are
+
+    def command(self, run: Run, work_dir: Path, cfg_options: Sequence[str]) -> List[str]:
+        """Of a training that goes on where an earlier one was cut off."""
+        config, folder = str(run.config), str(work_dir)
+        if self.kind == 'pytorch':
+            start = ['bash', str(self.tools / 'dist_train.sh'), config, str(self.gpus), '--work-dir', folder]
+        elif self.kind == 'slurm':
+            start = ['bash', str(self.tools / 'slurm_train.sh'), self.partition, run.name, config, folder]
+        else:
+            start = [sys.executable, str(self.tools / 'train.py'), config, '--work-dir', folder]
+        return start + ['--cfg-options', f'randomness.seed={run.seed}', *cfg_options, '--resume']
+
+
+class Results:
+    """A file of one JSON object a run, which is only ever added to."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __iter__(self) -> Iterator[dict]:
+        """The last result of every config and seed.
+
+        Raises:
+            ExperimentError: If a line is no result.
+        """
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        latest: Dict[tuple, dict] = {}
+        for number, line in enumerate(lines, start=1):
+            try:
+                result = json.loads(line)
+                latest[result['name'], result['seed']] = result
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ExperimentError(
+                    f'{self.file}, line {number} is not the result of a run: {line[:80]!r}') from error
+        return iter(latest.values())
+
+    def add(self, result: dict) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open('a') as file:
+            file.write(json.dumps(result) + '\n')
+
+    def finished(self) -> List[tuple]:
+        return [(result['name'], result['seed']) for result in self if 'metrics' in result]
+
+
+def plan(configs: Sequence[Path], seeds: Sequence[int], results: Results) -> List[Run]:
+    """The runs that are still to be done, seed by seed, so that early results compare all configs.
+
+    Raises:
+        ExperimentError: If a config is not there, or two have one name.
+    """
+    missing = [str(config) for config in configs if not config.is_file()]
+    if missing:
+        raise ExperimentError(f'there is no config {", ".join(missing)}')
+    names = [config.stem for config in configs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ExperimentError(f'two configs are named {twice[0]}: results are kept by that name')
+    finished = results.finished()
+    return [Run(config, seed) for seed in seeds for config in configs if (config.stem, seed) not in finished]
+
+
+def run_all(runs: Sequence[Run], results: Results, work_dir: Path, launcher: Launcher, cfg_options: Sequence[str] = (),
+            progress: Progress = print) -> int:
+    """Train and evaluate; a run that fails is recorded with the end of its log, and the next one begins.
+
+    Args:
+        runs: From :func:`plan`.
+        results: Where they are recorded.
+        work_dir: A folder a config and seed is made in it, with mmengine's logs and checkpoints.
+        launcher: How a training is started.
+        cfg_options: Overrides for all of them, as ``KEY=VALUE``.
+        progress: Is told what is going on.
+
+    Returns:
+        How many failed.
+    """
+    failures = 0
+    for number, run in enumerate(runs, start=1):
+        progress(f'{number}/{len(runs)} {run.name}, seed {run.seed}')
+        result = train(run, work_dir / run.name / f'seed_{run.seed}', launcher, cfg_options)
+        results.add(result)
+        if 'metrics' in result:
+            shown = {key: value for key, value in result['metrics'].items() if key.endswith('_mAP')}
+            progress(f'  {shown}, {result["seconds"] / 60:.1f} min')
+        else:
+            failures += 1
+            progress(f'  failed: {result["error"]}')
+    return failures
+
+
+def train(run: Run, work_dir: Path, launcher: Launcher, cfg_options: Sequence[str] = ()) -> dict:
+    """One run, and its line of the results."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    log = work_dir / 'output.log'
+    started = time.time()
+    with log.open('a') as file:
+        process = subprocess.run(
+            launcher.command(run, work_dir, cfg_options), stdout=file, stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHONUNBUFFERED': '1'})  # yapf: disable
+    result = dict(
+        name=run.name, config=run.config.as_posix(), seed=run.seed, seconds=round(time.time() - started, 1), **origin())
+    try:
+        if process.returncode:
+            raise ExperimentError(_last_line(log) or f'exit status {process.returncode}')
+        return {**result, **evaluation(work_dir), 'parameters': parameters(run.config)}
+    except ExperimentError as error:
+        return {**result, 'error': str(error)}
+
+
+def evaluation(work_dir: Path) -> dict:
+    """The last evaluation of a work folder: metrics (fractions), iterations, and seconds a step (the median).
+
+    Raises:
+        ExperimentError: If there is none.
+    """
+    steps, metrics, iteration = [], None, 0
+    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in file.read_text().splitlines():
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError:  # a run that was cut off in mid-line
+                continue
+            if 'loss' in values:
+                steps.append(values['time'])
+                iteration = max(iteration, values.get('iter', values.get('step', 0)))
+            found = {key[len(METRIC_PREFIX):]: value for key, value in values.items() if key.startswith(METRIC_PREFIX)}
+            metrics = found or metrics
+    if metrics is None:
+        raise ExperimentError(f'{work_dir} has no evaluation with COCO metrics')
+    # COCO's evaluation gives -1 where there is no object of a size.
+    metrics = {key: value for key, value in metrics.items() if value >= 0}
+    return dict(metrics=metrics, iterations=iteration, seconds_a_step=round(median(steps), 4) if steps else None)
+
+
+def parameters(config: Path) -> int:
+    """Of the model, in numbers."""
+    from mmpanet.swap.checkpoint import build_model
+    return sum(parameter.numel() for parameter in build_model(Config.fromfile(config)).parameters())
+
+
+def origin() -> dict:
+    """The commit, the versions and the hardware."""
+    if torch.cuda.is_available():
+        hardware = f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
+    else:
+        hardware = f'{os.cpu_count()} CPU cores, {os.environ.get("OMP_NUM_THREADS", "all")} threads a run'
+    versions = {module.__name__: module.__version__ for module in (torch, mmcv, mmengine, mmdet)}
+    return dict(
+        commit=_commit(), hardware=hardware, versions={'mmpanet': __version__, 'python': platform.python_version(),
+                                                       **versions})  # yapf: disable
+
+
+def _commit() -> Optional[str]:
+    """Of the checkout that the command runs in, marked if its tracked files were changed."""
+    try:
+        commit, changes = (
+            subprocess.run(['git', *command], capture_output=True, text=True, check=True).stdout.strip()
+            for command in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno']))
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ('+changes' if changes else '')
+
+
+def _last_line(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors='replace').splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ''

@@ -1,0 +1,104 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Mean and standard deviation over seeds: as Markdown, JSON and a plot."""
+import json
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+
+from .run import ExperimentError
+
+COLUMNS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'small', 'mAP_m': 'medium', 'mAP_l': 'large'}
+BRANCHES = {'bbox': 'box', 'segm': 'mask'}
+MAIN = 'mAP'
+
+
+class Summary(NamedTuple):
+    """All seeds of one config; metrics in percent."""
+    name: str
+    seeds: List[int]
+    values: Dict[str, List[float]]  # by metric, e.g. 'segm_mAP_50'
+    parameters: Optional[int]
+    seconds_a_step: Optional[float]  # the median over seeds
+
+    def cell(self, metric: str) -> str:
+        """Mean and standard deviation over seeds."""
+        values = self.values.get(metric)
+        if not values:
+            return '-'
+        return f'{mean(values):.1f}' + (f' ± {stdev(values):.1f}' if len(values) > 1 else '')
+
+
+def summarise(results: Iterable[dict], order: Sequence[str] = ()) -> List[Summary]:
+    """A summary a config: those in ``order`` first, then by name.
+
+    Raises:
+        ExperimentError: If no run has finished.
+    """
+    by_name: Dict[str, List[dict]] = {}
+    for result in sorted(results, key=lambda result: (result['name'], result['seed'])):
+        if 'metrics' in result:
+            by_name.setdefault(result['name'], []).append(result)
+    if not by_name:
+        raise ExperimentError('no run has finished yet, so there is no table')
+    names = [name for name in order if name in by_name]
+    summaries = []
+    for name in names + [name for name in by_name if name not in names]:
+        runs = by_name[name]
+        metrics = sorted({metric for run in runs for metric in run['metrics']})
+        values = {metric: [100 * run['metrics'][metric] for run in runs if metric in run['metrics']]
+                  for metric in metrics}  # yapf: disable
+        steps = sorted(run['seconds_a_step'] for run in runs if run.get('seconds_a_step'))
+        summaries.append(
+            Summary(name, [run['seed'] for run in runs], values, runs[-1].get('parameters'),
+                    steps[len(steps) // 2] if steps else None))
+    return summaries
+
+
+def markdown(summaries: Sequence[Summary]) -> str:
+    """A line a config: box and mask AP, parameters, time a step, seeds."""
+    branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
+    metrics = [f'{branch}_{column}' for branch in branches for column in COLUMNS
+               if any(one.values.get(f'{branch}_{column}') for one in summaries)]  # yapf: disable
+    titles = [f'{BRANCHES[branch]} {COLUMNS[column]}' for branch, column in
+              (metric.split('_', 1) for metric in metrics)]  # yapf: disable
+    head = ['config', *titles, 'M parameters', 's a step', 'seeds']
+    lines = [head, ['---'] * len(head)]
+    for one in summaries:
+        lines.append([f'`{one.name}`', *map(one.cell, metrics),
+                      '-' if one.parameters is None else f'{one.parameters / 1e6:.2f}',
+                      '-' if one.seconds_a_step is None else f'{one.seconds_a_step:.2f}',
+                      ', '.join(map(str, one.seeds))])  # yapf: disable
+    return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
+
+
+def write(summaries: Sequence[Summary], folder: Path, stem: str) -> List[Path]:
+    """``stem``.md, .table.json and .png in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, data, picture = (folder / f'{stem}{suffix}' for suffix in ('.md', '.table.json', '.png'))
+    table.write_text(markdown(summaries))
+    data.write_text(json.dumps([one._asdict() for one in summaries], indent=2) + '\n')
+    plot(summaries, picture)
+    return [table, data, picture]
+
+
+def plot(summaries: Sequence[Summary], file: Path) -> None:
+    """Box and mask AP of every config, a dot a seed and a bar for their mean and standard deviation."""
+    from matplotlib.figure import Figure
+
+    branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
+    figure = Figure(figsize=(4.5 * len(branches) + 2.5, 1 + 0.36 * len(summaries)), layout='constrained')
+    panels = figure.subplots(1, len(branches), sharey=True, squeeze=False)[0]
+    places = range(len(summaries))
+    for panel, branch in zip(panels, branches):
+        for place, one in zip(places, summaries):
+            values = one.values.get(f'{branch}_{MAIN}', [])
+            if values:
+                panel.errorbar(mean(values), place, xerr=stdev(values) if len(values) > 1 else None, fmt='|',
+                               color='black', capsize=3, markersize=12)
+                panel.plot(values, [place] * len(values), 'o', color='#0072B2', alpha=.6, markersize=4)
+        panel.set_xlabel(f'{BRANCHES[branch]} AP')
+        panel.grid(axis='x', alpha=.3)
+        panel.spines[['top', 'right']].set_visible(False)
+    panels[0].set_yticks(list(places), [one.name for one in summaries])
+    panels[0].invert_yaxis()
+    figure.savefig(file, dpi=150)

@@ -1,0 +1,134 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmpanet.experiments.run import ExperimentError, Launcher, Results, Run, evaluation, plan, run_all
+from mmpanet.experiments.table import markdown, summarise, write
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_fpn_shapes.py'
+# Stands in for tools/train.py: writes what a run of mmengine leaves, or fails.
+TRAINER = '''
+import json, sys
+from pathlib import Path
+config, folder = Path(sys.argv[1]), Path(sys.argv[sys.argv.index('--work-dir') + 1])
+seed = int(next(word for word in sys.argv if word.startswith('randomness.seed=')).split('=')[1])
+assert sys.argv[-1] == '--resume'
+if 'bad' in config.stem:
+    print('some output')
+    sys.exit('RuntimeError: it broke')
+log = folder / f'2026010{len(list(folder.iterdir()))}_000000' / 'vis_data' / 'scalars.json'
+log.parent.mkdir(parents=True)
+score = {'a': .30, 'b': .40}[config.stem[0]] + seed / 100
+lines = [dict(loss=1., time=.5, iter=10), dict(loss=1., time=.7, iter=20), dict(loss=1., time=9., iter=30)]
+lines += [{'coco/bbox_mAP': .01, 'step': 1}]
+lines += [{'coco/bbox_mAP': score, 'coco/segm_mAP': score - .1, 'coco/segm_mAP_l': -1}]
+log.write_text('\\n'.join(map(json.dumps, lines)) + '\\n{"loss": 1.0, "ti')
+'''
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'train.py').write_text(TRAINER)
+    for name in ('a', 'b', 'bad'):
+        (tmp_path / f'{name}.py').write_text(CONFIG.read_text().replace("'../", f"'{ROOT}/configs/"))
+    return tmp_path
+
+
+def run_some(folder, names, seeds):
+    results, said = Results(folder / 'results.jsonl'), []
+    runs = plan([folder / f'{name}.py' for name in names], seeds, results)
+    failures = run_all(runs, results, folder / 'work', Launcher(tools=folder), progress=said.append)
+    return runs, failures, results, said
+
+
+def test_runs_tables_and_what_is_done_is_not_done_again(folder):
+    runs, failures, results, said = run_some(folder, 'ab', [0, 2])
+    assert [(run.name, run.seed) for run in runs] == [('a', 0), ('b', 0), ('a', 2), ('b', 2)] and not failures
+    first, *_ = list(results)
+    # the last evaluation, without COCO's -1
+    assert first['metrics'] == {'bbox_mAP': .30, 'segm_mAP': pytest.approx(.20)}
+    assert first['seconds_a_step'] == .7 and first['iterations'] == 30 and first['parameters'] > 10**6
+    assert {'commit', 'hardware', 'versions', 'seconds', 'config'} <= set(first)
+    assert said[0] == '1/4 a, seed 0' and 'bbox_mAP' in said[1]
+    assert run_some(folder, 'ab', [0, 2])[0] == []
+    assert [(run.name, run.seed) for run in run_some(folder, 'ab', [0, 1])[0]] == [('a', 1), ('b', 1)]
+    summaries = summarise(results, ['b', 'a'])
+    assert [(one.name, one.seeds) for one in summaries] == [('b', [0, 1, 2]), ('a', [0, 1, 2])]
+    assert summaries[0].cell('bbox_mAP') == '41.0 ± 1.0' and summaries[1].cell('segm_mAP') == '21.0 ± 1.0'
+    files = write(summaries, folder / 'out', 'table')
+    assert [file.name for file in files] == ['table.md', 'table.table.json', 'table.png']
+    lines = files[0].read_text().splitlines()
+    assert lines[0].startswith('| config | box AP | mask AP | M parameters')
+    assert lines[2].startswith('| `b` | 41.0 ± 1.0 | 31.0 ± 1.0 |')
+    assert json.loads(files[1].read_text())[0]['values']['bbox_mAP'] == pytest.approx([40, 41, 42])
+    assert files[2].stat().st_size > 5000
+
+
+def test_a_run_that_fails_is_recorded_and_tried_again(folder):
+    runs, failures, results, said = run_some(folder, ['bad', 'a'], [0])
+    assert failures == 1 and '  failed: RuntimeError: it broke' in said
+    assert [result.get('error') for result in results] == ['RuntimeError: it broke', None]
+    assert [run.name for run in run_some(folder, ['bad', 'a'], [0])[0]] == ['bad']
+    assert [one.name for one in summarise(results)] == ['a']
+
+
+def test_a_run_without_an_evaluation_fails(folder, tmp_path):
+    (folder / 'train.py').write_text('print("done")')
+    assert run_some(folder, 'a', [0])[1] == 1
+    with pytest.raises(ExperimentError, match='has no evaluation'):
+        evaluation(tmp_path)
+
+
+def test_errors_name_what_is_wrong(folder):
+    results = Results(folder / 'results.jsonl')
+    with pytest.raises(ExperimentError, match='no run has finished'):
+        summarise(results)
+    with pytest.raises(ExperimentError, match='there is no config .*c.py'):
+        plan([folder / 'a.py', folder / 'c.py'], [0], results)
+    (folder / 'x').mkdir()
+    (folder / 'x' / 'a.py').write_text('')
+    with pytest.raises(ExperimentError, match='two configs are named a'):
+        plan([folder / 'a.py', folder / 'x' / 'a.py'], [0], results)
+    results.file.write_text('{"name": "a", "seed": 0}\nnonsense\n')
+    with pytest.raises(ExperimentError, match=r"results.jsonl, line 2 is not .* 'nonsense'"):
+        list(results)
+
+
+@pytest.mark.parametrize('kind,environment,expected', [
+    ('pytorch', {}, ['-m', 'torch.distributed.run', '--nproc_per_node=4', '--launcher', 'pytorch']),
+    ('slurm', {'GPUS': '16'}, ['--partition=gpu', '--job-name=a', '--ntasks=16', '--launcher', 'slurm']),
+])
+def test_the_scripts_for_gpus_and_clusters_get_what_they_need(folder, kind, environment, expected):
+    """With a python and an srun that write down how they were called."""
+    bin_ = folder / 'bin'
+    bin_.mkdir()
+    for name in ('python', 'srun'):
+        (bin_ / name).write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/called\n')
+        (bin_ / name).chmod(stat.S_IRWXU)
+    launcher = Launcher(kind, 4, 'gpu', ROOT / 'tools')
+    command = launcher.command(Run(folder / 'a.py', 7), folder / 'work', ['train_cfg.max_epochs=1'])
+    subprocess.run(command, check=True, env={**os.environ, **environment, 'PATH': f'{bin_}:{os.environ["PATH"]}'})
+    called = (folder / 'called').read_text().splitlines()
+    assert set(expected) <= set(called)
+    assert str(folder / 'a.py') in called and str(folder / 'work') in called
+    assert called[-4:] == ['--cfg-options', 'randomness.seed=7', 'train_cfg.max_epochs=1', '--resume']
+
+
+def test_the_command_line(folder):
+    command = [sys.executable, str(ROOT / 'tools' / 'experiments.py'), str(folder / 'a.py'), '--seeds', '0', '5']
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    dry = subprocess.run([*command, '--dry-run', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True,
+                         env=env)
+    assert dry.returncode == 0 and [line.split()[-2] for line in dry.stdout.splitlines()] == [
+        'randomness.seed=0', 'randomness.seed=5']
+    table = subprocess.run([*command, '--table', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True,
+                           env=env)
+    assert table.returncode == 1 and 'experiments.py: no run has finished' in table.stderr
+    assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=.5))])).count('50.0') == 1
