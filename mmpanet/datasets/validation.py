@@ -241,8 +241,9 @@ def _read(ann_file: Path, objects: bool) -> dict:
     keys = ('images', 'annotations', 'categories') if objects or 'annotations' in data else ('images', 'categories')
     missing = [key for key in keys if not isinstance(data.get(key), list)]
     if missing:
-        raise DatasetError([f'{ann_file}: has no list {missing[0]!r}, but {_some(data)}; COCO format is an object with '
-                            'images, annotations and categories'])
+        held = f'{missing[0]!r} is {_short(data[missing[0]])}' if missing[0] in data else f'but {_some(data)}'
+        raise DatasetError([f'{ann_file}: has no list {missing[0]!r}, {held}; COCO format is an object with images, '
+                            'annotations and categories'])
     return data
 
 
@@ -294,7 +295,7 @@ def _images(entries: list) -> Tuple[Dict[Any, dict], List[str]]:
         for side in ('height', 'width'):
             if not _is_id(entry.get(side)) or entry[side] < 1:
                 faults.append(f'{where}: {side} is {entry.get(side)!r}, it takes a whole number of pixels above 0')
-                entry[side] = math.inf  # nothing lies outside it
+                entry[side] = math.inf  # not known: nothing lies outside it
     return images, faults
 
 
@@ -314,7 +315,7 @@ def _objects(entries: Sequence[Any], images: Dict[Any, dict], categories: Dict[A
         if not found and not entry.get('ignore'):
             image = images[entry['image_id']]
             found = list(_box_faults(entry, image))
-            if masks and not found:
+            if masks and not found and image['height'] * image['width'] < math.inf:
                 found = [f'segmentation {fault}' for fault in _mask_faults(entry.get('segmentation'), image)]
             empty = not found and _empty(entry)
             if empty:
@@ -337,11 +338,18 @@ def _box_faults(entry: dict, image: dict) -> Iterator[str]:
         yield f'bbox is {_short(box)}, it takes [x, y, width, height] in pixels, width and height not below 0'
         return
     x, y, width, height = box
-    if x >= image['width'] or y >= image['height'] or x + width < 0 or y + height < 0:
-        yield (f'bbox {box} (x, y, width, height) lies outside its image {image.get("file_name")!r} of '
-               f'{image["height"]} x {image["width"]} (height x width)')
+    outside = x >= image['width'] or y >= image['height'] or x + width < 0 or y + height < 0
+    if outside or _is_far([x, y, x + width, y + height], image):
+        yield (f'bbox {box} (x, y, width, height) lies {"outside" if outside else "far beyond"} its image '
+               f'{image.get("file_name")!r} of {image["height"]} x {image["width"]} (height x width)')
     if not _is_number(area) or area < 0:
         yield f'area is {area!r}, it takes a number of pixels'
+
+
+def _is_far(corners: Sequence[float], image: dict) -> bool:
+    """Whether any of x, y, x, y, ... is off the image by more than its size."""
+    return any(not -side <= value <= 2 * side
+               for i, side in enumerate((image['width'], image['height'])) for value in corners[i::2])
 
 
 def _empty(entry: dict) -> str:
@@ -359,6 +367,9 @@ def _mask_faults(segmentation: Any, image: dict) -> Iterator[str]:
             elif len(polygon) % 2 or len(polygon) < 6:
                 yield (f'[{i}] has {len(polygon)} coordinates, a polygon takes an even number of them, x1, y1, x2, y2, '
                        '..., and 6 or more')
+            elif _is_far(polygon, image):
+                yield (f'[{i}] is {_short(polygon)}, far beyond its image {image.get("file_name")!r} of '
+                       f'{image["height"]} x {image["width"]} (height x width)')
         return
     if not isinstance(segmentation, dict) or 'counts' not in segmentation:
         yield f'is {_short(segmentation)}, it takes polygons or RLE (counts and size)'
@@ -391,8 +402,8 @@ def rle_runs(counts: Union[str, list]) -> np.ndarray:
         ValueError: If it is neither.
     """
     if isinstance(counts, list):
-        if not all(map(_is_id, counts)):
-            raise ValueError('a list takes whole numbers')
+        if not all(_is_id(count) and 0 <= count < 2**32 for count in counts):
+            raise ValueError('a list takes lengths of runs')
         return np.array(counts, np.int64)
     if not isinstance(counts, str) or not counts:
         raise ValueError('it takes a string or a list')
@@ -402,7 +413,7 @@ def rle_runs(counts: Union[str, list]) -> np.ndarray:
         raise ValueError('the string is damaged')
     first = np.concatenate([[0], last[:-1] + 1])
     lengths = last - first + 1
-    if lengths.max() > 12:
+    if lengths.max() > 7:  # 32 bits
         raise ValueError('the string is damaged')
     shifts = 5 * (np.arange(len(codes)) - np.repeat(first, lengths))
     runs = np.add.reduceat((codes & 31) << shifts, first)
@@ -445,7 +456,7 @@ def _decode_faults(path: Path, image: dict) -> Iterator[str]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e15
 
 
 def _is_id(value: Any) -> bool:

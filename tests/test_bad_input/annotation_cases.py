@@ -33,6 +33,7 @@ anchors = dict(type='AnchorGenerator', scales=[4], ratios=[1.0], strides=[4, 8, 
 coder = dict(type='DeltaXYWHBBoxCoder')
 assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.3)
 sampler = dict(type='RandomSampler', num=8, pos_fraction=0.5, add_gt_as_proposals=True)
+rpn_sampler = dict(type='RandomSampler', num=8, pos_fraction=0.5, add_gt_as_proposals=False)
 pooling = dict(type='AdaptiveFeaturePooling', out_channels=8, featmap_strides=[4, 8, 16, 32])
 model = dict(
     type='MaskRCNN',
@@ -49,7 +50,7 @@ model = dict(
         mask_head=dict(type='FCFusionMaskHead', in_channels=8, conv_out_channels=8, num_convs=2, fc_branch_start=2,
                        num_classes=2)),
     train_cfg=dict(
-        rpn=dict(assigner=assigner, sampler=sampler, allowed_border=-1, pos_weight=-1),
+        rpn=dict(assigner=assigner, sampler=rpn_sampler, allowed_border=-1, pos_weight=-1),
         rpn_proposal=dict(nms_pre=50, max_per_img=20, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(assigner=assigner, sampler=sampler, mask_size=28, pos_weight=-1)),
     test_cfg=dict(
@@ -167,7 +168,7 @@ CASES = [
     Case(ANNOTATIONS, 'annotation file without annotations', trains_on(lambda d: d.pop('annotations')), 1,
          ("'annotations'", "but 'images', 'categories'", 'COCO format')),
     Case(ANNOTATIONS, 'annotation file without images', trains_on(lambda d: d.update(images=None)), 1,
-         ("no list 'images'", "but 'images'", 'COCO format')),
+         ("no list 'images'", "'images' is None", 'COCO format')),
     Case(ANNOTATIONS, 'a list of no images', trains_on(lambda d: d.update(images=[], annotations=[])), 1,
          ('images', 'empty', 'one image or more')),
     Case(ANNOTATIONS, 'no object of the classes', trains_on(lambda d: [a.update(category_id=7) for a in
@@ -225,6 +226,8 @@ CASES = [
          ('bbox', 'is None', r'\[x, y, width, height\]')),
     Case(ANNOTATIONS, 'a box outside its image', trains_on(first(bbox=[60., 3., 12., 8.])), 1,
          ('bbox', r'\[60.0, 3.0, 12.0, 8.0\]', "outside its image '1.png' of 32 x 48")),
+    Case(ANNOTATIONS, 'a box that reaches far beyond its image', trains_on(first(bbox=[2., 3., 12., 8e5])), 1,
+         ('bbox', r'\[2.0, 3.0, 12.0, 800000.0\]', "far beyond its image '1.png' of 32 x 48")),
     Case(ANNOTATIONS, 'no area', trains_on(lambda d: d['annotations'][0].pop('area')), 1,
          ('area', 'None', 'a number of pixels')),
     Case(ANNOTATIONS, 'a polygon with an odd number of coordinates',
@@ -232,6 +235,8 @@ CASES = [
          (r'segmentation \[0\]', '7 coordinates', 'an even number .* 6 or more')),
     Case(ANNOTATIONS, 'a polygon of two points', trains_on(first(segmentation=[[2, 3, 14, 11]])), 1,
          (r'segmentation \[0\]', '4 coordinates', '6 or more')),
+    Case(ANNOTATIONS, 'a polygon far beyond its image', trains_on(first(segmentation=[[2, 3, 1e9, 3, 14, 11]])), 1,
+         (r'segmentation \[0\]', '1000000000.0', "far beyond its image '1.png' of 32 x 48")),
     Case(ANNOTATIONS, 'a polygon of pairs', trains_on(first(segmentation=[[[2, 3], [14, 3], [14, 11]]])), 1,
          (r'segmentation \[0\]', r'\[\[2, 3\]', 'x1, y1, x2, y2')),
     Case(ANNOTATIONS, 'no mask where masks are learned', trains_on(lambda d: d['annotations'][0].pop('segmentation')),

@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'errors.md'
 STACK_HEADING = '## In the words of the stack\n'
 
+HINT = '(tools/check_dataset.py lists all;'  # the last line of every refusal of data, said once in the head
+
 HEAD = '''# Error messages
 
 Wrong configs, checkpoints, annotations, images and command lines, and what mmpanet says to each: the key or the file,
@@ -25,8 +27,8 @@ page: {ours} messages of mmpanet, and at the end {others} of the stack.
 
 - `tools/train.py` and `tools/test.py` check annotation files in COCO format before they are read: all of
   [Annotations](#annotations) below. `check_annotations=False` in the config (or behind `--cfg-options`) leaves that
-  out. MMDetection itself trains on nothing where no class name fits, shifts labels where one is missing, and drops
-  objects with a damaged polygon, all without a word.
+  out, as a last line says each time. MMDetection itself trains on nothing where no class name fits, shifts labels
+  where one is missing, and drops objects with a damaged polygon, all without a word.
 - Objects that cover no pixel (a box less than a pixel wide or high, an area of 0) occur in many datasets. MMDetection
   leaves them out, and the log says how many.
 - Pixels are looked at by `python tools/check_dataset.py CONFIG --images` alone, which decodes every image: damaged
@@ -58,7 +60,8 @@ def write_page(cases, failures):
 def _entry(case, failure):
     how = f'exit code {failure.error}' if isinstance(failure.error, int) else failure.error.__name__
     whose = '' if case.whose == 'mmpanet' else f' of {case.whose}'
-    message = '\n'.join(f'  {line}'.rstrip() for line in failure.message.splitlines())
+    lines = failure.message.splitlines()
+    message = '\n'.join(f'  {line}'.rstrip() for line in lines if not line.startswith(HINT))
     return f'- {case.what} ({how}{whose}):\n\n  ```text\n{message}\n  ```\n\n'
 
 
