@@ -10,7 +10,12 @@ from .run import Benchmark, Progress, run_benchmark
 from .subject import Setting
 from .workload import Workload
 
-SWEPT = ('rois', 'size', 'batch', 'rois_per_chunk')
+SWEPT = {  # and what it is called on the axis of a plot
+    'rois': 'RoIs an image',
+    'size': 'megapixels an image',
+    'batch': 'images',
+    'rois_per_chunk': 'RoIs in a chunk',
+}
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#999999', '#000000')
 
 
@@ -69,9 +74,9 @@ def _plot(what: str, mode: str, results: List[Tuple[int, Benchmark]], folder: Pa
         if with_memory:
             panels[1].plot(x, [row.memory / MIB for row in rows[name]], 'o-', color=color)
     for panel, label in zip(panels, ('seconds', 'peak memory, MiB')):
-        panel.set_xlabel('megapixels an image' if what == 'size' else what.replace('_', ' '))
+        panel.set_xlabel(SWEPT[what])
         panel.set_ylabel(label)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
         panel.spines[['top', 'right']].set_visible(False)
     figure.suptitle(mode)
     panels[0].legend(frameon=False)

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Optional, Tuple
+from typing import Iterable, Optional, Tuple
 
 import torch
 from mmengine.model import BaseModule
@@ -119,9 +119,9 @@ class PANetRoIHead(StandardRoIHead):
         chunks = self._in_chunks(rois)
         if len(chunks) == 1:
             return super()._bbox_forward(x, rois)
-        results = [super(PANetRoIHead, self)._bbox_forward(x, chunk)
-                   for chunk in chunks]  # yapf: disable
-        return _concat_results(results, ('cls_score', 'bbox_pred'))
+        forward = super()._bbox_forward
+        return _join(('cls_score', 'bbox_pred'),
+                     (forward(x, chunk) for chunk in chunks))
 
     def _mask_forward(self,
                       x: Tuple[Tensor],
@@ -132,15 +132,15 @@ class PANetRoIHead(StandardRoIHead):
         chunks = self._in_chunks(rois) if rois is not None else ()
         if len(chunks) < 2:
             return super()._mask_forward(x, rois, pos_inds, bbox_feats)
-        results = [super(PANetRoIHead, self)._mask_forward(x, chunk)
-                   for chunk in chunks]  # yapf: disable
-        return _concat_results(results, ('mask_preds', ))
+        forward = super()._mask_forward
+        return _join(('mask_preds', ),
+                     (forward(x, chunk) for chunk in chunks))
 
 
-def _concat_results(results: list, keys: Tuple[str]) -> dict:
-    """Join the predictions of several chunks of RoIs."""
+def _join(keys: Tuple[str, ...], results: Iterable[dict]) -> dict:
+    """Predictions of several chunks of RoIs in one; features are let go."""
+    kept = [[result[key] for key in keys] for result in results]
     return {
-        key: None if results[0][key] is None else torch.cat(
-            [result[key] for result in results])
-        for key in keys
+        key: None if values[0] is None else torch.cat(values)
+        for key, values in zip(keys, zip(*kept))
     }

@@ -1,0 +1,59 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""torch.compile of neck and heads: one graph, the same results, and no new graph for every number of RoIs."""
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from mmpanet.models import FCFusionMaskHead, PANetNeck, PANetShared2FCBBoxHead, PANetShared4Conv1FCBBoxHead
+
+GN = dict(type='GN', num_groups=4)
+
+
+def neck_inputs(size):
+    return (tuple(torch.randn(1, 8 << i, size >> i, size >> i, requires_grad=True) for i in range(4)), )
+
+
+def grids(num, edge):
+    return (torch.randn(num, 4, edge, edge, 16).permute(0, 1, 4, 2, 3).requires_grad_(), )
+
+
+MODULES = {
+    'neck': (lambda: PANetNeck([8, 16, 32, 64], 16, 5, norm_cfg=GN), neck_inputs, (32, 48, 64, 80, 96)),
+    '2fc': (lambda: PANetShared2FCBBoxHead(in_channels=16, fc_out_channels=32, num_classes=3, norm_cfg=GN),
+            lambda num: grids(num, 7), (5, 9, 17, 23, 30)),
+    '4conv1fc': (lambda: PANetShared4Conv1FCBBoxHead(
+        in_channels=16, conv_out_channels=16, fc_out_channels=32, num_classes=3, norm_cfg=GN),
+                 lambda num: grids(num, 7), (5, 9, 17, 23, 30)),
+    'mask': (lambda: FCFusionMaskHead(in_channels=16, conv_out_channels=16, num_classes=3, roi_feat_size=14),
+             lambda num: grids(num, 14), (3, 5, 9, 11, 14)),
+}  # yapf: disable
+
+
+def leaves(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [leaf for item in value for leaf in leaves(item)]
+
+
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+@pytest.mark.parametrize('name', MODULES)
+def test_one_graph_forward_and_backward(name, backend):
+    torch._dynamo.reset()
+    build, make_inputs, sizes = MODULES[name]
+    module = build()
+    counter = CompileCounterWithBackend(backend)
+    compiled = torch.compile(module, backend=counter, fullgraph=True)
+    for size in sizes:
+        inputs = make_inputs(size)
+        results = []
+        for function in (module, compiled):
+            outs = leaves(function(*inputs))
+            sum(out.square().sum() for out in outs).backward()
+            wanted = [*leaves(inputs), *module.parameters()]
+            results.append(outs + [leaf.grad.clone() for leaf in wanted])
+            for leaf in wanted:
+                leaf.grad = None
+        for one, other in zip(*results):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * one.abs().max().item() + 1e-6)
+    # one graph of the first size, one of all others, and now and then one between
+    assert counter.frame_count <= 3
