@@ -24,9 +24,9 @@ def parse_args():
     names = '; '.join(f'{name}: {variant.what}' for name, variant in VARIANTS.items())
     parser = argparse.ArgumentParser(
         description='Time models in turn on the same images, proposals and detections, in one process. No dataset and '
-        f'no checkpoint is needed. Models: {names}. Added to a name or config, "+channels_last" puts the model in '
-        "that memory format (mmdet's RoI extractors get copies, which they need), and \"+compile\" compiles backbone, neck "
-        'and heads with torch.compile.')
+        f'no checkpoint is needed. Models: {names}. Behind a name or config, "+channels_last" puts the model into '
+        "that memory format (mmdet's RoI extractors get copies, which they need), and \"+compile\" compiles backbone, "
+        'neck and heads with torch.compile.')
     parser.add_argument('models', nargs='*', default=DEFAULT, metavar='MODEL',
                         help='variants of --base by name, or configs (paths, mmdet:: names); the others are compared '
                         f'to the first; by default: {" ".join(DEFAULT)}')
