@@ -52,8 +52,9 @@ class FCModule(nn.Linear):
     def _normalise(x: Tensor, norm: nn.Module) -> Tensor:
         synchronised = isinstance(norm, nn.SyncBatchNorm) and \
             get_world_size() > 1
-        if (len(x) == 1 and norm.training and not synchronised
-                and isinstance(norm, nn.modules.batchnorm._BatchNorm)):
+        # The number of RoIs last: torch.export is to keep it open.
+        if (isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training
+                and not synchronised and len(x) == 1):
             # One RoI has no variance: use the running statistics for it.
             return F.batch_norm(x, norm.running_mean, norm.running_var,
                                 norm.weight, norm.bias, False, 0., norm.eps)
