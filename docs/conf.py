@@ -22,7 +22,6 @@ version = release = __version__
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax']
 exclude_patterns = ['_build']
-suppress_warnings = ['toc.empty_glob']  # a page that is listed before it is written
 myst_enable_extensions = ['colon_fence']
 myst_heading_anchors = 4
 
@@ -93,6 +92,9 @@ def relative(path, folder):
 
 def relink_page(app, name, content):
     page = Path(app.env.doc2path(name))
+    # A pattern in a list of pages may stand for one that is still to be written.
+    content[0] = re.sub(r'^(\w+)\*\n', lambda match: match[0] if [*page.parent.glob(match[1] + '*.md')] else '',
+                        content[0], flags=re.MULTILINE)
     if page.suffix == '.md' and page.relative_to(app.srcdir).as_posix() not in COPIED.values():
         content[0] = relink(content[0], page.parent, page.parent)
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The training of `configs/shapes`, made so small that a run takes a second, in the hands of several tests."""
 import importlib.util
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -47,6 +48,16 @@ train_dataloader['dataset']['pipeline'] = train_pipeline
 model['train_cfg'] = dict(
     rpn=dict(sampler=dict(num=10000)), rcnn=dict(sampler=dict(num=10000)))
 """
+
+
+def fresh_processes():
+    """A context whose processes start from one that has imported everything and computed nothing.
+
+    A fork of the process that tests would take its OpenMP threads for its own, and wait for them.
+    """
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['mmpanet.command_line', 'mmdet.apis', 'tiny_training'])
+    return context
 
 
 def make_data(folder, num_train=8, num_val=4, **settings):

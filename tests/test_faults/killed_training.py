@@ -2,23 +2,23 @@
 """Trainings in processes of their own, which get killed."""
 import os
 import random
+import resource
 import signal
-import sys
 import time
-import traceback
 from pathlib import Path
 
 import torch
 from mmengine.fileio.backends import LocalBackend
-from tiny_training import run_tool
+from tiny_training import fresh_processes, run_tool
 
 
 class Training:
-    """``tools/train.py`` in a fork of this process, which has imported everything: a start takes no time.
+    """``tools/train.py`` in a process of its own, which starts with everything imported.
 
     Args:
         words: Its command line.
-        cut (random.Random): Where given, the process ends by SIGKILL while it writes its first or second checkpoint,
+        log: The file that its output goes to.
+        cut (int): Where given, a seed, and the process ends by SIGKILL while it writes its first or second checkpoint,
             anywhere in the file.
         limit (int): The largest file that it may write, in bytes; every write beyond is an OSError.
     """
@@ -26,46 +26,21 @@ class Training:
     def __init__(self, words, log, cut=None, limit=None):
         self.log = Path(log)
         self.log.touch()
-        self.pid = os.fork()
-        if self.pid:
-            return
-        status = 1
-        try:
-            os.setsid()
-            with open(self.log, 'w') as stream:
-                os.dup2(stream.fileno(), 1)
-                os.dup2(stream.fileno(), 2)
-            torch.set_num_threads(1)
-            if cut is not None:
-                LocalBackend.put = cut_off_put(cut)
-            if limit is not None:
-                import resource
-                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            run_tool('train', *words)
-            status = 0
-        except SystemExit as error:
-            print(error.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+        self.process = fresh_processes().Process(
+            target=_train, args=([str(word) for word in words], str(log), cut, limit), daemon=True)
+        self.process.start()
 
     def wait(self, timeout=120):
         """The exit status, negative for a signal; the process is killed after ``timeout`` seconds."""
-        end = time.monotonic() + timeout
-        while time.monotonic() < end:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.005)
-        self.kill()
-        raise TimeoutError(f'no end within {timeout} s:\n{self.log.read_text()}')
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.kill()
+            raise TimeoutError(f'no end within {timeout} s:\n{self.log.read_text()}')
+        return self.process.exitcode
 
     def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self.process.kill()
+        self.process.join()
 
     def kill_after(self, seconds, words='', timeout=120):
         """SIGKILL at a time after ``words`` are in the log; whether the process was still running."""
@@ -75,12 +50,21 @@ class Training:
                 self.kill()
                 raise TimeoutError(f'no {words!r} within {timeout} s:\n{self.log.read_text()}')
             time.sleep(0.001)
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if os.waitpid(self.pid, os.WNOHANG)[0]:
-                return False
-            time.sleep(0.001)
-        return self.kill() == -signal.SIGKILL
+        time.sleep(seconds)
+        self.kill()
+        return self.process.exitcode == -signal.SIGKILL
+
+
+def _train(words, log, cut, limit):
+    with open(log, 'w') as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    torch.set_num_threads(1)
+    if cut is not None:
+        LocalBackend.put = cut_off_put(random.Random(cut))
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    run_tool('train', *words)
 
 
 def cut_off_put(rng: random.Random):

@@ -72,7 +72,7 @@ def kill_again_and_again(tmp_path, data, kills, epochs, max_keep_ckpts):
     for kill in range(kills):
         log = tmp_path / f'kill_{kill}.log'
         if kill % 2:
-            status = Training(words, log, cut=rng).wait()
+            status = Training(words, log, cut=kill).wait()
             assert status == -signal.SIGKILL, log.read_text()
             parts = list(work_dir.glob('*.part'))
             assert len(parts) == 1  # it was cut off
@@ -97,5 +97,5 @@ def test_twenty_kills(tmp_path, data):
 
 
 def test_two_kills(tmp_path, data):
-    begun = kill_again_and_again(tmp_path, data, 2, 4, max_keep_ckpts=1)
+    begun = kill_again_and_again(tmp_path, data, 2, 9, max_keep_ckpts=1)
     assert begun == sorted(begun)

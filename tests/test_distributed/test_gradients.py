@@ -1,0 +1,145 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The full PANet under MMDistributedDataParallel, against one process with the whole batch.
+
+MMDetection divides each loss by what its own process sampled, and DistributedDataParallel averages the gradients of the
+processes. So the gradient of n processes is the mean over the processes' batches of each one's own gradient, always;
+and it is that of one process with the whole batch exactly if each process samples equally many anchors, RoIs and
+positive RoIs. Both are tested, in float64.
+"""
+import pytest
+import torch
+import torch.distributed
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from process_group import run_in_group
+from tiny_training import NOTHING_AT_RANDOM, write_config
+
+from mmdet.models import MaskRCNN
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+
+SIZE = 64
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path / 'tiny.py', '', NOTHING_AT_RANDOM)
+
+
+class PinnedProposals(MaskRCNN):
+    """A Mask R-CNN whose RoIs come with the images, so that a change of batch changes none."""
+
+    def loss(self, inputs, samples):
+        features = self.extract_feat(inputs.to(next(self.parameters()).dtype))  # the preprocessor makes it float32
+        return {**self.rpn_head.loss(features, samples),
+                **self.roi_head.loss(features, [sample.proposals.clone() for sample in samples], samples)}
+
+
+def build(config):
+    init_default_scope('mmdet')
+    MMLogger.get_instance('mmengine').setLevel('ERROR')
+    torch.manual_seed(0)
+    cfg = Config.fromfile(config).model
+    cfg.backbone.norm_eval = True  # statistics over a batch are those of one process
+    cfg.train_cfg.rpn.assigner.update(pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5)  # no anchor is left out
+    cfg.type = PinnedProposals
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.double().train()
+
+
+def batch(objects):
+    """An image for each number of objects, which are boxes filled with a mask; five positive RoIs an object."""
+    generator = torch.Generator().manual_seed(0)
+    inputs, samples = [], []
+    for count in objects:
+        inputs.append(torch.randint(0, 255, (3, SIZE, SIZE), generator=generator).double())
+        corners = torch.rand(count, 2, generator=generator).double() * 30
+        boxes = torch.cat([corners, corners + 16 + torch.rand(count, 2, generator=generator).double() * 8], dim=1)
+        masks = torch.zeros(count, SIZE, SIZE, dtype=torch.uint8)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+            mask[y1:y2, x1:x2] = 1
+        near = torch.cat([boxes + shift for shift in (0.5, -0.5, 1., -1.)])
+        far = torch.tensor([[50., 50., 63., 63.], [56., 2., 63., 9.], [0., 56., 10., 63.]]).double()
+        sample = DetDataSample(metainfo=dict(
+            img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE), scale_factor=(1., 1.)))
+        sample.gt_instances = InstanceData(
+            bboxes=boxes, labels=torch.arange(count) % 4, masks=BitmapMasks(masks.numpy(), SIZE, SIZE))
+        sample.proposals = InstanceData(bboxes=torch.cat([near, far]))
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def gradients(model, data):
+    """Those of one step as the trainer takes it."""
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3))
+    wrapper.zero_grad = lambda: None  # keep them after the step
+    model.train_step(data, wrapper)
+    module = getattr(model, 'module', model)
+    assert all(parameter.grad is not None for parameter in module.parameters())
+    return {name: parameter.grad.numpy() for name, parameter in module.named_parameters()}
+
+
+def part(objects, rank, size):
+    """The images of a rank: a run of equally many."""
+    whole, count = batch(objects), len(objects) // size
+    return {key: value[rank * count:(rank + 1) * count] for key, value in whole.items()}
+
+
+def gradients_of_rank(rank, size, config, objects):
+    torch.distributed.init_process_group('gloo')
+    model = MMDistributedDataParallel(build(config), broadcast_buffers=False, find_unused_parameters=False)
+    return gradients(model, part(objects, rank, size))
+
+
+def largest_difference(one, other):
+    """Relative to the largest gradient of the parameter in question."""
+    assert list(one) == list(other)
+    return max(abs(one[name] - other[name]).max() / max(abs(other[name]).max(), 1e-12) for name in one)
+
+
+@pytest.mark.parametrize('size', [2, 4])
+def test_equal_one_process_with_the_whole_batch(config, size):
+    objects = [2, 2, 2, 2]
+    whole = gradients(build(config), batch(objects))
+    ranks = run_in_group(size, gradients_of_rank, size, config, objects)
+    difference = max(largest_difference(of_rank, whole) for of_rank in ranks)
+    print(f'{size} processes: largest relative difference of a gradient {difference:.1e}')
+    assert difference < 1e-6
+
+
+@pytest.mark.parametrize('objects', [[3, 1, 0, 2], [2, 2, 0, 0]], ids=['unequal', 'a rank without any object'])
+def test_equal_the_mean_over_the_processes(config, objects):
+    """Whatever the objects; where a rank has none the gradient is still the mean, and no longer the whole batch's."""
+    shards = [gradients(build(config), part(objects, rank, 2)) for rank in range(2)]
+    mean = {name: (shards[0][name] + shards[1][name]) / 2 for name in shards[0]}
+    for of_rank in run_in_group(2, gradients_of_rank, 2, config, objects):
+        assert largest_difference(of_rank, mean) < 1e-6
+    whole = gradients(build(config), batch(objects))
+    assert largest_difference(mean, whole) > 1e-2
+
+
+def steps_of_rank(rank, size, config, steps):
+    """Rank 0 always has objects; the others never, or in turns."""
+    torch.distributed.init_process_group('gloo')
+    model = MMDistributedDataParallel(build(config), broadcast_buffers=False, find_unused_parameters=False)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3), clip_grad=dict(max_norm=10))
+    losses = []
+    for step in range(steps):
+        count = 2 if rank == 0 or rank == 1 and step % 3 == 2 else 0
+        losses.append(float(model.train_step(batch([count]), wrapper)['loss']))
+    return losses, {name: value.detach().numpy() for name, value in model.module.named_parameters()}
+
+
+@pytest.mark.parametrize('size', [2, 4])
+def test_ranks_without_objects_for_many_steps(config, size):
+    ranks = run_in_group(size, steps_of_rank, size, config, 12)
+    for losses, weights in ranks:
+        assert all(0 < loss < 100 for loss in losses)
+        assert all((weights[name] == ranks[0][1][name]).all() for name in weights)
+    assert ranks[0][0][-1] < ranks[0][0][0]
