@@ -9,9 +9,9 @@ from .version import __version__
 
 check_requirements()
 
-from . import models  # noqa: E402
+from . import models, visualization  # noqa: E402
 from .safe_globals import allow_mmengine_checkpoints  # noqa: E402
 
 allow_mmengine_checkpoints()
 
-__all__ = ['__version__', 'models']
+__all__ = ['__version__', 'models', 'visualization']

@@ -10,7 +10,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from .checkpointing import CheckpointKeepingRunner
+from .checkpointing import CheckpointKeepingRunner, misfit
 from .cpu_group import CpuGroupRunner
 from .datasets.validation import DatasetError, check_datasets
 
@@ -101,7 +101,7 @@ class CheckingRunner(CheckpointKeepingRunner, CpuGroupRunner):
         model = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        fault = _misfit(model, checkpoint.get('state_dict', checkpoint), self.needs_all_weights or self._resume)
+        fault = misfit(model, checkpoint.get('state_dict', checkpoint), self.needs_all_weights or self._resume)
         if fault:
             sys.exit(f'checkpoint {filename}: {fault}')
         return checkpoint
@@ -116,17 +116,3 @@ class CheckingRunner(CheckpointKeepingRunner, CpuGroupRunner):
                      'check out)')
         if left_out:
             self.logger.warning(f'{len(left_out)} objects are left out, the first: {left_out[0]}')
-
-
-def _misfit(model, state_dict, all_of_them):
-    """Why a state dict is not the model's, or an empty string."""
-    shapes = {name.replace('module.', '', 1) if name.startswith('module.') else name: tuple(value.shape)
-              for name, value in state_dict.items() if hasattr(value, 'shape')}
-    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
-    if not lacking or not all_of_them and len(lacking) < len(wanted):
-        return ''
-    name = lacking[0]
-    held = f'{name} is {shapes[name]} in it' if name in shapes else f'it has no {name}'
-    return (f"of another model: {len(lacking)} of the {len(wanted)} parameters of the config's model are not in it; "
-            f'{held}, and the model takes {wanted[name]}')

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import mmcv
@@ -17,8 +16,8 @@ from mmengine.config import Config
 
 import mmdet
 from mmpanet.version import __version__
+from .run_log import RunLog
 
-METRIC_PREFIX = 'coco/'
 Progress = Callable[[str], None]
 
 
@@ -158,23 +157,11 @@ def evaluation(work_dir: Path) -> dict:
     Raises:
         ExperimentError: If there is none.
     """
-    steps, metrics, iteration = [], None, 0
-    for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
-            try:
-                values = json.loads(line)
-            except json.JSONDecodeError:  # a run that was cut off in mid-line
-                continue
-            if 'loss' in values:
-                steps.append(values['time'])
-                iteration = max(iteration, values.get('iter', values.get('step', 0)))
-            found = {key[len(METRIC_PREFIX):]: value for key, value in values.items() if key.startswith(METRIC_PREFIX)}
-            metrics = found or metrics
-    if metrics is None:
+    log = RunLog.read(work_dir)
+    if not log.evaluations:
         raise ExperimentError(f'{work_dir} has no evaluation with COCO metrics')
-    # COCO's evaluation gives -1 where there is no object of a size.
-    metrics = {key: value for key, value in metrics.items() if value >= 0}
-    return dict(metrics=metrics, iterations=iteration, seconds_a_step=round(median(steps), 4) if steps else None)
+    iterations = max((int(step['iter']) for step in log.steps), default=0)
+    return dict(metrics=log.evaluations[-1].metrics, iterations=iterations, seconds_a_step=log.seconds_a_step)
 
 
 def parameters(config: Path) -> int:

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Iterator
 
 import torch
 import torch.nn as nn
@@ -69,6 +69,18 @@ class LevelwiseFusion(BaseModule):
         """
         if x.dim() == 4 and self.num_levels == 1:
             return self.levels[0](x)
+        fused = self.fuse(self.before_fusion(x))
+        return self.levels[0](fused) if self.fuse_first else fused
+
+    def before_fusion(self, x: Tensor) -> Iterator[Tensor]:
+        """What is fused: the first layer's output of each level in turn.
+
+        Args:
+            x (Tensor): Grids, (N, L, C, h, w).
+
+        Returns:
+            Iterator[Tensor]: L tensors; with ``fuse_first`` the grids.
+        """
         if x.dim() != 5 or x.size(1) != self.num_levels:
             raise ValueError(
                 f'the head has num_levels={self.num_levels} and needs RoI '
@@ -77,8 +89,7 @@ class LevelwiseFusion(BaseModule):
                 'AdaptiveFeaturePooling with as many featmap_strides')
         grids = x.unbind(1)
         if self.fuse_first:
-            return self.levels[0](self.fuse(grids))
+            return iter(grids)
         if len(self.levels) == 1:
-            return self.fuse(self.levels[0](grid) for grid in grids)
-        return self.fuse(
-            layer(grid) for layer, grid in zip(self.levels, grids))
+            return (self.levels[0](grid) for grid in grids)
+        return (layer(grid) for layer, grid in zip(self.levels, grids))

@@ -1,0 +1,122 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The recorder, the hook and the tool on a detector."""
+import json
+from pathlib import Path
+
+import mmcv
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_training import ROOT, make_data, run_tool, tiny_config, write_config
+
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmpanet.command_line import build_runner
+from mmpanet.visualization import LevelDistributionHook, LevelRecorder, level_shares
+
+HOOK = "custom_hooks = [dict(type='LevelDistributionHook', interval=2, num_pictures=1)]\n"
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes')
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, data):
+    """A config, and a checkpoint of its model as it begins; with the hook in it, trained and evaluated."""
+    folder = tmp_path_factory.mktemp('trained')
+    cfg = tiny_config(folder / 'tiny.py', data, HOOK + (
+        "train_cfg['max_epochs'] = 1\ntrain_cfg['val_interval'] = 1\n"
+        "model['test_cfg'] = dict(rcnn=dict(score_thr=0.))\n"  # so that the mask head has something to do
+        "vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]\n"
+        "visualizer = dict(vis_backends=vis_backends)\n"))
+    cfg.work_dir = str(folder / 'work')
+    build_runner(cfg).train()
+    return folder
+
+
+def test_recorder_against_the_layers_themselves(tmp_path, data):
+    """What is written down is what the pooling and the first layers give for the same RoIs; predictions stay."""
+    model = MODELS.build(tiny_config(tmp_path / 'tiny.py', data).model).eval()
+    images = [torch.rand(3, 64, 64) * 255, torch.rand(3, 48, 64) * 255]
+    batch = dict(inputs=images, data_samples=[_sample(image) for image in images])
+    recorder = LevelRecorder(model)
+    before = model.test_step(batch)
+    assert not recorder.take()
+    with recorder:
+        during = model.test_step(batch)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    for one, other in zip(before, during):
+        assert one.pred_instances.scores.equal(other.pred_instances.scores)
+    assert recorder.heads == ['bbox_head', 'mask_head'] and recorder.strides == [4, 8, 16, 32]
+    assert [level.shape[-1] for level in recorder.pyramid] == [16, 8, 4, 2, 1]
+    seen = recorder.take()
+    assert not recorder.take()
+    roi_head = model.roi_head
+    for name, extractor, layer in [('bbox_head', roi_head.bbox_roi_extractor, roi_head.bbox_head.shared_fcs[0]),
+                                   ('mask_head', roi_head.mask_roi_extractor, roi_head.mask_head.convs[0])]:
+        levels = seen[name]
+        with torch.no_grad():
+            expected = level_shares(layer, extractor(recorder.pyramid[:4], levels.rois))
+        assert len(levels.rois) and torch.allclose(levels.shares, expected, atol=1e-6)
+        parts = [levels.of_image(index) for index in range(2)]
+        assert sum(len(part.rois) for part in parts) == len(levels.rois)
+        assert (parts[1].rois[:, 0] == 1).all()
+
+
+def _sample(image):
+    shape = tuple(image.shape[1:])
+    return DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1., 1.)))
+
+
+def test_a_model_without_the_pooling_has_only_a_pyramid():
+    model = MODELS.build(Config.fromfile(ROOT / 'configs/shapes/mask-rcnn_r18_fpn_shapes.py').model).eval()
+    with LevelRecorder(model) as recorder:
+        model.test_step(dict(inputs=[torch.rand(3, 64, 64)], data_samples=[_sample(torch.rand(3, 64, 64))]))
+    assert not recorder.heads and not recorder.strides and not recorder.take() and len(recorder.pyramid) == 5
+
+
+def test_hook_draws_at_every_validation(trained):
+    run, = (path for path in (trained / 'work').iterdir() if path.is_dir())
+    pictures = sorted(path.name for path in (run / 'vis_data' / 'vis_image').iterdir())
+    assert pictures == ['level_distribution_2.png', 'levels_1_2.png']
+    lines = [json.loads(line) for line in (run / 'vis_data' / 'scalars.json').read_text().splitlines()]
+    shares = [line for line in lines if 'level_share/bbox_head/stride_4' in line]
+    assert len(shares) == 1
+    for head in ('bbox_head', 'mask_head'):
+        values = [value for key, value in shares[0].items() if key.startswith(f'level_share/{head}/')]
+        assert len(values) == 4 and sum(values) == pytest.approx(1)
+    assert list((run / 'vis_data').glob('events.out.tfevents*'))
+
+
+def test_hook_is_refused_where_nothing_is_pooled(tmp_path, data):
+    cfg = Config.fromfile(write_config(tmp_path / 'tiny.py', data, HOOK))
+    fpn = Config.fromfile(ROOT / 'configs/shapes/mask-rcnn_r18_fpn_shapes.py')
+    cfg.model, cfg.work_dir = fpn.model, str(tmp_path / 'work')
+    with pytest.raises(ValueError, match='AdaptiveFeaturePooling.*custom_hooks'):
+        build_runner(cfg).train()
+
+
+@pytest.mark.parametrize('argument', [dict(interval=0), dict(num_pictures=-1), dict(num_pictures='all')])
+def test_wrong_arguments_of_the_hook(argument):
+    with pytest.raises(ValueError, match=f'{list(argument)[0]}={list(argument.values())[0]!r} must be'):
+        LevelDistributionHook(**argument)
+
+
+def test_tool(trained, data, tmp_path, capsys):
+    words = trained / 'tiny.py', trained / 'work' / 'epoch_1.pth', '--device', 'cpu'
+    run_tool('level_distribution', *words, '--num-images', 3, '--num-pictures', 2, '--out-dir', tmp_path / 'out')
+    names = sorted(path.name for path in (tmp_path / 'out').iterdir())
+    assert names[:2] == ['level_distribution.json', 'level_distribution.png'] and len(names) == 4
+    assert '3 images' in capsys.readouterr().out
+    result = json.loads((tmp_path / 'out' / 'level_distribution.json').read_text())
+    assert result['bbox_head']['strides'] == [4, 8, 16, 32] and sum(result['bbox_head']['all']) == pytest.approx(1)
+    assert mmcv.imread(str(tmp_path / 'out' / names[2])).std() > 5
+    # images that are named
+    images = sorted(Path(data, 'images').glob('val_*'))[:2]
+    run_tool('level_distribution', *words, *images, '--out-dir', tmp_path / 'named')
+    assert (tmp_path / 'named' / f'levels_{images[1].stem}.png').is_file()
+    with pytest.raises(SystemExit, match='nothing.png: no such file'):
+        run_tool('level_distribution', *words, tmp_path / 'nothing.png', '--out-dir', tmp_path / 'none')
+    assert not (tmp_path / 'none').exists()

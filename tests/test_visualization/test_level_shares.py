@@ -1,0 +1,117 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmpanet.models.layers import LevelwiseFusion
+from mmpanet.visualization import LevelDistribution, RoILevels, draw_distribution, draw_image, level_shares
+from mmpanet.visualization.level_shares import fpn_levels
+
+
+class Identity(nn.Module):
+
+    def forward(self, x):
+        return x
+
+
+def shares_in_plain_python(levels, fusion):
+    """(N, L, F), element by element."""
+    result = np.zeros(levels.shape[:2])
+    for n, roi in enumerate(levels):
+        for element in roi.T:
+            if fusion == 'max':
+                winners = [level for level, value in enumerate(element) if value == max(element)]
+                if len(winners) < len(element):
+                    for level in winners:
+                        result[n, level] += 1 / len(winners)
+            else:
+                result[n] += abs(element)
+        if result[n].sum():
+            result[n] /= result[n].sum()
+    return result
+
+
+@pytest.mark.parametrize('fusion', ['max', 'sum'])
+@pytest.mark.parametrize('fuse_first', [False, True])
+def test_shares_against_plain_python(fusion, fuse_first):
+    torch.manual_seed(0)
+    grids = torch.randn(7, 3, 4, 2, 2).relu()  # half of them are 0, so that there are ties
+    grids[0] = 0
+    module = LevelwiseFusion(lambda: nn.Sequential(nn.Conv2d(4, 5, 1), nn.ReLU()), 3, fusion, fuse_first=fuse_first)
+    with torch.no_grad():
+        levels = grids if fuse_first else torch.stack([layer(grids[:, i]) for i, layer in enumerate(module.levels)], 1)
+    expected = shares_in_plain_python(levels.flatten(2).numpy(), fusion)
+    shares = level_shares(module, grids)
+    np.testing.assert_allclose(shares, expected, atol=1e-6)
+    assert torch.allclose(shares[1:].sum(1), torch.ones(6))
+
+
+def test_where_no_level_wins_there_are_no_shares():
+    module = LevelwiseFusion(Identity, 2)
+    assert level_shares(module, torch.ones(3, 2, 1, 2, 2)).tolist() == [[0, 0]] * 3
+
+
+def random_rois(count):
+    corners = torch.rand(count, 2) * 300
+    sizes = 2 ** (torch.rand(count, 2) * 10)
+    return torch.cat([torch.zeros(count, 1), corners, corners + sizes], dim=1)
+
+
+def test_levels_of_fpn_are_mmdets():
+    rois = random_rois(500)
+    mmdets = SingleRoIExtractor(dict(type='RoIAlign', output_size=7), 8, [4, 8, 16, 32]).map_roi_levels(rois, 4)
+    assert fpn_levels(rois, 4).equal(mmdets) and mmdets.unique().numel() == 4
+
+
+def test_distribution_is_the_mean_by_level_of_fpn():
+    torch.manual_seed(0)
+    rois = random_rois(60)
+    rois[:, 3:] = torch.minimum(rois[:, 3:], rois[:, 1:3] + 200)  # none is large enough for the last level
+    shares = torch.rand(60, 4)
+    shares /= shares.sum(1, keepdim=True)
+    shares[::7] = 0
+    distribution = LevelDistribution([4, 8, 16, 32])
+    for part in (slice(0, 25), slice(25, 60)):
+        distribution.add(RoILevels(rois[part], shares[part]))
+    result = distribution.as_dict()
+    counted = shares.sum(1) > 0
+    levels = fpn_levels(rois, 4)
+    for level in range(4):
+        chosen = shares[counted & (levels == level)]
+        assert result['rois'][level] == len(chosen)
+        if len(chosen):
+            assert result['shares'][level] == pytest.approx(chosen.double().mean(0).tolist())
+    assert result['shares'][3] is None
+    assert result['all'] == pytest.approx(shares[counted].double().mean(0).tolist())
+    picture = draw_distribution(dict(bbox_head=distribution))
+    assert picture.dtype == np.uint8 and picture.std() > 5
+
+
+def test_an_empty_distribution_can_be_drawn():
+    distribution = LevelDistribution([4, 8])
+    distribution.add(RoILevels(torch.zeros(0, 5), torch.zeros(0, 2)))
+    assert distribution.as_dict() == dict(strides=[4, 8], rois=[0, 0], shares=[None, None], all=None)
+    assert draw_distribution(dict(bbox_head=distribution)).ndim == 3
+
+
+def colours_of(picture, rgb):
+    return int((np.abs(picture.astype(int) - rgb).sum(-1) < 30).sum())
+
+
+def test_rois_are_drawn_in_the_colour_of_their_level():
+    """A large box, blue where the first level wins and orange where the third does; and none where nothing wins."""
+    image = np.zeros((64, 96, 3), np.uint8)
+    pyramid = [torch.rand(4, 24, 32), torch.rand(4, 12, 16), torch.rand(4, 6, 8)]
+    rois = torch.tensor([[0, 10., 10., 110., 80.]])
+    for winner, shown in [(0, 'blue'), (2, 'orange'), (None, None)]:
+        shares = torch.zeros(1, 3)
+        if winner is not None:
+            shares[0, winner] = 1
+        seen = dict(bbox_head=RoILevels(rois, shares))
+        # twice as large for the network, and padded
+        picture = draw_image(image, pyramid, (128, 192, 192, 256), seen, [4, 8, 16])
+        above_the_legend = picture[:-100]
+        assert (colours_of(above_the_legend, (0, 114, 178)) > 100) == (shown == 'blue')
+        assert (colours_of(above_the_legend, (230, 159, 0)) > 100) == (shown == 'orange')
