@@ -5,8 +5,10 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from mmengine.visualization import Visualizer
 
 import mmpanet  # noqa: F401  registers the modules
+from mmdet.visualization import DetLocalVisualizer
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -20,3 +22,11 @@ def mmdet_scope():
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def own_visualizer():
+    """mmengine keeps visualizers by name: a later run in this process would draw into the folder of an earlier one."""
+    yield
+    for kind in (Visualizer, *Visualizer.__subclasses__(), *DetLocalVisualizer.__subclasses__()):
+        kind._instance_dict.clear()
