@@ -23,6 +23,17 @@ def positive(text):
     return value
 
 
+def score(text):
+    """The type of an argument that is a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
+    return value
+
+
 def add_run_arguments(parser):
     """The arguments that training and testing have in common, as MMDetection names them."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and metrics; '

@@ -6,18 +6,8 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
-from mmpanet.command_line import positive, read_config
+from mmpanet.command_line import positive, read_config, score
 from mmpanet.inference import InputError, find_inputs, load_inferencer, predict
-
-
-def score(text):
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
-    return value
 
 
 def parse_args():
