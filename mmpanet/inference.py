@@ -10,12 +10,14 @@ from typing import Callable, Iterator, List, NamedTuple, Sequence
 import cv2
 import mmcv
 import numpy as np
+import torch
 from mmengine.config import Config
 
 from mmdet.apis import DetInferencer
 from mmdet.registry import VISUALIZERS
 from mmdet.visualization import DetLocalVisualizer
-from .checkpointing import fault_of_checkpoint, misfit
+from .checkpointing import misfit
+from .convert import ConversionError, load_untrusted
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
@@ -45,8 +47,13 @@ class CheckedInferencer(DetInferencer):
         try:
             super().__init__(model, self._weights, **kwargs)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            fault = fault_of_checkpoint(weights) if is_here else ''
-            raise InputError(f'checkpoint {weights}: {fault or error}') from error
+            if not is_here:
+                raise InputError(f'checkpoint {weights}: {error}') from error
+            try:
+                load_untrusted(weights)
+            except ConversionError as reason:
+                raise InputError(f'checkpoint {reason}') from error
+            raise
 
     def _load_weights_to_model(self, model, checkpoint, cfg):
         fault = misfit(model, checkpoint.get('state_dict', checkpoint))
@@ -65,8 +72,12 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str = None, labels: bo
         labels: Whether the pictures say class and score at each object.
 
     Raises:
-        InputError: If the checkpoint is not whole, or not the config's.
+        InputError: If the checkpoint is not whole, or not the config's, or there is no such device.
     """
+    try:
+        torch.device(device or 'cpu')
+    except RuntimeError as error:
+        raise InputError(f"--device {device!r} must be a device of torch's, such as cuda:0 or cpu") from error
     # Files are written here; the config's backends would want a work folder.
     cfg.visualizer = dict(cfg.get('visualizer', dict(type='DetLocalVisualizer')), vis_backends=[])
     if not labels:
@@ -74,24 +85,26 @@ def load_inferencer(cfg: Config, checkpoint: str, device: str = None, labels: bo
     return CheckedInferencer(cfg, checkpoint, device=device, show_progress=False)
 
 
-def find_inputs(paths: Sequence[Path]) -> List[Path]:
-    """Images and videos among files and folders (the files right in them), in order.
+def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
+    """Images, and if wanted videos, among files and folders (the files right in them), in order.
 
     Raises:
         InputError: If there is none, one is not there or of no kind that can be read, or two would be written into
             one file.
     """
+    kinds, taken = ('an image nor a video', IMAGES + VIDEOS) if videos else ('an image', IMAGES)
     found: List[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES + VIDEOS)
+            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in taken)
             if not inside:
-                raise InputError(f'{path}: no image or video in this folder; taken are {", ".join(IMAGES + VIDEOS)}')
+                raise InputError(f'{path}: no image{" or video" if videos else ""} in this folder; taken are '
+                                 f'{", ".join(taken)}')
             found += inside
         elif not path.is_file():
             raise InputError(f'{path}: no such file or folder')
-        elif path.suffix.lower() not in IMAGES + VIDEOS:
-            raise InputError(f'{path}: neither an image nor a video; taken are {", ".join(IMAGES + VIDEOS)}')
+        elif path.suffix.lower() not in taken:
+            raise InputError(f'{path}: {"neither" if videos else "not"} {kinds}; taken are {", ".join(taken)}')
         else:
             found.append(path)
     by_stem = {}

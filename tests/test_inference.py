@@ -129,7 +129,7 @@ def test_checkpoints_that_are_refused(folder, tmp_path):
     torch.save(weights, tmp_path / 'lacking.pth')
     (tmp_path / 'cut.pth').write_bytes((folder / 'weights.pth').read_bytes()[:1000])
     for name, message in [('lacking.pth', 'of another model: 1 of the .* it has no neck.downsample_convs.0'),
-                          ('cut.pth', 'cut.pth: cut off'), ('none.pth', 'none.pth: no such file')]:
+                          ('cut.pth', 'cut.pth: is damaged'), ('none.pth', 'none.pth: no such file')]:
         with pytest.raises(SystemExit, match=message):
             run_tool('image_demo', folder / 'tiny.py', tmp_path / name, images(folder)[0], '--out-dir',
                      tmp_path / 'out', '--device', 'cpu')

@@ -32,7 +32,7 @@ def main():
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     try:
-        images = find_inputs(args.inputs) if args.inputs else images_of_test_data(cfg, args.num_images)
+        images = find_inputs(args.inputs, videos=False) if args.inputs else images_of_test_data(cfg, args.num_images)
         inferencer = load_inferencer(cfg, args.checkpoint, args.device)
         for line in run(inferencer, images, args.out_dir, args.num_pictures, args.max_rois):
             print(line, flush=True)

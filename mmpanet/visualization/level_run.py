@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet.apis import DetInferencer
 from mmdet.registry import DATASETS
-from mmpanet.inference import VIDEOS, InputError, read_image
+from mmpanet.inference import InputError, read_image
 from .level_shares import LevelDistribution, LevelRecorder
 from .pictures import draw_distribution, draw_image
 
@@ -49,9 +49,6 @@ def run(inferencer: DetInferencer, images: Sequence[Path], out_dir: Path, num_pi
     recorder = LevelRecorder(inferencer.model)
     if not recorder.heads and not hasattr(inferencer.model, 'neck'):
         raise InputError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
-    videos = [str(path) for path in images if path.suffix.lower() in VIDEOS]
-    if videos:
-        raise InputError(f'{videos[0]}: a video; only images are taken here')
     distributions: Dict[str, LevelDistribution] = {
         name: LevelDistribution(recorder.strides) for name in recorder.heads}
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ from corpus import LOGS, Case, tool
 
 from mmpanet.convert import CONFIGS, rules
 
-SWAP, OFFICIAL, RUN, OTHERS = 'Swap', "The authors' checkpoints", 'Training and testing', 'Other command lines'
+SWAP, OFFICIAL, RUN, SEEING, OTHERS = (
+    'Swap', "The authors' checkpoints", 'Training and testing', 'Predictions and comparisons', 'Other command lines')
 
 FPN_CONFIG = CONFIG.replace("type='PANetNeck'", "type='FPN'")
 RETINA = '''
@@ -86,6 +87,26 @@ def tests(change: Callable[[Path], object], *words):
     return prepare
 
 
+def predicts(*words, change: Callable[[Path], object] = lambda folder: None, name='image_demo'):
+    def prepare(folder):
+        write_project(folder)
+        change(folder)
+        return tool(name, 'config.py', 'in.pth', *words)
+
+    return prepare
+
+
+def compares(*words, name='compare_runs', **files):
+    def prepare(folder):
+        for file, content in files.items():
+            (folder / f'{file}.json').write_text(json.dumps(content))
+        return tool(name, *words)
+
+    return prepare
+
+
+TRUTH = dict(images=[dict(id=1, file_name='1.png')], annotations=[], categories=[dict(id=1, name='disc')])
+PREDICTIONS = ('truth.json', 'images', 'one.json', 'two.json')
 OTHER_WEIGHTS = saves(dict(state_dict={'backbone.stem.weight': torch.zeros(4, 3, 3, 3)}))
 LOAD = ('--cfg-options', 'load_from=in.pth')
 
@@ -227,6 +248,43 @@ CASES = [
          ('--launcher', "'kubernetes'", 'none.*pytorch.*slurm.*mpi'), 'argparse'),
     Case(RUN, 'an unknown argument of the training', trains_with(lambda folder: None, '--epochs', '3'), 2,
          ('--epochs 3', 'unrecognized'), 'argparse'),
+
+    Case(SEEING, 'an image to predict that is not there', predicts('none.png'), 1,
+         ('image_demo', 'none.png', 'no such file or folder')),
+    Case(SEEING, 'a file to predict that is no image', predicts('config.py'), 1,
+         ('config.py', 'neither an image nor a video', r'\.jpg.*\.mp4')),
+    Case(SEEING, 'a folder to predict without images',
+         predicts('empty', change=lambda folder: (folder / 'empty').mkdir()), 1,
+         ('empty', 'no image or video in this folder', r'\.jpg.*\.mp4')),
+    Case(SEEING, 'no checkpoint to predict with', predicts('images'), 1,
+         ('checkpoint', 'in.pth', 'no such file')),
+    Case(SEEING, 'a checkpoint of another model to predict with', predicts('images', change=OTHER_WEIGHTS), 1,
+         ('in.pth', 'of another model.*it has no backbone.conv1.weight', r'\(4, 3, 7, 7\)')),
+    Case(SEEING, 'a checkpoint to predict with that holds code', predicts('images', change=saves(Hostile())), 1,
+         ('in.pth', 'holds pathlib.Path', 'only tensors and plain data')),
+    Case(SEEING, 'a threshold above one', predicts('images', '--score-thr', '50'), 2,
+         ('--score-thr', "'50'", 'from 0 to 1')),
+    Case(SEEING, 'a device that is none', predicts('images', '--device', 'gpu', change=OTHER_WEIGHTS), 1,
+         ('--device', "'gpu'", 'such as')),
+    Case(SEEING, 'levels of a video', predicts(
+        'clip.mp4', name='level_distribution',
+        change=lambda folder: (writes('', 'clip.mp4')(folder), OTHER_WEIGHTS(folder))), 1,
+         ('clip.mp4', 'not an image', r'\.jpg')),
+    Case(SEEING, 'a run to compare that is not there', compares('work_dirs/none'), 1,
+         ('compare_runs', 'work_dirs/none', 'no such folder')),
+    Case(SEEING, 'a run to compare without logs',
+         lambda folder: ((folder / 'run').mkdir(), tool('compare_runs', 'run'))[1], 1,
+         ('run', 'has logged anything', 'scalars.json')),
+    Case(SEEING, 'predictions to compare without masks', compares(
+        *PREDICTIONS, name='compare_predictions', truth=TRUTH,
+        one=[dict(image_id=1, category_id=1, score=1., bbox=[0, 0, 1, 1])], two=[]), 1,
+         ('one.json', "no 'segmentation'", 'segm.json')),
+    Case(SEEING, 'predictions to compare of other images', compares(
+        *PREDICTIONS, name='compare_predictions', truth=TRUTH, one=[], two=[dict(image_id=7, score=1.)]), 1,
+         ('two.json', 'image_id 7', 'not in truth.json')),
+    Case(SEEING, 'annotations to compare with that are none', compares(
+        *PREDICTIONS, name='compare_predictions', truth=[1], one=[], two=[]), 1,
+         ('truth.json', 'no annotations', 'COCO format')),
 
     Case(OTHERS, 'a report on no run', lambda folder: tool('report_run', 'work_dirs/none'), 1,
          ('work_dirs/none', 'there is no', 'folder')),
