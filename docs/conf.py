@@ -21,7 +21,7 @@ copyright = author
 version = release = __version__
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx.ext.mathjax']
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'results/*.md']  # tables that the pages hold already
 myst_enable_extensions = ['colon_fence']
 myst_heading_anchors = 4
 

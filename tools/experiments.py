@@ -22,6 +22,8 @@ def parse_args():
     parser.add_argument('--partition', default='', help='with --launcher slurm')
     parser.add_argument('--dry-run', action='store_true', help='show what would be run')
     parser.add_argument('--table', action='store_true', help='only make the table of what has finished')
+    parser.add_argument('--no-times', dest='times', action='store_false',
+                        help='leave the time a step out of the table: it says nothing where the machine had other work')
     args = parser.parse_args()
     if args.launcher == 'slurm' and not args.partition:
         parser.error('--launcher slurm needs --partition')
@@ -42,8 +44,8 @@ def main():
         failures = run_all(runs, results, args.work_dir, launcher, args.cfg_options,
                            lambda line: print(line, flush=True))
     summaries = summarise(results, [config.stem for config in args.configs])
-    print(markdown(summaries))
-    print(*write(summaries, args.results.parent, args.results.stem), sep='\n')
+    print(markdown(summaries, args.times))
+    print(*write(summaries, args.results.parent, args.results.stem, args.times), sep='\n')
     return 1 if failures else 0
 
 

@@ -54,28 +54,32 @@ def summarise(results: Iterable[dict], order: Sequence[str] = ()) -> List[Summar
     return summaries
 
 
-def markdown(summaries: Sequence[Summary]) -> str:
-    """A line a config: box and mask AP, parameters, time a step, seeds."""
+def markdown(summaries: Sequence[Summary], times: bool = True) -> str:
+    """A line a config: box and mask AP, parameters, time a step if wanted, seeds."""
     branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
     metrics = [f'{branch}_{column}' for branch in branches for column in COLUMNS
                if any(one.values.get(f'{branch}_{column}') for one in summaries)]  # yapf: disable
     titles = [f'{BRANCHES[branch]} {COLUMNS[column]}' for branch, column in
               (metric.split('_', 1) for metric in metrics)]  # yapf: disable
-    head = ['config', *titles, 'M parameters', 's a step', 'seeds']
+    head = ['config', *titles, 'M parameters', *(['s a step'] if times else []), 'seeds']
     lines = [head, ['---'] * len(head)]
     for one in summaries:
         lines.append([f'`{one.name}`', *map(one.cell, metrics),
                       '-' if one.parameters is None else f'{one.parameters / 1e6:.2f}',
-                      '-' if one.seconds_a_step is None else f'{one.seconds_a_step:.2f}',
+                      *([_seconds(one.seconds_a_step)] if times else []),
                       ', '.join(map(str, one.seeds))])  # yapf: disable
     return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
 
 
-def write(summaries: Sequence[Summary], folder: Path, stem: str) -> List[Path]:
+def _seconds(value: Optional[float]) -> str:
+    return '-' if value is None else f'{value:.2f}'
+
+
+def write(summaries: Sequence[Summary], folder: Path, stem: str, times: bool = True) -> List[Path]:
     """``stem``.md, .table.json and .png in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     table, data, picture = (folder / f'{stem}{suffix}' for suffix in ('.md', '.table.json', '.png'))
-    table.write_text(markdown(summaries))
+    table.write_text(markdown(summaries, times))
     data.write_text(json.dumps([one._asdict() for one in summaries], indent=2) + '\n')
     plot(summaries, picture)
     return [table, data, picture]
