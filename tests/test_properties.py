@@ -55,7 +55,7 @@ def fpn_arguments(draw):
     levels = (num_ins if end == -1 else end + 1) - start
     return dict(
         in_channels=draw(st.lists(st.integers(1, 6), min_size=num_ins, max_size=num_ins)),
-        out_channels=2 * draw(st.integers(1, 4)),
+        out_channels=4 * draw(st.integers(1, 2)),  # torch's GN wants two values a group, and a map may be a pixel
         num_outs=levels + extra,
         start_level=start,
         end_level=end,
@@ -317,7 +317,7 @@ def mask_head_takes_any_rois(arguments, num_rois, size, num_convs, start, relu, 
     assume(fc_fusion is None or start <= num_convs)
     torch.manual_seed(seed)
     head = MODELS.build(dict(
-        type='FCFusionMaskHead', conv_out_channels=4, roi_feat_size=size, num_convs=num_convs, fc_branch_start=start,
+        type='FCFusionMaskHead', conv_out_channels=8, roi_feat_size=size, num_convs=num_convs, fc_branch_start=start,
         fc_relu=relu, fc_fusion=fc_fusion, class_agnostic=agnostic, **arguments))  # yapf: disable
     maps = 1 if agnostic else arguments['num_classes']
     check_head(head, num_rois, [(num_rois, maps, 2 * size[0], 2 * size[1])])
