@@ -36,7 +36,7 @@ report: $(STAMPS)/package  ## box and mask AP, checkpoint, logs and pictures of 
 
 data: $(DATA)/.made  ## generate the `shapes` dataset
 
-test: lint $(STAMPS)/tests  ## lint, and run the tests that are quick
+test: lint types  ## lint, check types, and run the tests that are quick
 	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: $(STAMPS)/tests $(STAMPS)/docs  ## run the tests that take long

@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 from pathlib import Path
-from typing import Callable, Iterator, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import cv2
 import mmcv
@@ -62,7 +62,8 @@ class CheckedInferencer(DetInferencer):
         super()._load_weights_to_model(model, checkpoint, cfg)
 
 
-def load_inferencer(cfg: Config, checkpoint: str, device: str = None, labels: bool = True) -> CheckedInferencer:
+def load_inferencer(cfg: Config, checkpoint: str, device: Optional[str] = None,
+                    labels: bool = True) -> CheckedInferencer:
     """An inferencer for a config and a checkpoint.
 
     Args:
@@ -107,7 +108,7 @@ def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
             raise InputError(f'{path}: {"neither" if videos else "not"} {kinds}; taken are {", ".join(taken)}')
         else:
             found.append(path)
-    by_stem = {}
+    by_stem: Dict[str, Path] = {}
     for path in found:
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
@@ -119,9 +120,9 @@ def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
 class Output(NamedTuple):
     """What was written for one image or video; None for what was not asked for."""
     source: Path
-    picture: Path
-    predictions: Path
-    count: int  # objects above the score threshold, over all frames
+    picture: Optional[Path]
+    predictions: Optional[Path]
+    num_objects: int  # those above the score threshold, over all frames
 
 
 def predict(inferencer: DetInferencer, source: Path, out_dir: Path, score_thr: float = 0.3, pictures: bool = True,
@@ -141,17 +142,18 @@ def predict(inferencer: DetInferencer, source: Path, out_dir: Path, score_thr: f
     for path in filter(None, (picture, file)):
         path.parent.mkdir(parents=True, exist_ok=True)
     frames = _frames(source) if is_video else iter([read_image(source)])
-    found, writer = [], None
+    found: List[dict] = []
+    writer: Optional[_VideoWriter] = None
     try:
         for batch in _batches(frames, batch_size):
             result = inferencer(batch, batch_size=len(batch), return_vis=pictures, pred_score_thr=score_thr)
             found += result['predictions']
             if is_video:
                 progress(f'{source.name}: {len(found)} frames')
-            if pictures and not is_video:
+            if picture and not is_video:
                 drawn = result['visualization'][0][..., ::-1]
                 _write(picture, functools.partial(mmcv.imwrite, drawn))
-            elif pictures:
+            elif picture:
                 writer = writer or _VideoWriter(picture, source)
                 writer.add(result['visualization'])
         if writer:
@@ -159,7 +161,7 @@ def predict(inferencer: DetInferencer, source: Path, out_dir: Path, score_thr: f
     finally:
         if writer:
             writer.discard()
-    if predictions:
+    if file:
         text = json.dumps(found if is_video else found[0])
         _write(file, lambda part: Path(part).write_text(text))
     return Output(source, picture, file, sum(score >= score_thr for frame in found for score in frame['scores']))
@@ -218,13 +220,13 @@ class _VideoWriter:
     def __init__(self, path: Path, source: Path) -> None:
         self.path, self.part = path, path.with_name(f'.{path.stem}.part.mp4')
         self.fps = mmcv.VideoReader(str(source)).fps or 25
-        self.stream = None
+        self.stream: Any = None  # a cv2.VideoWriter, once the size of the frames is known
 
     def add(self, frames: Sequence[np.ndarray]) -> None:
         for frame in frames:
             if self.stream is None:
                 height, width = frame.shape[:2]
-                self.stream = cv2.VideoWriter(str(self.part), cv2.VideoWriter_fourcc(*'mp4v'), self.fps,
+                self.stream = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*'mp4v'), self.fps,
                                               (width, height))
             self.stream.write(frame[..., ::-1])
 

@@ -51,7 +51,7 @@ def main():
             failures.append(error)
             continue
         files = ' '.join(str(path) for path in (written.picture, written.predictions) if path)
-        print(f'{number}/{len(sources)} {source}: {written.count} objects above {args.score_thr} -> {files}')
+        print(f'{number}/{len(sources)} {source}: {written.num_objects} objects above {args.score_thr} -> {files}')
     if failures:
         sys.exit('\n'.join(f'image_demo.py: {error}' for error in failures))
 

@@ -69,8 +69,8 @@ def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Se
         for found in predictions:
             found[image_id] = outside_crowds(objects, found[image_id], crowds)
         errors = [compare(objects, found[image_id]) for found in predictions]
-        for tally, one in zip(tallies.values(), errors):
-            tally.add(objects, one)
+        for tally, of_model in zip(tallies.values(), errors):
+            tally.add(objects, of_model)
         compared.append(Compared(image_id, errors))
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / 'errors.md').write_text(markdown(tallies))
@@ -93,9 +93,9 @@ def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Se
             image = mmcv.imread(str(file)) if file.is_file() else None
             if image is None:
                 raise ResultError(f'{file}: no image that can be read')
-            found = [of_model[one.image_id] for of_model in predictions]
+            of_image = [found[one.image_id] for found in predictions]
             path = out_dir / f'better_{name}' / f'{place:02}_{file.stem}.png'
-            mmcv.imwrite(picture(image, annotations.objects(one.image_id), found, one.errors, names), str(path))
+            mmcv.imwrite(picture(image, annotations.objects(one.image_id), of_image, one.errors, names), str(path))
         yield f'{len(chosen)} pictures in {out_dir / f"better_{name}"}'
 
 

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Dict, List
 
 import torch
 import torch.nn as nn
@@ -51,17 +51,17 @@ def export_detector(model: nn.Module, cfg: Config, folder: str) -> List[Path]:
             cannot be exported; nothing is written then.
     """
     settings = describe(model, cfg)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
     model.eval()
     # Whole or not at all: what fails half-way leaves the folder as it was.
-    with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-        unfinished = Path(unfinished)
+    with tempfile.TemporaryDirectory(dir=target) as name:
+        unfinished = Path(name)
         _export_graphs(model, settings, unfinished)
         (unfinished / 'detector.json').write_text(
             json.dumps(settings, indent=2) + '\n')
         shutil.copy(onnx_detector.__file__, unfinished)
-        return [path.replace(folder / path.name)
+        return [path.replace(target / path.name)
                 for path in sorted(unfinished.iterdir())]
 
 
@@ -129,7 +129,7 @@ def _check(part: object, key: str, *allowed: type, exactly: bool = False) -> Non
         raise ExportError(f'{key} is a {type(part).__name__}: only {names} can be exported')
 
 
-def _coder(coder: object, key: str) -> dict:
+def _coder(coder: Any, key: str) -> dict:
     _check(coder, key, DeltaXYWHBBoxCoder, exactly=True)
     if coder.add_ctr_clamp:
         raise ExportError(f'{key}.add_ctr_clamp=True: only False can be exported')
@@ -152,7 +152,8 @@ def _preprocess(model: nn.Module, cfg: Config) -> dict:
         raise ExportError(f'test_pipeline has {sorted(others) or "two Resize"}: only LoadImageFromFile, one Resize, '
                           'LoadAnnotations and PackDetInputs can be exported')
     step = dict(resize[0]) if resize else dict(scale_factor=1.0)
-    scale, factor = step.get('scale'), step.get('scale_factor')
+    scale: Any = step.get('scale')
+    factor: Any = step.get('scale_factor')
     if preprocessor.mean is None or step.get('interpolation', 'bilinear') != 'bilinear':
         raise ExportError('the data preprocessor needs mean and std, and test_pipeline\'s Resize '
                           "interpolation='bilinear'")

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from mmdet.utils import get_test_pipeline_cfg
+from .export import ExportError
 from .graphs import BoxGraph, DenseGraph, MaskGraph
 from .onnx_detector import ONNXDetector
 
@@ -43,6 +44,8 @@ def verify(model: nn.Module, cfg: Config, folder: str, images: Sequence[str]) ->
     detections = unmatched = mask_pixels = other_pixels = 0
     for path in images:
         image = cv2.imread(str(path))
+        if image is None:
+            raise ExportError(f'{path}: no image that can be read')
         _compare_graphs(model, detector, image, note)
         data = pipeline(dict(img_path=str(path), img_id=0))
         data = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])

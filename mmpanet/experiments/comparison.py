@@ -91,8 +91,10 @@ def markdown(runs: Sequence[ComparedRun]) -> str:
         cells = [f'`{run.name}`', str(run.log.steps[-1]['iter']) if run.log.steps else '-']
         for metric in metrics:
             value, first = run.metrics.get(metric), runs[0].metrics.get(metric)
-            cells.append(_percent(value) + ('' if run is runs[0] or None in (value, first) or not metric.endswith(MAIN)
-                                            else f' ({100 * (value - first):+.1f})'))
+            difference = ''
+            if run is not runs[0] and value is not None and first is not None and metric.endswith(MAIN):
+                difference = f' ({100 * (value - first):+.1f})'
+            cells.append(_percent(value) + difference)
         cells += [_percent(run.best(metric)) for metric in bests]
         cells += ['-' if run.parameters is None else f'{run.parameters / 1e6:.2f}',
                   '-' if run.log.seconds_a_step is None else f'{run.log.seconds_a_step:.2f}',

@@ -39,7 +39,7 @@ class LevelDistributionHook(Hook):
             raise ValueError(f'num_pictures={num_pictures!r} must be a number of images, 0 or above')
         self.interval = interval
         self.num_pictures = num_pictures
-        self._recorder: Optional[LevelRecorder] = None
+        self._recorder: LevelRecorder
         self._distributions: Dict[str, LevelDistribution] = {}
         self._drawn = 0
 
@@ -62,7 +62,7 @@ class LevelDistributionHook(Hook):
 
     def _after_iter(self, runner: Runner, batch_idx: int, data_batch=None,
                     outputs: Optional[Sequence[DetDataSample]] = None, mode: str = 'train') -> None:  # yapf: disable
-        if mode == 'train' or batch_idx % self.interval:
+        if mode == 'train' or batch_idx % self.interval or outputs is None:
             return
         self._recorder.detach()
         seen = self._recorder.take()

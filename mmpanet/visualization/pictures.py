@@ -13,15 +13,15 @@ from .level_shares import LevelDistribution, RoILevels
 COLOURS = ('#0072B2', '#009E73', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9')
 
 
-def draw_image(image: np.ndarray, pyramid: Sequence[Tensor], input_size: Tuple[int, int], seen: Dict[str, RoILevels],
-               strides: Sequence[int], max_rois: int = 50) -> np.ndarray:
+def draw_image(image: np.ndarray, pyramid: Sequence[Tensor], input_size: Tuple[int, int, int, int],
+               seen: Dict[str, RoILevels], strides: Sequence[int], max_rois: int = 50) -> np.ndarray:
     """One image's pyramid, and its RoIs in the colour of the level that gives most to them.
 
     Args:
         image: RGB, (H, W, 3), uint8; of the image as it went into the network, or before it was resized.
         pyramid: Maps of the image, each (C, H_l, W_l), padding and all; their magnitude is drawn, each level on a
             scale of its own.
-        input_size: Height and width of the network's input without padding, and with it: (h, w, padded h, padded w).
+        input_size: Of the network's input: height, width, and both with padding.
         seen: RoIs of the image by head.
         strides: Of the pooled levels.
         max_rois: The first so many of each head are drawn: proposals are in the order of their scores.

@@ -132,3 +132,15 @@ def test_the_command_line(folder):
                            env=env)
     assert table.returncode == 1 and 'experiments.py: no run has finished' in table.stderr
     assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=.5))])).count('50.0') == 1
+
+
+def test_the_page_of_results_holds_what_the_runs_gave():
+    """The table is what the command beside it makes of the results, and every run says where it comes from."""
+    results = list(Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'))
+    page = (ROOT / 'docs' / 'results.md').read_text()
+    lines = markdown(summarise(results), times=False).splitlines()
+    assert len(lines) > 3 and [line for line in lines if line not in page.splitlines()] == []
+    assert sorted((ROOT / 'docs' / 'results' / 'dsb2018.md').read_text().splitlines()) == sorted(lines)
+    for result in results:
+        assert (ROOT / result['config']).is_file() and Path(result['config']).stem == result['name']
+        assert 'metrics' in result and '+changes' not in result['commit'], result['name']
