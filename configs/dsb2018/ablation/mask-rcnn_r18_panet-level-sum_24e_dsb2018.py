@@ -1,5 +1,5 @@
 # The same for twice as long: does the difference stay?
-_base_ = './mask-rcnn_r18_panet_12e_dsb2018.py'
+_base_ = './mask-rcnn_r18_panet-level-sum_12e_dsb2018.py'
 
 max_epochs = 24
 train_cfg = dict(max_epochs=max_epochs, val_interval=8)
