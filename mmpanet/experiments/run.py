@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from urllib.parse import quote
 
 import mmcv
 import mmengine
@@ -26,13 +27,22 @@ class ExperimentError(ValueError):
 
 
 class Run(NamedTuple):
-    """One config with one seed."""
+    """One config with one seed, and with overrides if some are tried."""
     config: Path
     seed: int
+    options: Tuple[str, ...] = ()  # KEY=VALUE
 
     @property
     def name(self) -> str:
         return self.config.stem
+
+    def __str__(self) -> str:
+        return ' '.join([f'{self.name}, seed {self.seed}', *self.options])
+
+    def work_dir(self, parent: Path) -> Path:
+        """One of its own, as a run goes on from the checkpoint that it finds there."""
+        return parent.joinpath(self.name, *([quote(' '.join(self.options), '=,')] if self.options else []),
+                               f'seed_{self.seed}')
 
 
 class Launcher(NamedTuple):
@@ -42,7 +52,7 @@ class Launcher(NamedTuple):
     partition: str = ''
     tools: Path = Path('tools')  # where train.py, dist_train.sh and slurm_train.sh are
 
-    def command(self, run: Run, work_dir: Path, cfg_options: Sequence[str]) -> List[str]:
+    def command(self, run: Run, work_dir: Path) -> List[str]:
         """Of a training that goes on where an earlier one was cut off."""
         config, folder = str(run.config), str(work_dir)
         if self.kind == 'pytorch':
@@ -51,7 +61,7 @@ class Launcher(NamedTuple):
             start = ['bash', str(self.tools / 'slurm_train.sh'), self.partition, run.name, config, folder]
         else:
             start = [sys.executable, str(self.tools / 'train.py'), config, '--work-dir', folder]
-        return start + ['--cfg-options', f'randomness.seed={run.seed}', *cfg_options, '--resume']
+        return start + ['--cfg-options', f'randomness.seed={run.seed}', *run.options, '--resume']
 
 
 class Results:
@@ -61,7 +71,7 @@ class Results:
         self.file = file
 
     def __iter__(self) -> Iterator[dict]:
-        """The last result of every config and seed.
+        """The last result of every config, with every choice of overrides, and seed.
 
         Raises:
             ExperimentError: If a line is no result.
@@ -71,7 +81,7 @@ class Results:
         for number, line in enumerate(lines, start=1):
             try:
                 result = json.loads(line)
-                latest[result['name'], result['seed']] = result
+                latest[_key(result)] = result
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise ExperimentError(
                     f'{self.file}, line {number} is not the result of a run: {line[:80]!r}') from error
@@ -83,15 +93,28 @@ class Results:
             file.write(json.dumps(result) + '\n')
 
     def finished(self) -> List[tuple]:
-        return [(result['name'], result['seed']) for result in self if 'metrics' in result]
+        return [_key(result) for result in self if 'metrics' in result]
 
 
-def plan(configs: Sequence[Path], seeds: Sequence[int], results: Results) -> List[Run]:
+def _key(result: dict) -> tuple:
+    return result['name'], tuple(result.get('options', ())), result['seed']
+
+
+def plan(configs: Sequence[Path], seeds: Sequence[int], results: Results, options: Sequence[str] = ()) -> List[Run]:
     """The runs that are still to be done, seed by seed, so that early results compare all configs.
 
+    Args:
+        configs: Their paths.
+        seeds: Of every config.
+        results: What has been done.
+        options: Overrides for all configs, as ``KEY=VALUE``; a config with other ones is another experiment.
+
     Raises:
-        ExperimentError: If a config is not there, or two have one name.
+        ExperimentError: If a config is not there, two have one name, or an override has no value.
     """
+    bare = [option for option in options if '=' not in option]
+    if bare:
+        raise ExperimentError(f'--cfg-options {bare[0]}: is not KEY=VALUE')
     missing = [str(config) for config in configs if not config.is_file()]
     if missing:
         raise ExperimentError(f'there is no config {", ".join(missing)}')
@@ -100,19 +123,19 @@ def plan(configs: Sequence[Path], seeds: Sequence[int], results: Results) -> Lis
     if twice:
         raise ExperimentError(f'two configs are named {twice[0]}: results are kept by that name')
     finished = results.finished()
-    return [Run(config, seed) for seed in seeds for config in configs if (config.stem, seed) not in finished]
+    runs = [Run(config, seed, tuple(options)) for seed in seeds for config in configs]
+    return [run for run in runs if (run.name, run.options, run.seed) not in finished]
 
 
-def run_all(runs: Sequence[Run], results: Results, work_dir: Path, launcher: Launcher, cfg_options: Sequence[str] = (),
+def run_all(runs: Sequence[Run], results: Results, work_dir: Path, launcher: Launcher,
             progress: Progress = print) -> int:
     """Train and evaluate; a run that fails is recorded with the end of its log, and the next one begins.
 
     Args:
         runs: From :func:`plan`.
         results: Where they are recorded.
-        work_dir: A folder a config and seed is made in it, with mmengine's logs and checkpoints.
+        work_dir: A folder a run is made in it, with mmengine's logs and checkpoints.
         launcher: How a training is started.
-        cfg_options: Overrides for all of them, as ``KEY=VALUE``.
         progress: Is told what is going on.
 
     Returns:
@@ -120,8 +143,8 @@ def run_all(runs: Sequence[Run], results: Results, work_dir: Path, launcher: Lau
     """
     failures = 0
     for number, run in enumerate(runs, start=1):
-        progress(f'{number}/{len(runs)} {run.name}, seed {run.seed}')
-        result = train(run, work_dir / run.name / f'seed_{run.seed}', launcher, cfg_options)
+        progress(f'{number}/{len(runs)} {run}')
+        result = train(run, run.work_dir(work_dir), launcher)
         results.add(result)
         if 'metrics' in result:
             shown = {key: value for key, value in result['metrics'].items() if key.endswith('_mAP')}
@@ -132,21 +155,22 @@ def run_all(runs: Sequence[Run], results: Results, work_dir: Path, launcher: Lau
     return failures
 
 
-def train(run: Run, work_dir: Path, launcher: Launcher, cfg_options: Sequence[str] = ()) -> dict:
+def train(run: Run, work_dir: Path, launcher: Launcher) -> dict:
     """One run, and its line of the results."""
     work_dir.mkdir(parents=True, exist_ok=True)
     log = work_dir / 'output.log'
     started = time.time()
     with log.open('a') as file:
         process = subprocess.run(
-            launcher.command(run, work_dir, cfg_options), stdout=file, stderr=subprocess.STDOUT,
+            launcher.command(run, work_dir), stdout=file, stderr=subprocess.STDOUT,
             env={**os.environ, 'PYTHONUNBUFFERED': '1'})  # yapf: disable
     result = dict(
-        name=run.name, config=run.config.as_posix(), seed=run.seed, seconds=round(time.time() - started, 1), **origin())
+        name=run.name, config=run.config.as_posix(), options=list(run.options), seed=run.seed,
+        seconds=round(time.time() - started, 1), **origin())  # yapf: disable
     try:
         if process.returncode:
             raise ExperimentError(_last_line(log) or f'exit status {process.returncode}')
-        return {**result, **evaluation(work_dir), 'parameters': parameters(run.config)}
+        return {**result, **evaluation(work_dir), 'parameters': parameters(work_dir / run.config.name)}
     except ExperimentError as error:
         return {**result, 'error': str(error)}
 
@@ -165,7 +189,7 @@ def evaluation(work_dir: Path) -> dict:
 
 
 def parameters(config: Path) -> int:
-    """Of the model, in numbers."""
+    """Of the model of a config, in numbers."""
     from mmpanet.swap.checkpoint import build_model
     return sum(parameter.numel() for parameter in build_model(Config.fromfile(config)).parameters())
 

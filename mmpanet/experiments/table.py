@@ -13,12 +13,17 @@ MAIN = 'mAP'
 
 
 class Summary(NamedTuple):
-    """All seeds of one config; metrics in percent."""
+    """All seeds of one config, with one choice of overrides; metrics in percent."""
     name: str
+    options: List[str]  # KEY=VALUE
     seeds: List[int]
     values: Dict[str, List[float]]  # by metric, e.g. 'segm_mAP_50'
     parameters: Optional[int]
     seconds_a_step: Optional[float]  # the median over seeds
+
+    @property
+    def title(self) -> str:
+        return ' '.join([self.name, *self.options])
 
     def cell(self, metric: str) -> str:
         """Mean and standard deviation over seeds."""
@@ -28,34 +33,39 @@ class Summary(NamedTuple):
         return f'{mean(values):.1f}' + (f' ± {stdev(values):.1f}' if len(values) > 1 else '')
 
 
-def summarise(results: Iterable[dict], order: Sequence[str] = ()) -> List[Summary]:
-    """A summary a config: those in ``order`` first, then by name.
+def summarise(results: Iterable[dict], names: Sequence[str], variants: bool = False) -> List[Summary]:
+    """A summary a config, in the order of ``names``, of those that have finished.
+
+    Args:
+        results: Of runs, as :class:`~mmpanet.experiments.run.Results` gives them.
+        names: Of the configs.
+        variants: Also those with overrides, behind the config itself and in the order of the results.
 
     Raises:
-        ExperimentError: If no run has finished.
+        ExperimentError: If no run of them has finished.
     """
-    by_name: Dict[str, List[dict]] = {}
-    for result in sorted(results, key=lambda result: (result['name'], result['seed'])):
-        if 'metrics' in result:
-            by_name.setdefault(result['name'], []).append(result)
-    if not by_name:
+    rows: Dict[tuple, List[dict]] = {}
+    for result in results:
+        options = tuple(result.get('options', ()))
+        if 'metrics' in result and result['name'] in names and (variants or not options):
+            rows.setdefault((result['name'], options), []).append(result)
+    if not rows:
         raise ExperimentError('no run has finished yet, so there is no table')
-    names = [name for name in order if name in by_name]
     summaries = []
-    for name in names + [name for name in by_name if name not in names]:
-        runs = by_name[name]
+    for name, options in sorted(rows, key=lambda row: (names.index(row[0]), bool(row[1]))):
+        runs = sorted(rows[name, options], key=lambda run: run['seed'])
         metrics = sorted({metric for run in runs for metric in run['metrics']})
         values = {metric: [100 * run['metrics'][metric] for run in runs if metric in run['metrics']]
                   for metric in metrics}  # yapf: disable
         steps = sorted(run['seconds_a_step'] for run in runs if run.get('seconds_a_step'))
         summaries.append(
-            Summary(name, [run['seed'] for run in runs], values, runs[-1].get('parameters'),
+            Summary(name, list(options), [run['seed'] for run in runs], values, runs[-1].get('parameters'),
                     steps[len(steps) // 2] if steps else None))
     return summaries
 
 
 def markdown(summaries: Sequence[Summary], times: bool = True) -> str:
-    """A line a config: box and mask AP, parameters, time a step if wanted, seeds."""
+    """A line a summary: box and mask AP, parameters, time a step if wanted, seeds."""
     branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
     metrics = [f'{branch}_{column}' for branch in branches for column in COLUMNS
                if any(one.values.get(f'{branch}_{column}') for one in summaries)]  # yapf: disable
@@ -64,7 +74,7 @@ def markdown(summaries: Sequence[Summary], times: bool = True) -> str:
     head = ['config', *titles, 'M parameters', *(['s a step'] if times else []), 'seeds']
     lines = [head, ['---'] * len(head)]
     for one in summaries:
-        lines.append([f'`{one.name}`', *map(one.cell, metrics),
+        lines.append([' '.join(f'`{word}`' for word in (one.name, *one.options)), *map(one.cell, metrics),
                       '-' if one.parameters is None else f'{one.parameters / 1e6:.2f}',
                       *([_seconds(one.seconds_a_step)] if times else []),
                       ', '.join(map(str, one.seeds))])  # yapf: disable
@@ -103,6 +113,6 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
         panel.set_xlabel(f'{BRANCHES[branch]} AP')
         panel.grid(axis='x', alpha=.3)
         panel.spines[['top', 'right']].set_visible(False)
-    panels[0].set_yticks(list(places), [one.name for one in summaries])
+    panels[0].set_yticks(list(places), [one.title for one in summaries])
     panels[0].invert_yaxis()
     figure.savefig(file, dpi=150)

@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -25,7 +26,8 @@ if 'bad' in config.stem:
     sys.exit('RuntimeError: it broke')
 log = folder / f'2026010{len(list(folder.iterdir()))}_000000' / 'vis_data' / 'scalars.json'
 log.parent.mkdir(parents=True)
-score = {'a': .30, 'b': .40}[config.stem[0]] + seed / 100
+(folder / config.name).write_text(config.read_text())
+score = {'a': .30, 'b': .40}[config.stem[0]] + seed / 100 + ('lr=2' in sys.argv) / 20
 lines = [dict(loss=1., time=.5, iter=10), dict(loss=1., time=.7, iter=20), dict(loss=1., time=9., iter=30)]
 lines += [{'coco/bbox_mAP': .01, 'step': 1}]
 lines += [{'coco/bbox_mAP': score, 'coco/segm_mAP': score - .1, 'coco/segm_mAP_l': -1}]
@@ -41,9 +43,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run_some(folder, names, seeds):
+def run_some(folder, names, seeds, options=()):
     results, said = Results(folder / 'results.jsonl'), []
-    runs = plan([folder / f'{name}.py' for name in names], seeds, results)
+    runs = plan([folder / f'{name}.py' for name in names], seeds, results, options)
     failures = run_all(runs, results, folder / 'work', Launcher(tools=folder), progress=said.append)
     return runs, failures, results, said
 
@@ -71,12 +73,29 @@ def test_runs_tables_and_what_is_done_is_not_done_again(folder):
     assert files[2].stat().st_size > 5000
 
 
+def test_a_choice_of_overrides_is_an_experiment_of_its_own(folder):
+    run_some(folder, 'ab', [0])
+    runs, _, results, said = run_some(folder, 'a', [0, 1], ['lr=2', "x.y='/[1]'"])
+    assert [(run.name, run.seed) for run in runs] == [('a', 0), ('a', 1)] and said[0] == "1/2 a, seed 0 lr=2 x.y='/[1]'"
+    assert run_some(folder, 'a', [0, 1], ['lr=2', "x.y='/[1]'"])[0] == []
+    assert len(run_some(folder, 'a', [0], ['lr=2'])[0]) == 1
+    assert [one.cell('bbox_mAP') for one in summarise(results, ['a', 'b'])] == ['30.0', '40.0']
+    summaries = summarise(results, ['b', 'a'], variants=True)
+    assert [one.title for one in summaries] == ['b', 'a', "a lr=2 x.y='/[1]'", 'a lr=2']
+    assert [one.cell('bbox_mAP') for one in summaries] == ['40.0', '30.0', '35.5 ± 0.7', '35.0']
+    assert "| `a` `lr=2` `x.y='/[1]'` | 35.5" in markdown(summaries)
+    # none goes on from the checkpoint of another
+    assert len(list(folder.glob('work/**/seed_0'))) == 4
+    with pytest.raises(ExperimentError, match='--cfg-options lr: is not KEY=VALUE'):
+        plan([folder / 'a.py'], [0], results, ['lr'])
+
+
 def test_a_run_that_fails_is_recorded_and_tried_again(folder):
     runs, failures, results, said = run_some(folder, ['bad', 'a'], [0])
     assert failures == 1 and '  failed: RuntimeError: it broke' in said
     assert [result.get('error') for result in results] == ['RuntimeError: it broke', None]
     assert [run.name for run in run_some(folder, ['bad', 'a'], [0])[0]] == ['bad']
-    assert [one.name for one in summarise(results)] == ['a']
+    assert [one.name for one in summarise(results, ['a', 'bad'])] == ['a']
 
 
 def test_a_run_without_an_evaluation_fails(folder, tmp_path):
@@ -89,7 +108,7 @@ def test_a_run_without_an_evaluation_fails(folder, tmp_path):
 def test_errors_name_what_is_wrong(folder):
     results = Results(folder / 'results.jsonl')
     with pytest.raises(ExperimentError, match='no run has finished'):
-        summarise(results)
+        summarise(results, ['a'])
     with pytest.raises(ExperimentError, match='there is no config .*c.py'):
         plan([folder / 'a.py', folder / 'c.py'], [0], results)
     (folder / 'x').mkdir()
@@ -113,7 +132,7 @@ def test_the_scripts_for_gpus_and_clusters_get_what_they_need(folder, kind, envi
         (bin_ / name).write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/called\n')
         (bin_ / name).chmod(stat.S_IRWXU)
     launcher = Launcher(kind, 4, 'gpu', ROOT / 'tools')
-    command = launcher.command(Run(folder / 'a.py', 7), folder / 'work', ['train_cfg.max_epochs=1'])
+    command = launcher.command(Run(folder / 'a.py', 7, ('train_cfg.max_epochs=1',)), folder / 'work')
     subprocess.run(command, check=True, env={**os.environ, **environment, 'PATH': f'{bin_}:{os.environ["PATH"]}'})
     called = (folder / 'called').read_text().splitlines()
     assert set(expected) <= set(called)
@@ -131,16 +150,24 @@ def test_the_command_line(folder):
     table = subprocess.run([*command, '--table', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True,
                            env=env)
     assert table.returncode == 1 and 'experiments.py: no run has finished' in table.stderr
-    assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=.5))])).count('50.0') == 1
+    assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=.5))], ['a'])).count('50.0') == 1
 
 
-def test_the_page_of_results_holds_what_the_runs_gave():
-    """The table is what the command beside it makes of the results, and every run says where it comes from."""
-    results = list(Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'))
+@pytest.mark.parametrize('variable,variants,file', [('ROWS', False, 'dsb2018.md'),
+                                                    ('TUNED', True, 'dsb2018_variants.md')])
+def test_the_page_of_results_holds_what_the_runs_gave(variable, variants, file):
+    """The tables are what the commands beside them make of the results."""
     page = (ROOT / 'docs' / 'results.md').read_text()
-    lines = markdown(summarise(results), times=False).splitlines()
-    assert len(lines) > 3 and [line for line in lines if line not in page.splitlines()] == []
-    assert sorted((ROOT / 'docs' / 'results' / 'dsb2018.md').read_text().splitlines()) == sorted(lines)
-    for result in results:
+    pattern = re.search(rf'^{variable}=\$\((echo .*)\)$', page, re.MULTILINE)[1]
+    configs = subprocess.check_output(['bash', '-c', pattern], cwd=ROOT, text=True).split()
+    summaries = summarise(Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'), [Path(one).stem for one in configs],
+                          variants)
+    table = markdown(summaries, times=False)
+    assert table.count('\n') > 3 and table in page
+    assert (ROOT / 'docs' / 'results' / file).read_text() == table
+
+
+def test_every_result_says_where_it_comes_from():
+    for result in Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'):
         assert (ROOT / result['config']).is_file() and Path(result['config']).stem == result['name']
         assert 'metrics' in result and '+changes' not in result['commit'], result['name']
