@@ -156,17 +156,17 @@ def run_all(runs: Sequence[Run], results: Results, work_dir: Path, launcher: Lau
 
 
 def train(run: Run, work_dir: Path, launcher: Launcher) -> dict:
-    """One run, and its line of the results."""
+    """One run, and its line of the results; its time is that of all its starts, if it was cut off."""
     work_dir.mkdir(parents=True, exist_ok=True)
     log = work_dir / 'output.log'
-    started = time.time()
+    before, started = RunLog.seconds(work_dir), time.time()
     with log.open('a') as file:
         process = subprocess.run(
             launcher.command(run, work_dir), stdout=file, stderr=subprocess.STDOUT,
             env={**os.environ, 'PYTHONUNBUFFERED': '1'})  # yapf: disable
     result = dict(
         name=run.name, config=run.config.as_posix(), options=list(run.options), seed=run.seed,
-        seconds=round(time.time() - started, 1), **origin())  # yapf: disable
+        seconds=round(before + time.time() - started, 1), **origin())  # yapf: disable
     try:
         if process.returncode:
             raise ExperimentError(_last_line(log) or f'exit status {process.returncode}')

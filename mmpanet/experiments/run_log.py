@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What a run of mmengine's left in its work folder."""
 import json
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from typing import Dict, List, NamedTuple, Optional
@@ -43,6 +44,13 @@ class RunLog(NamedTuple):
                 if metrics:
                     evaluations[iteration] = Evaluation(iteration, metrics)
         return cls([steps[key] for key in sorted(steps)], [evaluations[key] for key in sorted(evaluations)])
+
+    @staticmethod
+    def seconds(work_dir: Path) -> float:
+        """Of all starts, each from the time that its folder is named after to its last line."""
+        files = Path(work_dir).glob(f'{"[0-9]" * 8}_{"[0-9]" * 6}/vis_data/scalars.json')
+        return sum(file.stat().st_mtime - datetime.strptime(file.parts[-3], '%Y%m%d_%H%M%S').timestamp()
+                   for file in files)
 
     @property
     def seconds_a_step(self) -> Optional[float]:

@@ -1,5 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import json
+import os
+from datetime import datetime
 
 import pytest
 from tiny_training import ROOT, run_tool
@@ -37,6 +39,15 @@ def test_log_of_a_run_that_was_resumed(runs):
     assert [one.iteration for one in log.evaluations] == [30]
     assert [one.iteration for one in RunLog.read(runs[0]).evaluations] == [10, 20]
     assert 'segm_mAP_l' not in RunLog.read(runs[0]).evaluations[-1].metrics
+
+
+def test_time_of_a_run_that_was_resumed_is_that_of_all_its_starts(runs):
+    for day, seconds in (('01', 600), ('02', 1800)):
+        start = datetime(2026, 1, int(day)).timestamp()
+        os.utime(runs[1] / f'202601{day}_000000' / 'vis_data' / 'scalars.json', (start + seconds, start + seconds))
+    (runs[1] / 'notes' / 'vis_data').mkdir(parents=True)
+    (runs[1] / 'notes' / 'vis_data' / 'scalars.json').write_text('')
+    assert RunLog.seconds(runs[1]) == 2400
 
 
 def test_tool(runs, tmp_path, capsys):

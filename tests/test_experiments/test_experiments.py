@@ -5,6 +5,7 @@ import re
 import stat
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,16 @@ def test_a_run_that_fails_is_recorded_and_tried_again(folder):
     assert [result.get('error') for result in results] == ['RuntimeError: it broke', None]
     assert [run.name for run in run_some(folder, ['bad', 'a'], [0])[0]] == ['bad']
     assert [one.name for one in summarise(results, ['a', 'bad'])] == ['a']
+
+
+def test_a_run_that_was_cut_off_counts_the_time_before(folder):
+    cut_off = folder / 'work' / 'a' / 'seed_0' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    cut_off.parent.mkdir(parents=True)
+    cut_off.write_text('')
+    start = datetime(2026, 1, 1).timestamp()
+    os.utime(cut_off, (start + 600, start + 600))
+    *_, results, _ = run_some(folder, 'a', [0])
+    assert 600 < next(iter(results))['seconds'] < 700
 
 
 def test_a_run_without_an_evaluation_fails(folder, tmp_path):
