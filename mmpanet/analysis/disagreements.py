@@ -25,6 +25,7 @@ from .instance_errors import (
 TRUTH_COLOUR, FOUND_COLOUR, FALSE_COLOUR, MISSED_COLOUR = (255, 255, 255), (233, 180, 86), (0, 94, 213), (66, 228, 240)
 LEGEND = 'found: blue, false: vermilion, not found: yellow'
 MARGIN, TITLE_HEIGHT, TITLE_WIDTH = 6, 30, 300
+SHEET_COLUMNS, SHEET_WIDTH = 2, 1620
 
 
 class Compared(NamedTuple):
@@ -43,7 +44,7 @@ def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Se
     """Compare two models' predictions object by object.
 
     ``out_dir`` gets ``errors.md`` and ``.json`` with counts by kind, ``images.json`` with the F1 of every image, and
-    pictures of the images on which each of the models is ahead most, in folders of their names.
+    pictures of the images on which each of the models is ahead most, in folders of their names and on a sheet each.
 
     Args:
         annotation_file: COCO's format.
@@ -87,6 +88,7 @@ def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Se
     ranked = sorted(compared, key=lambda one: one.gain)
     for name, chosen in ((names[0], [one for one in ranked if one.gain < 0][:num_pictures]),
                          (names[1], [one for one in ranked[::-1] if one.gain > 0][:num_pictures])):
+        folder, pictures = out_dir / f'better_{name}', []
         for place, one in enumerate(chosen, start=1):
             info = annotations.images[one.image_id]
             file = image_dir / info['file_name']
@@ -94,9 +96,11 @@ def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Se
             if image is None:
                 raise ResultError(f'{file}: no image that can be read')
             of_image = [found[one.image_id] for found in predictions]
-            path = out_dir / f'better_{name}' / f'{place:02}_{file.stem}.png'
-            mmcv.imwrite(picture(image, annotations.objects(one.image_id), of_image, one.errors, names), str(path))
-        yield f'{len(chosen)} pictures in {out_dir / f"better_{name}"}'
+            pictures.append(picture(image, annotations.objects(one.image_id), of_image, one.errors, names))
+            mmcv.imwrite(pictures[-1], str(folder / f'{place:02}_{file.stem}.png'))
+        if pictures:
+            mmcv.imwrite(sheet(pictures), f'{folder}.jpg')
+        yield f'{len(pictures)} pictures in {folder}' + (f', together in {folder}.jpg' if pictures else '')
 
 
 def picture(image: np.ndarray, objects: Sequence[dict], predictions: Sequence[Sequence[dict]],
@@ -121,6 +125,20 @@ def picture(image: np.ndarray, objects: Sequence[dict], predictions: Sequence[Se
     return np.hstack([_titled(panel, title) for panel, title in panels])
 
 
+def sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures in columns, each put under the shortest one so far; each is brought to a column's width."""
+    width = SHEET_WIDTH // SHEET_COLUMNS - MARGIN
+    columns: List[List[np.ndarray]] = [[] for _ in range(SHEET_COLUMNS)]
+    heights = [0] * SHEET_COLUMNS
+    for one in pictures:
+        shortest = heights.index(min(heights))
+        scaled = cv2.resize(one, (width, round(one.shape[0] * width / one.shape[1])), interpolation=cv2.INTER_AREA)
+        columns[shortest].append(_padded(scaled, scaled.shape[0] + MARGIN, width + MARGIN))
+        heights[shortest] += scaled.shape[0] + MARGIN
+    blank = np.full((0, width + MARGIN, 3), 255, np.uint8)
+    return np.hstack([_padded(np.vstack([blank, *column]), max(heights), width + MARGIN) for column in columns])
+
+
 def _outlines(image, scale, outlines):
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     panel = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -132,8 +150,13 @@ def _outlines(image, scale, outlines):
 
 
 def _titled(panel, title):
-    width = max(panel.shape[1], TITLE_WIDTH)
-    canvas = np.full((panel.shape[0] + TITLE_HEIGHT, width + MARGIN, 3), 255, np.uint8)
-    canvas[TITLE_HEIGHT:, :panel.shape[1]] = panel
+    canvas = _padded(panel, panel.shape[0], max(panel.shape[1], TITLE_WIDTH) + MARGIN, TITLE_HEIGHT)
     cv2.putText(canvas, title, (2, TITLE_HEIGHT - 9), cv2.FONT_HERSHEY_SIMPLEX, .65, (0, 0, 0), 1, cv2.LINE_AA)
+    return canvas
+
+
+def _padded(panel, height, width, top=0):
+    """On white, with ``top`` rows more above."""
+    canvas = np.full((top + height, width, 3), 255, np.uint8)
+    canvas[top:top + panel.shape[0], :panel.shape[1]] = panel
     return canvas

@@ -9,6 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tiny_training import run_tool
 
+from mmpanet.analysis.disagreements import sheet
 from mmpanet.analysis.instance_errors import Annotations, compare, is_crowded, outside_crowds, overlaps
 
 HEIGHT, WIDTH = 60, 80
@@ -162,6 +163,19 @@ def test_tool(files, capsys):
     inside = [part[60:200, 60:340].reshape(-1, 3).tolist() for part in thirds]
     assert list(white) in inside[0] and list(vermilion) in inside[1] and list(yellow) in inside[1]
     assert list(blue) in inside[2] and list(vermilion) not in inside[2]
+    assert f'1 pictures in {files}/out/better_PANet, together in {files}/out/better_PANet.jpg' in said
+    on_sheet = cv2.imread(str(files / 'out' / 'better_PANet.jpg'))
+    assert on_sheet.shape[1] == 1620 and on_sheet[:, 900:].min() > 250  # one picture leaves the second column white
+
+
+def test_sheet():
+    """Each picture stands under the shortest column, whole and in its proportions."""
+    tall, wide = np.full((804, 402, 3), 60, np.uint8), np.full((402, 1608, 3), 120, np.uint8)
+    drawn = sheet([tall, wide, wide])
+    assert drawn.shape == (1614, 1620, 3)
+    assert (drawn[:1608, :804] == 60).all() and (drawn[:, 804:810] == 255).all()
+    assert (drawn[:201, 810:1614] == 120).all() and (drawn[201:207, 810:] == 255).all()
+    assert (drawn[207:408, 810:1614] == 120).all() and (drawn[414:, 810:] == 255).all()
 
 
 def test_all_scores(files, capsys):
