@@ -2,7 +2,7 @@
 _base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
 
 max_epochs = 48
-train_cfg = dict(max_epochs=max_epochs, val_interval=12)
+train_cfg = dict(max_epochs=max_epochs, val_interval=24)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(
