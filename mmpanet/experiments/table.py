@@ -100,7 +100,9 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
     from matplotlib.figure import Figure
 
     branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
-    figure = Figure(figsize=(4.5 * len(branches) + 2.5, 1 + 0.36 * len(summaries)), layout='constrained')
+    labels = ['\n'.join([one.name, *one.options]) for one in summaries]
+    label_width = .09 * max(len(line) for label in labels for line in label.splitlines())  # inches
+    figure = Figure(figsize=(3.8 * len(branches) + label_width, 1 + 0.36 * len(summaries)), layout='constrained')
     panels = figure.subplots(1, len(branches), sharey=True, squeeze=False)[0]
     places = range(len(summaries))
     for panel, branch in zip(panels, branches):
@@ -113,6 +115,6 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
         panel.set_xlabel(f'{BRANCHES[branch]} AP')
         panel.grid(axis='x', alpha=.3)
         panel.spines[['top', 'right']].set_visible(False)
-    panels[0].set_yticks(list(places), [one.title for one in summaries])
+    panels[0].set_yticks(list(places), labels)
     panels[0].invert_yaxis()
     figure.savefig(file, dpi=150)
