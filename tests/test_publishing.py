@@ -1,12 +1,19 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A checkpoint to give away holds the weights, fits its model, and nothing of the training."""
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import load_checkpoint
 from tiny_training import run_tool
 
 import mmpanet  # noqa: F401  lets torch's safe loader read what mmengine saves
+from mmdet.registry import MODELS
+
+ROOT = Path(__file__).parents[1]
 
 
 def net():
@@ -68,3 +75,16 @@ def test_what_is_refused(trained):
         assert not target.exists()
     run_tool('publish_model', source, target)
     assert torch.load(target, weights_only=True)['state_dict']['1.running_var'][2] == 1e6
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'docs' / 'results' / 'weights').iterdir()), ids=lambda path: path.stem)
+def test_weights_in_the_repository_are_those_of_their_configs(path):
+    """Of the config of that name as it is now, whole, finite, and without the paths of the machine they come from."""
+    cfg = Config.fromfile(ROOT / 'configs' / 'dsb2018' / 'ablation' / f'{path.stem}.py')
+    model = MODELS.build(cfg.model)
+    published = load_checkpoint(model, str(path), strict=True)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert published['meta']['dataset_meta']['classes'] == ('nucleus', )
+    trained = Config.fromstring(published['meta']['cfg'], '.py')
+    assert trained.train_cfg == cfg.train_cfg and trained.optim_wrapper == cfg.optim_wrapper
+    assert not re.search(r"['\"]/\w", published['meta']['cfg'])
