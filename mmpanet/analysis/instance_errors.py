@@ -105,7 +105,9 @@ def overlaps(masks: Sequence[dict], others: Sequence[dict]) -> tuple:
     iou = coco_mask.iou(masks, others, [0] * len(others))
     # With a crowd region COCO divides by the area of the mask alone.
     shares = coco_mask.iou(masks, others, [1] * len(others))
-    return iou, np.rint(shares * coco_mask.area(masks)[:, None])
+    # One by one: with numpy 2, pycocotools 2.0 takes no more than 255 masks at a time here.
+    areas = np.array([float(coco_mask.area(mask)) for mask in masks])
+    return iou, np.rint(shares * areas[:, None])
 
 
 def _area(one: dict) -> float:

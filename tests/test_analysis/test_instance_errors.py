@@ -122,6 +122,11 @@ def test_crowds_and_crowding():
     assert is_crowded([LEFT, RIGHT]) == [False, False] and is_crowded([]) == []
 
 
+def test_more_than_255_predictions_on_an_image():
+    errors = compare([LEFT, RIGHT], [LEFT, RIGHT] + [LEFT_TOP] * 300)
+    assert errors.objects == ['found', 'found'] and errors.false_kinds == ['', ''] + ['part or group'] * 300
+
+
 @pytest.fixture
 def files(tmp_path):
     """The first model is right on image 1, the second on image 2; neither on 3; a crowd region on 4."""
