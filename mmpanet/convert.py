@@ -526,6 +526,15 @@ def save_whole(checkpoint: Dict, path: Union[str, Path]) -> None:
         raise
 
 
+def check_paths(source: Path, target: Path) -> None:
+    """Refuse a target that is the source, or in a folder that is not there."""
+    if target.exists() and source.exists() and target.samefile(source):
+        raise ConversionError(f'{source}: would be overwritten by its own '
+                              'conversion; name another target')
+    if not target.parent.is_dir():
+        raise ConversionError(f'{target.parent}: no such folder to write to')
+
+
 def convert_file(source: Union[str, Path],
                  target: Union[str, Path],
                  reverse: bool = False) -> str:
@@ -542,11 +551,7 @@ def convert_file(source: Union[str, Path],
         str: The kind of model: 'mask', 'det' or 'det_2fc'.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ConversionError(f'{source}: would be overwritten by its own '
-                              'conversion; name another target')
-    if not target.parent.is_dir():
-        raise ConversionError(f'{target.parent}: no such folder to write to')
+    check_paths(source, target)
     checkpoint = load_untrusted(source)
     try:
         converted = (to_official if reverse else from_official)(checkpoint)

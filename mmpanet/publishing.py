@@ -6,7 +6,7 @@ from typing import Dict, Union
 import torch
 from torch import Tensor
 
-from .convert import ConversionError, load_untrusted, save_whole
+from .convert import ConversionError, check_paths, load_untrusted, save_whole
 
 # What inference and a reader need. The rest (paths of hooks, the state of the run) belongs to the training.
 KEPT_META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version')
@@ -29,10 +29,7 @@ def publish(source: Union[str, Path], target: Union[str, Path], half: bool = Fal
         ConversionError: If the source is no checkpoint, would be overwritten, or holds a value that float16 cannot.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ConversionError(f'{source}: would be overwritten; name another target')
-    if not target.parent.is_dir():
-        raise ConversionError(f'{target.parent}: no such folder to write to')
+    check_paths(source, target)
     checkpoint = load_untrusted(source)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict'), dict):
         raise ConversionError(f"{source}: has no 'state_dict', as a checkpoint of mmengine's has")

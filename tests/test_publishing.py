@@ -77,10 +77,12 @@ def test_what_is_refused(trained):
     assert torch.load(target, weights_only=True)['state_dict']['1.running_var'][2] == 1e6
 
 
-@pytest.mark.parametrize('path', sorted((ROOT / 'docs' / 'results' / 'weights').iterdir()), ids=lambda path: path.stem)
-def test_weights_in_the_repository_are_those_of_their_configs(path):
+@pytest.mark.parametrize('name', ['mask-rcnn_r18_fpn_48e_dsb2018', 'mask-rcnn_r18_panet-level-sum_48e_dsb2018'])
+def test_weights_in_the_repository_are_those_of_their_configs(name):
     """Of the config of that name as it is now, whole, finite, and without the paths of the machine they come from."""
-    cfg = Config.fromfile(ROOT / 'configs' / 'dsb2018' / 'ablation' / f'{path.stem}.py')
+    path = ROOT / 'docs' / 'results' / 'weights' / f'{name}.pth'
+    assert len(list(path.parent.iterdir())) == 2  # the one here and the other
+    cfg = Config.fromfile(ROOT / 'configs' / 'dsb2018' / 'ablation' / f'{name}.py')
     model = MODELS.build(cfg.model)
     published = load_checkpoint(model, str(path), strict=True)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())

@@ -68,8 +68,8 @@ def compare(objects: Sequence[dict], predictions: Sequence[dict]) -> ImageErrors
             finds[index] = free.argmax()
             found_by[finds[index]] = index
 
-    areas = np.array([_area(one) for one in objects])
-    prediction_areas = np.array([_area(one) for one in predictions])
+    areas = _areas([one['mask'] for one in objects])
+    prediction_areas = _areas([one['mask'] for one in predictions])
     covers = shared >= COVERED * areas[None]  # (predictions, objects): most of the object is in the prediction
     inside = shared >= COVERED * prediction_areas[:, None]  # most of the prediction is in the object
     kinds = []
@@ -105,13 +105,12 @@ def overlaps(masks: Sequence[dict], others: Sequence[dict]) -> tuple:
     iou = coco_mask.iou(masks, others, [0] * len(others))
     # With a crowd region COCO divides by the area of the mask alone.
     shares = coco_mask.iou(masks, others, [1] * len(others))
-    # One by one: with numpy 2, pycocotools 2.0 takes no more than 255 masks at a time here.
-    areas = np.array([float(coco_mask.area(mask)) for mask in masks])
-    return iou, np.rint(shares * areas[:, None])
+    return iou, np.rint(shares * _areas(masks)[:, None])
 
 
-def _area(one: dict) -> float:
-    return float(coco_mask.area(one['mask']))
+def _areas(masks: Sequence[dict]) -> np.ndarray:
+    """In pixels; one by one, as pycocotools 2.0 with numpy 2 takes no more than 255 masks at a time."""
+    return np.array([float(coco_mask.area(mask)) for mask in masks])
 
 
 def outside_crowds(objects: Sequence[dict], predictions: Sequence[dict], crowds: Sequence[dict]) -> List[dict]:
