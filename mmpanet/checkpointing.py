@@ -42,10 +42,7 @@ class CheckpointKeepingRunner(Runner):
 
     def load_or_resume(self):
         if self._resume and self._load_from is None and not self._has_loaded:
-            self._load_from = last_whole_checkpoint(self.work_dir)
-            if self._load_from is None:
-                self.logger.warning(f'{self.work_dir} has no whole checkpoint to resume from; training starts anew')
-                self._resume = False
+            resume_last(self)
         super().load_or_resume()
 
     def load_checkpoint(self, filename, *args, **kwargs):
@@ -118,6 +115,20 @@ class _Removals:
         if error is None:
             for remove, path in self.removals:
                 remove(path)
+
+
+def resume_last(runner):
+    """Have a runner go on from the last whole checkpoint in its work folder; without one it starts as its config says.
+
+    The weights of ``load_from`` are where a training starts, not where it goes on: mmengine would resume from them.
+    """
+    last = last_whole_checkpoint(runner.work_dir)
+    if last is None:
+        start = f'from {runner._load_from}' if runner._load_from else 'anew'
+        runner.logger.warning(f'{runner.work_dir} has no whole checkpoint to resume from; training starts {start}')
+    else:
+        runner._load_from = last
+    runner._resume = last is not None
 
 
 def last_whole_checkpoint(work_dir):

@@ -3,7 +3,10 @@ import argparse
 import sys
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.checkpointing import resume_last
 from mmpanet.command_line import add_run_arguments, build_runner, load_config
+
+LAST = 'auto'  # mmdet's word for the latest checkpoint in the work folder
 
 
 def parse_args():
@@ -13,7 +16,7 @@ def parse_args():
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help="scale the learning rate from the config's auto_scale_lr.base_batch_size to this run's")
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+    parser.add_argument('--resume', nargs='?', const=LAST, metavar='CHECKPOINT',
                         help='go on from this checkpoint, or without a path from the latest one in the work folder')
     return parser.parse_args()
 
@@ -39,10 +42,12 @@ def main():
         use_amp(cfg)
     if args.auto_scale_lr:
         use_auto_scale_lr(cfg)
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    build_runner(cfg).train()
+    if args.resume not in (None, LAST):
+        cfg.resume, cfg.load_from = True, args.resume
+    runner = build_runner(cfg)
+    if args.resume == LAST:
+        resume_last(runner)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -84,6 +84,23 @@ def test_resume_goes_on_from_the_whole_one(trained, work_dir):
     assert {int(state['step']) for state in again['optimizer']['state'].values()} == {2}
 
 
+def test_resume_without_a_checkpoint_starts_from_the_weights_of_the_config(trained, work_dir, tmp_path):
+    """A fine-tuning that is started with ``--resume``, as ``tools/experiments.py`` does, and one that is cut off."""
+    start, target = work_dir / 'epoch_1.pth', tmp_path / 'tuned'
+    words = [trained[0], '--work-dir', target, '--resume', '--cfg-options', f'load_from={start}',
+             'optim_wrapper.optimizer.lr=0', 'train_cfg.max_epochs=1']  # yapf: disable
+    run_tool('train', *words)
+    tuned = torch.load(target / 'epoch_1.pth', weights_only=True)
+    before = torch.load(start, weights_only=True)['state_dict']
+    parameters = [name for name in before if name.endswith('.weight')]
+    assert parameters and all(torch.equal(tuned['state_dict'][name], before[name]) for name in parameters)
+    assert {int(state['step']) for state in tuned['optimizer']['state'].values()} == {1}
+    words[-1] = 'train_cfg.max_epochs=2'
+    run_tool('train', *words)
+    again = torch.load(target / 'epoch_2.pth', weights_only=True)
+    assert {int(state['step']) for state in again['optimizer']['state'].values()} == {2}
+
+
 @pytest.mark.parametrize('way', ['resume', 'load_from', 'test'])
 def test_a_named_checkpoint_that_is_cut_off_is_one_line(trained, work_dir, way):
     path = work_dir / 'epoch_1.pth'
