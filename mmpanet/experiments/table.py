@@ -100,7 +100,7 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
     from matplotlib.figure import Figure
 
     branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
-    labels = ['\n'.join([one.name, *one.options]) for one in summaries]
+    labels = ['\n'.join(filter(None, [one.name, ' '.join(map(_short, one.options))])) for one in summaries]
     label_width = .09 * max(len(line) for label in labels for line in label.splitlines())  # inches
     figure = Figure(figsize=(3.8 * len(branches) + label_width, 1 + 0.36 * len(summaries)), layout='constrained')
     panels = figure.subplots(1, len(branches), sharey=True, squeeze=False)[0]
@@ -118,3 +118,9 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
     panels[0].set_yticks(list(places), labels)
     panels[0].invert_yaxis()
     figure.savefig(file, dpi=150)
+
+
+def _short(option: str) -> str:
+    """An override as a label: the last part of its key, and of a path."""
+    key, _, value = option.partition('=')
+    return f'{key.rpartition(".")[2]}={value.rpartition("/")[2]}'
