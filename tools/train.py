@@ -42,7 +42,7 @@ def main():
         use_amp(cfg)
     if args.auto_scale_lr:
         use_auto_scale_lr(cfg)
-    if args.resume not in (None, LAST):
+    if args.resume and args.resume != LAST:
         cfg.resume, cfg.load_from = True, args.resume
     runner = build_runner(cfg)
     if args.resume == LAST:

@@ -100,7 +100,7 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
     from matplotlib.figure import Figure
 
     branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
-    labels = ['\n'.join(filter(None, [one.name, ' '.join(map(_short, one.options))])) for one in summaries]
+    labels = [f'{one.name}\n{" ".join(map(_short, one.options))}'.rstrip() for one in summaries]
     label_width = .09 * max(len(line) for label in labels for line in label.splitlines())  # inches
     figure = Figure(figsize=(3.8 * len(branches) + label_width, 1 + 0.36 * len(summaries)), layout='constrained')
     panels = figure.subplots(1, len(branches), sharey=True, squeeze=False)[0]
