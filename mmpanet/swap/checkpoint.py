@@ -189,7 +189,7 @@ def carry_weights(source: Dict[str, Tensor],
     if not any(isinstance(old_state[key], Tensor) and old_state[key].dim() for key in found):
         raise SwapError('the checkpoint has no weight of this config\'s model')
     _init_new_parts(new)
-    names = _old_names(new)
+    names = _old_names(new, old_state)
     state, kept, renamed, fresh = {}, [], {}, []
     for name, value in new.state_dict().items():
         old_name = names.get(name, name)
@@ -211,7 +211,7 @@ def carry_weights(source: Dict[str, Tensor],
         raise SwapError(f'the new config has no place for {sorted(lost)[:3]}: it is not a swap of the old one')
     new.load_state_dict(state, strict=True)
     if warm_start:
-        _hide_fc_branches(new)
+        _hide_fc_branches(new, fresh)
     return CarriedWeights(path, kept, renamed, fresh, list(incompatible.missing_keys),
                           list(incompatible.unexpected_keys))
 
@@ -235,14 +235,18 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _old_names(model: nn.Module) -> Dict[str, str]:
+def _old_names(model: nn.Module, old_state: Dict[str, Tensor]) -> Dict[str, str]:
     """Names of the new model that had another one in the old model."""
     names = {}
     for prefix, module in model.named_modules():
         prefix = f'{prefix}.' if prefix else ''
         if isinstance(module, LevelwiseFusion):
             for name in module.state_dict():  # levels.<level>.<name in the layer>
-                names[prefix + name] = prefix + name.split('.', 2)[2]
+                in_layer = name.split('.', 2)[2]
+                # The old layer had the same levels, none, or one.
+                candidates = (name, in_layer, f'levels.0.{in_layer}')
+                names[prefix + name] = next(
+                    (prefix + one for one in candidates if prefix + one in old_state), prefix + in_layer)
         elif isinstance(module, PANetNeck):
             for name in module.state_dict():
                 if name.startswith('bottom_up_convs.'):  # PAFPN has such convs under another name
@@ -250,9 +254,10 @@ def _old_names(model: nn.Module) -> Dict[str, str]:
     return names
 
 
-def _hide_fc_branches(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, FCFusionMaskHead) and module.with_fc_fusion:
+def _hide_fc_branches(model: nn.Module, new: List[str]) -> None:
+    """Those that are among the new names; one that was trained already stays."""
+    for prefix, module in model.named_modules():
+        if isinstance(module, FCFusionMaskHead) and f'{prefix}.mask_fc.weight' in new:
             _hide_fc_branch(module)
 
 

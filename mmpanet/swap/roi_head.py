@@ -125,6 +125,8 @@ class _Branch:
 
     def _panet_bbox_head(self, head: dict) -> Optional[type]:
         head_class = class_of(head['type'], self.scope)
+        if head_class in BBOX_HEADS.values() and head.get('num_levels') == 1:
+            return head_class
         if head_class is not ConvFCBBoxHead:
             return BBOX_HEADS.get(head_class)
         layers = tuple(head.get(f'num_{layer}', 0) for layer in (
@@ -133,7 +135,8 @@ class _Branch:
                 (4, 1, 0, 0, 0, 0): PANetShared4Conv1FCBBoxHead}.get(layers)  # yapf: disable
 
     def _refuse_mask_head(self, head: dict) -> List[str]:
-        if class_of(head['type'], self.scope) is not FCNMaskHead:
+        head_class = class_of(head['type'], self.scope)
+        if head_class is not FCNMaskHead and not (head_class is FCFusionMaskHead and head.get('num_levels') == 1):
             return [f'mask_head.type={name_of(head["type"])}: PANet has a counterpart of FCNMaskHead']
         if head.get('num_convs', 4) < 2:
             return [f'mask_head.num_convs={head["num_convs"]}: fully-connected fusion leaves after the second conv '
@@ -151,7 +154,7 @@ class _Branch:
                 self._swap_bbox_head(head)
             else:
                 self._swap_mask_head(head, output_size)
-            if num_levels != 4:
+            if num_levels != 4 or 'num_levels' in head:
                 head['num_levels'] = num_levels
 
     def _swap_extractor(self, extractor: dict, notes: List[str]) -> None:
@@ -168,6 +171,8 @@ class _Branch:
     def _swap_bbox_head(self, head: dict) -> None:
         panet_head = self._panet_bbox_head(head)
         assert panet_head is not None  # else it was refused
+        if panet_head is class_of(head['type'], self.scope):
+            return
         head['type'] = retype(head['type'], panet_head)
         for key in ('num_shared_convs', 'num_shared_fcs', 'num_cls_convs', 'num_cls_fcs', 'num_reg_convs',
                     'num_reg_fcs'):
@@ -180,7 +185,7 @@ class _Branch:
         head['type'] = retype(head['type'], FCFusionMaskHead)
         if _pair(head.get('roi_feat_size', 14)) != _pair(output_size):
             head['roi_feat_size'] = output_size  # FCNMaskHead has no use for it, fully-connected fusion has
-        if head.get('num_convs', 4) < 3:
+        if head.get('num_convs', 4) < 3 and 'fc_branch_start' not in head:
             head['fc_branch_start'] = head['num_convs']
 
 

@@ -77,6 +77,32 @@ def test_roi_heads_agree_where_levels_do(small_config, norm_cfg, bbox_head):
     torch.testing.assert_close(after, before, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize('num_levels', [1, 4])
+def test_heads_of_panets_that_were_trained(small_config, num_levels):
+    """With one level their first layer goes to all; with all of them it stays. So does fully-connected fusion."""
+    roi_head = small_config.model.roi_head
+    roi_head.bbox_head.update(type='PANetShared2FCBBoxHead', num_levels=num_levels)
+    roi_head.mask_head.update(type='FCFusionMaskHead', num_levels=num_levels)
+    if num_levels == 4:
+        roi_head.type = 'PANetRoIHead'
+        for branch in ('bbox', 'mask'):
+            roi_head[f'{branch}_roi_extractor'].type = 'AdaptiveFeaturePooling'
+    old = MODELS.build(small_config.model).state_dict()
+    cfg = swap_config(small_config, roi_head=num_levels == 1, warm_start=True)
+    checkpoint, carried = swap_checkpoint(dict(state_dict=old), small_config, cfg)
+    new = load(cfg, checkpoint).state_dict()
+    assert all(name.startswith('neck.') for name in carried.new)
+    assert all(torch.equal(value, new[name]) for name, value in old.items())
+    for layer in ('bbox_head.shared_fcs.0', 'mask_head.convs.0'):
+        for level in range(4):
+            prefix = f'roi_head.{layer}.levels.'
+            names = [name for name in new if name.startswith(f'{prefix}{level}.')]
+            assert names
+            for name in names:
+                source = name if num_levels == 4 else name.replace(f'{prefix}{level}.', f'{prefix}0.')
+                assert torch.equal(new[name], old[source])
+
+
 def test_hidden_fc_branch_learns(small_config, trained_like):
     cfg = swap_config(small_config, roi_head=True, warm_start=True)
     checkpoint, _ = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)

@@ -114,6 +114,21 @@ def test_general_box_head_of_the_same_layers(zoo_config):
         swap_config(cfg, roi_head=True)
 
 
+@pytest.mark.parametrize('bbox_head', [TWO_FC, FOUR_CONV])
+def test_panets_heads_of_one_level(small_config, bbox_head):
+    """They are mmdet's heads with a norm on the fcs, and keep it."""
+    heads = small_config.model.roi_head
+    heads.bbox_head.update(type=bbox_head, num_levels=1, conv_out_channels=16, norm_cfg=dict(type='GN', num_groups=4))
+    heads.mask_head.update(type=MASK, num_levels=1, num_convs=3, fc_branch_start=2)
+    roi_head = swap_config(small_config, roi_head=True).model.roi_head
+    assert roi_head.bbox_head == {**heads.bbox_head, 'num_levels': 4}
+    assert roi_head.mask_head == {**heads.mask_head, 'num_levels': 4}
+    MODELS.build(roi_head)
+    heads.bbox_head.num_levels = 2
+    with pytest.raises(SwapError, match=f'bbox_head.type={bbox_head}'):
+        swap_config(small_config, roi_head=True)
+
+
 def test_shared_extractor(small_config):
     """A mask head that takes the features of the boxes needs to know their size, for the fc."""
     small_config.model.roi_head.pop('mask_roi_extractor')

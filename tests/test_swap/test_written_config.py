@@ -9,6 +9,7 @@ from mmpanet.swap import SwapError, load_config, swap_config, write_config
 from mmpanet.swap.config import config_path
 from mmpanet.swap.written_config import config_diff
 
+ROOT = Path(__file__).parents[2]
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 
@@ -28,6 +29,14 @@ def test_neck_alone(tmp_path):
                     "model = dict(neck=dict(type='PANetNeck'))\n")
     assert loaded.model.neck == cfg.model.neck
     assert loaded.train_dataloader.dataset.type == 'CocoDataset', 'the rest is inherited'
+
+
+def test_the_swap_that_was_trained():
+    """The config of a swap in the results is what the tool makes of the FPN's."""
+    name = 'configs/dsb2018/ablation/mask-rcnn_r18_{}_zoom-12e_dsb2018.py'
+    ours = Config.fromfile(ROOT / name.format('panet-swapped'))
+    swapped = swap_config(str(ROOT / name.format('fpn')), roi_head=True, warm_start=True)
+    assert ours.model == swapped.model and ours.train_dataloader == swapped.train_dataloader
 
 
 def test_stages_of_a_cascade_are_not_repeated(tmp_path):
