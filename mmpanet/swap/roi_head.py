@@ -38,6 +38,7 @@ BBOX_HEADS = {
     Shared2FCBBoxHead: PANetShared2FCBBoxHead,
     Shared4Conv1FCBBoxHead: PANetShared4Conv1FCBBoxHead,
 }
+PANET_HEADS = (*BBOX_HEADS.values(), FCFusionMaskHead)
 
 
 def swap_roi_head(model: dict, path: Tuple[str, ...], scope: Optional[str], sampling_ratio: int,
@@ -100,6 +101,7 @@ class _Branch:
             for extractor in self.extractors:
                 refusals += self._refuse_extractor(extractor)
         for head in self.heads:
+            refusals += self._refuse_levels(head)
             refusals += (self._refuse_bbox_head if self.branch == 'bbox' else self._refuse_mask_head)(head)
         return list(dict.fromkeys(refusals))  # a cascade's stages say the same
 
@@ -115,6 +117,13 @@ class _Branch:
             return [f'{key}.roi_layer.type={layer}: adaptive feature pooling replaces RoIAlign alone']
         return []
 
+    def _refuse_levels(self, head: dict) -> List[str]:
+        name, num_levels = name_of(head['type']), head.get('num_levels', 4)
+        if class_of(head['type'], self.scope) in PANET_HEADS and num_levels != 1:
+            return [f'{self.branch}_head.num_levels={num_levels}: a {name} of 1 level can be swapped to all of them, '
+                    'and others read several already']
+        return []
+
     def _refuse_bbox_head(self, head: dict) -> List[str]:
         name = name_of(head['type'])
         if self._panet_bbox_head(head) is None:
@@ -125,7 +134,7 @@ class _Branch:
 
     def _panet_bbox_head(self, head: dict) -> Optional[type]:
         head_class = class_of(head['type'], self.scope)
-        if head_class in BBOX_HEADS.values() and head.get('num_levels') == 1:
+        if head_class in BBOX_HEADS.values():
             return head_class
         if head_class is not ConvFCBBoxHead:
             return BBOX_HEADS.get(head_class)
@@ -135,8 +144,7 @@ class _Branch:
                 (4, 1, 0, 0, 0, 0): PANetShared4Conv1FCBBoxHead}.get(layers)  # yapf: disable
 
     def _refuse_mask_head(self, head: dict) -> List[str]:
-        head_class = class_of(head['type'], self.scope)
-        if head_class is not FCNMaskHead and not (head_class is FCFusionMaskHead and head.get('num_levels') == 1):
+        if class_of(head['type'], self.scope) not in (FCNMaskHead, FCFusionMaskHead):
             return [f'mask_head.type={name_of(head["type"])}: PANet has a counterpart of FCNMaskHead']
         if head.get('num_convs', 4) < 2:
             return [f'mask_head.num_convs={head["num_convs"]}: fully-connected fusion leaves after the second conv '
