@@ -15,7 +15,7 @@ DATA_SOURCES := tools/dataset_converters/make_shapes.py $(wildcard mmpanet/datas
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help install train retrain report data test test-slow lint types coverage docs wheel clean
+.PHONY: help install train retrain report data test test-slow lint format types coverage docs wheel clean
 
 help:  ## list the targets
 	@echo 'make TARGET [VENV=.venv] [PYTHON=python3] [CONFIG=...]'
@@ -43,7 +43,12 @@ test-slow: $(STAMPS)/tests $(STAMPS)/docs  ## run the tests that take long
 	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
 
 lint: $(STAMPS)/tests  ## check the code's style (settings in pyproject.toml)
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
+
+format: $(STAMPS)/tests  ## bring the code into that style
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
 
 types: $(STAMPS)/tests  ## check the package's annotations (settings in pyproject.toml)
 	$(BIN)/python -m mypy

@@ -1,4 +1,5 @@
 """Puts what mim looks for into ``mmpanet/.mim``: configs, tools and model index. The rest is in setup.cfg."""
+
 import os
 import shutil
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The site: ``make docs``, or ``sphinx-build -W docs docs/_build/html`` with requirements/docs.txt installed."""
+
 import json
 import logging
 import re
@@ -48,8 +49,10 @@ COPIED = {
     ROOT / 'docs' / 'tutorial.ipynb': 'copied/tutorial.md',
 }
 # A folder of the repository, as a link's target, is the page about it.
-PAGES = {ROOT / 'configs' / 'official': ROOT / 'docs' / 'official.md', **{
-    path.parent: path for path in COPIED if path.name == 'README.md'}}
+PAGES = {
+    ROOT / 'configs' / 'official': ROOT / 'docs' / 'official.md',
+    **{path.parent: path for path in COPIED if path.name == 'README.md'},
+}
 LINK = re.compile(r'(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)')
 
 
@@ -75,26 +78,34 @@ def notebook_page(notebook):
 
 def relink(text, folder, new_folder):
     """Text of a page in ``folder``, as a page of the site in ``new_folder``: links to copied pages go to the copies."""
+
     def new_target(match):
         target = (folder / match[1]).resolve()
         target = PAGES.get(target, target)
         if target in COPIED and not match[1].startswith('./'):  # that is the file itself
             target = ROOT / 'docs' / COPIED[target]
         return relative(target, new_folder)
+
     return LINK.sub(new_target, text)
 
 
 def relative(path, folder):
-    common = max((parent for parent in (folder, *folder.parents) if parent in (path, *path.parents)),
-                 key=lambda parent: len(parent.parts))
+    common = max(
+        (parent for parent in (folder, *folder.parents) if parent in (path, *path.parents)),
+        key=lambda parent: len(parent.parts),
+    )
     return '/'.join(['..'] * len(folder.relative_to(common).parts) + list(path.relative_to(common).parts))
 
 
 def relink_page(app, name, content):
     page = Path(app.env.doc2path(name))
     # A pattern in a list of pages may stand for one that is still to be written.
-    content[0] = re.sub(r'^(\w+)\*\n', lambda match: match[0] if [*page.parent.glob(match[1] + '*.md')] else '',
-                        content[0], flags=re.MULTILINE)
+    content[0] = re.sub(
+        r'^(\w+)\*\n',
+        lambda match: match[0] if [*page.parent.glob(match[1] + '*.md')] else '',
+        content[0],
+        flags=re.MULTILINE,
+    )
     if page.suffix == '.md' and page.relative_to(app.srcdir).as_posix() not in COPIED.values():
         content[0] = relink(content[0], page.parent, page.parent)
 

@@ -4,6 +4,7 @@
 ``import mmpanet`` registers PANet's parts in mmdet's registry and lets torch's safe loader read mmengine's own
 checkpoints (:mod:`mmpanet.safe_globals`). It changes nothing else.
 """
+
 from .requirements import check_requirements
 from .version import __version__
 

@@ -6,6 +6,7 @@ mmengine 0.10.7 removes the oldest checkpoint before it writes the new one, and 
 empty ``last_checkpoint``, whatever lies beside it. Here a checkpoint is written under another name and renamed once
 it is whole; what it replaces is removed after that; and :func:`last_whole_checkpoint` passes over what is cut off.
 """
+
 import errno
 import os
 import pickle
@@ -37,8 +38,10 @@ class CheckpointKeepingRunner(Runner):
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            sys.exit(f'{error.filename or self.work_dir}: {error.strerror}. The checkpoints that were there still are; '
-                     '--resume goes on from the last one')
+            sys.exit(
+                f'{error.filename or self.work_dir}: {error.strerror}. The checkpoints that were there still are; '
+                '--resume goes on from the last one'
+            )
 
     def load_or_resume(self):
         if self._resume and self._load_from is None and not self._has_loaded:
@@ -176,16 +179,21 @@ def misfit(model, state_dict, all_of_them=True):
 
     It must have all parameters, or, without ``all_of_them``, at least one.
     """
-    shapes = {name.replace('module.', '', 1) if name.startswith('module.') else name: tuple(value.shape)
-              for name, value in state_dict.items() if hasattr(value, 'shape')}
+    shapes = {
+        name.replace('module.', '', 1) if name.startswith('module.') else name: tuple(value.shape)
+        for name, value in state_dict.items()
+        if hasattr(value, 'shape')
+    }
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
     if not lacking or not all_of_them and len(lacking) < len(wanted):
         return ''
     name = lacking[0]
     held = f'{name} is {shapes[name]} in it' if name in shapes else f'it has no {name}'
-    return (f"of another model: {len(lacking)} of the {len(wanted)} parameters of the config's model are not in it; "
-            f'{held}, and the model takes {wanted[name]}')
+    return (
+        f"of another model: {len(lacking)} of the {len(wanted)} parameters of the config's model are not in it; "
+        f'{held}, and the model takes {wanted[name]}'
+    )
 
 
 def _check_finite(model, filename):
@@ -194,4 +202,5 @@ def _check_finite(model, filename):
         if not torch.isfinite(parameter).all():
             raise FloatingPointError(
                 f'{filename} is not saved: the weights have become NaN or infinite, first {name}. Resume from an '
-                'earlier checkpoint with a lower learning rate, a longer warm-up or optim_wrapper.clip_grad')
+                'earlier checkpoint with a lower learning rate, a longer warm-up or optim_wrapper.clip_grad'
+            )

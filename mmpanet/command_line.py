@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What the command lines under ``tools/`` share: the arguments of a run, and the config and runner they make."""
+
 import argparse
 import os
 import sys
@@ -36,17 +37,34 @@ def score(text):
 
 def add_run_arguments(parser):
     """The arguments that training and testing have in common, as MMDetection names them."""
-    parser.add_argument('--work-dir', help='folder for logs, checkpoints and metrics; '
-                        "by default the config's work_dir, else work_dirs/<name of the config>")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config, such as train_cfg.max_epochs=1 or '
-                        'model.neck.fusion=weighted; a list is written key="[a,b]" or key=a,b, a nested one '
-                        'key="[(a,b),(c,d)]", in quotation marks and without blanks')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='what started the processes of a distributed run')
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs, checkpoints and metrics; '
+        "by default the config's work_dir, else work_dirs/<name of the config>",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override the config, such as train_cfg.max_epochs=1 or '
+        'model.neck.fusion=weighted; a list is written key="[a,b]" or key=a,b, a nested one '
+        'key="[(a,b),(c,d)]", in quotation marks and without blanks',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed run',
+    )
     # torch.distributed.launch passes it with a dash since torch 2.0 and with an underscore before.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
-                        help='set by torch.distributed.launch; torchrun sets $LOCAL_RANK instead')
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by torch.distributed.launch; torchrun sets $LOCAL_RANK instead',
+    )
 
 
 def load_config(args):
@@ -123,7 +141,9 @@ class CheckingRunner(CheckpointKeepingRunner, CpuGroupRunner):
         try:
             left_out = check_datasets(self.cfg, *splits)
         except DatasetError as error:
-            sys.exit(f'{error}\n(tools/check_dataset.py lists all; check_annotations=False in the config leaves this '
-                     'check out)')
+            sys.exit(
+                f'{error}\n(tools/check_dataset.py lists all; check_annotations=False in the config leaves this '
+                'check out)'
+            )
         if left_out:
             self.logger.warning(f'{len(left_out)} objects are left out, the first: {left_out[0]}')

@@ -19,23 +19,14 @@ What changes besides names:
   folded into a scale and a bias, and kept beside the official state dict, so
   that it comes back to the bit, too.
 """
+
 import os
 import pickle
 import re
 import tempfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import (
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Set,
-    Tuple,
-    Union,
-)
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -66,6 +57,7 @@ class Rule(NamedTuple):
     row a class and the background moves to the end, or 'dropped' the
     background's rows (of ``rows_per_class``) are left out.
     """
+
     official: str
     ours: str
     shape: Tuple[int, ...]
@@ -90,132 +82,111 @@ def rules(kind: str) -> List[Rule]:
     return found
 
 
-def _weight_and_bias(official: str, ours: str,
-                     shape: Tuple[int, ...]) -> Iterator[Rule]:
+def _weight_and_bias(official: str, ours: str, shape: Tuple[int, ...]) -> Iterator[Rule]:
     yield Rule(f'{official}.weight', f'{ours}.weight', shape)
     yield Rule(f'{official}.bias', f'{ours}.bias', shape[:1])
 
 
-def _conv_gn(official: str, index: int, ours: str, shape: Tuple[int, ...],
-             bias: bool = False) -> Iterator[Rule]:
+def _conv_gn(official: str, index: int, ours: str, shape: Tuple[int, ...], bias: bool = False) -> Iterator[Rule]:
     """A conv at ``index`` of a Sequential, and the GN behind it."""
     yield Rule(f'{official}.{index}.weight', f'{ours}.conv.weight', shape)
     if bias:
         yield Rule(f'{official}.{index}.bias', f'{ours}.conv.bias', shape[:1])
-    yield from _weight_and_bias(f'{official}.{index + 1}', f'{ours}.gn',
-                                shape[:1])
+    yield from _weight_and_bias(f'{official}.{index + 1}', f'{ours}.gn', shape[:1])
 
 
 def _backbone_rules() -> Iterator[Rule]:
     """``lib/modeling/ResNet.py``: res1 is the stem, res2..5 are layer1..4."""
     source = 'Conv_Body.conv_body'
-    yield Rule(f'{source}.res1.conv1.weight', 'backbone.conv1.weight',
-               (64, 3, 7, 7))
-    yield from _weight_and_bias(f'{source}.res1.bn1', 'backbone.bn1', (64, ))
+    yield Rule(f'{source}.res1.conv1.weight', 'backbone.conv1.weight', (64, 3, 7, 7))
+    yield from _weight_and_bias(f'{source}.res1.bn1', 'backbone.bn1', (64,))
     in_channels = 64
     for stage, depth in enumerate((3, 4, 6, 3), start=1):
         width = 32 * 2**stage
         for block in range(depth):
             theirs = f'{source}.res{stage + 1}.{block}'
             ours = f'backbone.layer{stage}.{block}'
-            shapes = ((width, in_channels, 1, 1), (width, width, 3, 3),
-                      (4 * width, width, 1, 1))
+            shapes = ((width, in_channels, 1, 1), (width, width, 3, 3), (4 * width, width, 1, 1))
             for i, shape in enumerate(shapes, start=1):
-                yield Rule(f'{theirs}.conv{i}.weight', f'{ours}.conv{i}.weight',
-                           shape)
-                yield from _weight_and_bias(f'{theirs}.bn{i}', f'{ours}.bn{i}',
-                                            shape[:1])
+                yield Rule(f'{theirs}.conv{i}.weight', f'{ours}.conv{i}.weight', shape)
+                yield from _weight_and_bias(f'{theirs}.bn{i}', f'{ours}.bn{i}', shape[:1])
             if block == 0:
-                yield Rule(f'{theirs}.downsample.0.weight',
-                           f'{ours}.downsample.0.weight',
-                           (4 * width, in_channels, 1, 1))
-                yield from _weight_and_bias(f'{theirs}.downsample.1',
-                                            f'{ours}.downsample.1',
-                                            (4 * width, ))
+                yield Rule(
+                    f'{theirs}.downsample.0.weight', f'{ours}.downsample.0.weight', (4 * width, in_channels, 1, 1)
+                )
+                yield from _weight_and_bias(f'{theirs}.downsample.1', f'{ours}.downsample.1', (4 * width,))
             in_channels = 4 * width
 
 
 def _neck_rules() -> Iterator[Rule]:
     """``lib/modeling/FPN.py``: top-down coarse to fine, new path fine first."""
-    yield from _conv_gn('Conv_Body.conv_top', 0, 'neck.lateral_convs.3',
-                        (256, 2048, 1, 1))
+    yield from _conv_gn('Conv_Body.conv_top', 0, 'neck.lateral_convs.3', (256, 2048, 1, 1))
     for i, channels in enumerate((1024, 512, 256)):
         yield from _conv_gn(
-            f'Conv_Body.topdown_lateral_modules.{i}.conv_lateral', 0,
-            f'neck.lateral_convs.{2 - i}', (256, channels, 1, 1))
+            f'Conv_Body.topdown_lateral_modules.{i}.conv_lateral',
+            0,
+            f'neck.lateral_convs.{2 - i}',
+            (256, channels, 1, 1),
+        )
     for i in range(4):
-        yield from _conv_gn(f'Conv_Body.posthoc_modules.{i}', 0,
-                            f'neck.fpn_convs.{3 - i}', (256, 256, 3, 3))
+        yield from _conv_gn(f'Conv_Body.posthoc_modules.{i}', 0, f'neck.fpn_convs.{3 - i}', (256, 256, 3, 3))
     for i in range(3):
         # "buttomup" is their spelling.
         for number, ours in ((1, 'downsample_convs'), (2, 'bottom_up_convs')):
             yield from _conv_gn(
-                f'Conv_Body.panet_buttomup_conv{number}_modules.{i}', 0,
-                f'neck.{ours}.{i}', (256, 256, 3, 3), bias=True)
+                f'Conv_Body.panet_buttomup_conv{number}_modules.{i}', 0, f'neck.{ours}.{i}', (256, 256, 3, 3), bias=True
+            )
 
 
 def _rpn_rules() -> Iterator[Rule]:
-    for theirs, ours, shape in (('conv', 'rpn_conv', (256, 256, 3, 3)),
-                                ('cls_score', 'rpn_cls', (3, 256, 1, 1)),
-                                ('bbox_pred', 'rpn_reg', (12, 256, 1, 1))):
-        yield from _weight_and_bias(f'RPN.FPN_RPN_{theirs}',
-                                    f'rpn_head.{ours}', shape)
+    for theirs, ours, shape in (
+        ('conv', 'rpn_conv', (256, 256, 3, 3)),
+        ('cls_score', 'rpn_cls', (3, 256, 1, 1)),
+        ('bbox_pred', 'rpn_reg', (12, 256, 1, 1)),
+    ):
+        yield from _weight_and_bias(f'RPN.FPN_RPN_{theirs}', f'rpn_head.{ours}', shape)
 
 
 def _4conv1fc_head_rules() -> Iterator[Rule]:
     """``roi_Xconv1fc_gn_head_panet`` of ``lib/modeling/fast_rcnn_heads.py``."""
     ours = 'roi_head.bbox_head.shared_convs'
     for level in range(4):
-        yield from _conv_gn(f'Box_Head.conv1_head.{level}', 0,
-                            f'{ours}.0.levels.{level}', (256, 256, 3, 3))
+        yield from _conv_gn(f'Box_Head.conv1_head.{level}', 0, f'{ours}.0.levels.{level}', (256, 256, 3, 3))
     for i in range(3):
-        yield from _conv_gn('Box_Head.convs', 3 * i, f'{ours}.{i + 1}',
-                            (256, 256, 3, 3))
-    yield from _weight_and_bias('Box_Head.fc',
-                                'roi_head.bbox_head.shared_fcs.0',
-                                (1024, 256 * 7 * 7))
+        yield from _conv_gn('Box_Head.convs', 3 * i, f'{ours}.{i + 1}', (256, 256, 3, 3))
+    yield from _weight_and_bias('Box_Head.fc', 'roi_head.bbox_head.shared_fcs.0', (1024, 256 * 7 * 7))
 
 
 def _2fc_head_rules() -> Iterator[Rule]:
     """``roi_2mlp_head_gn_panet`` of ``lib/modeling/fast_rcnn_heads.py``."""
     ours = 'roi_head.bbox_head.shared_fcs'
-    fcs = [(f'Box_Head.fc1.{level}', f'{ours}.0.levels.{level}', 256 * 7 * 7)
-           for level in range(4)]
+    fcs = [(f'Box_Head.fc1.{level}', f'{ours}.0.levels.{level}', 256 * 7 * 7) for level in range(4)]
     for theirs, name, features in [*fcs, ('Box_Head.fc2', f'{ours}.1', 1024)]:
         yield from _weight_and_bias(f'{theirs}.0', name, (1024, features))
-        yield from _weight_and_bias(f'{theirs}.1', f'{name}.norm', (1024, ))
+        yield from _weight_and_bias(f'{theirs}.1', f'{name}.norm', (1024,))
 
 
 def _box_output_rules() -> Iterator[Rule]:
     """Scores of 81 classes and 4 deltas for each of them."""
-    for name, shape in (('weight', (1024, )), ('bias', ())):
-        yield Rule(f'Box_Outs.cls_score.{name}',
-                   f'roi_head.bbox_head.fc_cls.{name}', (81, *shape), 'last')
-        yield Rule(f'Box_Outs.bbox_pred.{name}',
-                   f'roi_head.bbox_head.fc_reg.{name}', (324, *shape),
-                   'dropped', 4)
+    for name, shape in (('weight', (1024,)), ('bias', ())):
+        yield Rule(f'Box_Outs.cls_score.{name}', f'roi_head.bbox_head.fc_cls.{name}', (81, *shape), 'last')
+        yield Rule(f'Box_Outs.bbox_pred.{name}', f'roi_head.bbox_head.fc_reg.{name}', (324, *shape), 'dropped', 4)
 
 
 def _mask_head_rules() -> Iterator[Rule]:
     """``mask_rcnn_fcn_head_v1up4convs_gn_adp_ff`` of ``mask_rcnn_heads.py``."""
     ours, conv = 'roi_head.mask_head', (256, 256, 3, 3)
     for level in range(4):
-        yield from _conv_gn(f'Mask_Head.mask_conv1.{level}', 0,
-                            f'{ours}.convs.0.levels.{level}', conv)
+        yield from _conv_gn(f'Mask_Head.mask_conv1.{level}', 0, f'{ours}.convs.0.levels.{level}', conv)
     yield from _conv_gn('Mask_Head.conv_fcn', 0, f'{ours}.convs.1', conv)
     yield from _conv_gn('Mask_Head.conv_fcn', 3, f'{ours}.convs.2', conv)
     yield from _conv_gn('Mask_Head.mask_conv4', 0, f'{ours}.convs.3', conv)
     yield from _conv_gn('Mask_Head.mask_conv4_fc', 0, f'{ours}.conv4_fc', conv)
-    yield from _conv_gn('Mask_Head.mask_conv5_fc', 0, f'{ours}.conv5_fc',
-                        (128, 256, 3, 3))
-    yield from _weight_and_bias('Mask_Head.mask_fc.0', f'{ours}.mask_fc',
-                                (784, 128 * 14 * 14))
-    yield from _weight_and_bias('Mask_Head.upconv', f'{ours}.upsample',
-                                (256, 256, 2, 2))
-    yield Rule('Mask_Outs.classify.weight', f'{ours}.conv_logits.weight',
-               (81, 256, 1, 1), 'dropped')
-    yield Rule('Mask_Outs.classify.bias', f'{ours}.conv_logits.bias', (81, ),
-               'dropped')
+    yield from _conv_gn('Mask_Head.mask_conv5_fc', 0, f'{ours}.conv5_fc', (128, 256, 3, 3))
+    yield from _weight_and_bias('Mask_Head.mask_fc.0', f'{ours}.mask_fc', (784, 128 * 14 * 14))
+    yield from _weight_and_bias('Mask_Head.upconv', f'{ours}.upsample', (256, 256, 2, 2))
+    yield Rule('Mask_Outs.classify.weight', f'{ours}.conv_logits.weight', (81, 256, 1, 1), 'dropped')
+    yield Rule('Mask_Outs.classify.bias', f'{ours}.conv_logits.bias', (81,), 'dropped')
 
 
 def detect_kind(names: Iterable[str], by: str = 'official') -> str:
@@ -241,28 +212,31 @@ def detect_kind(names: Iterable[str], by: str = 'official') -> str:
         if names == expected:
             return kind
         differences[kind] = (expected - names, names - expected)
-    nearest = min(differences, key=lambda kind: sum(
-        len(keys) for keys in differences[kind]))
+    nearest = min(differences, key=lambda kind: sum(len(keys) for keys in differences[kind]))
     missing, unknown = differences[nearest]
     raise ConversionError(
         f'not one of the three PANet models ({", ".join(CONFIGS)}); nearest '
         f'is {nearest!r}, with {_some(missing)} missing and {_some(unknown)} '
-        f'unknown. {_advice(names, by)}')
+        f'unknown. {_advice(names, by)}'
+    )
 
 
 def _advice(names: Set[str], by: str) -> str:
     """What to do with a state dict that does not fit."""
     if by == 'ours':
-        return ('Only models of the three configs convert back: '
-                f'{", ".join(CONFIGS.values())}')
+        return f'Only models of the three configs convert back: {", ".join(CONFIGS.values())}'
     if any(name.startswith('backbone.') for name in names):
         return "These are mmdet's names: convert it with --reverse"
     if names and not any('panet_buttomup' in name for name in names):
-        return ("It has no bottom-up path ('Conv_Body.panet_buttomup_*') and "
-                'so is no PANet: take a checkpoint that was trained with one '
-                "of the authors' configs/panet/*.yaml")
-    return ("If it is a file of the authors, download it again; other "
-            'backbones, heads and numbers of classes have no config here')
+        return (
+            "It has no bottom-up path ('Conv_Body.panet_buttomup_*') and "
+            'so is no PANet: take a checkpoint that was trained with one '
+            "of the authors' configs/panet/*.yaml"
+        )
+    return (
+        'If it is a file of the authors, download it again; other '
+        'backbones, heads and numbers of classes have no config here'
+    )
 
 
 def from_official(checkpoint: Dict) -> Dict:
@@ -298,9 +272,7 @@ def from_official(checkpoint: Dict) -> Dict:
     official = dict(kind=kind, config=CONFIGS[kind], background=background)
     if isinstance(checkpoint.get('step'), int):
         official['step'] = checkpoint['step']
-    return dict(
-        meta=dict(official=official, dataset_meta=dict(CocoDataset.METAINFO)),
-        state_dict=state_dict)
+    return dict(meta=dict(official=official, dataset_meta=dict(CocoDataset.METAINFO)), state_dict=state_dict)
 
 
 def to_official(checkpoint: Dict) -> Dict:
@@ -342,8 +314,7 @@ def to_official(checkpoint: Dict) -> Dict:
             first = background.get(rule.official)
             if first is None:
                 first = tensor.new_zeros(rows, *tensor.shape[1:])
-            _check_shape(f'meta.official.background.{rule.official}', first,
-                         (rows, *tensor.shape[1:]))
+            _check_shape(f'meta.official.background.{rule.official}', first, (rows, *tensor.shape[1:]))
             tensor = torch.cat([first, tensor])
         model[rule.official] = tensor.clone()
     converted = dict(model=model)
@@ -352,9 +323,9 @@ def to_official(checkpoint: Dict) -> Dict:
     if norms:
         converted[KEPT_NORMS] = OrderedDict(
             (f'{prefix}.{name}', ours[f'{prefix}.{name}'].clone())
-            for prefix in OrderedDict.fromkeys(
-                name.rpartition('.')[0] for name in norms)
-            for name in ('weight', 'bias', *BN_STATISTICS))
+            for prefix in OrderedDict.fromkeys(name.rpartition('.')[0] for name in norms)
+            for name in ('weight', 'bias', *BN_STATISTICS)
+        )
     return converted
 
 
@@ -370,49 +341,43 @@ def _batch_statistics(kind: str) -> Dict[str, Tensor]:
     """Running statistics that make a BN of every frozen affine."""
     statistics = OrderedDict()
     for name, shape in _norms(kind):
-        values = (torch.zeros(shape), torch.full(shape, 1 - BN_EPS),
-                  torch.tensor(0))
+        values = (torch.zeros(shape), torch.full(shape, 1 - BN_EPS), torch.tensor(0))
         for statistic, value in zip(BN_STATISTICS, values):
             statistics[f'{name}.{statistic}'] = value
     return statistics
 
 
-def _folded_batch_norms(kind: str,
-                        state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
+def _folded_batch_norms(kind: str, state_dict: Dict[str, Tensor]) -> Dict[str, Tensor]:
     """Scale and bias, under the names of weight and bias, of every BN that is
     not just the affine of its weight and bias, as from_official writes it."""
     affine = _batch_statistics(kind)
     folded = OrderedDict()
     for name, shape in _norms(kind):
-        statistics = {f'{name}.{key}': state_dict[f'{name}.{key}']
-                      for key in BN_STATISTICS}
+        statistics = {f'{name}.{key}': state_dict[f'{name}.{key}'] for key in BN_STATISTICS}
         for key, value in statistics.items():
             _check_shape(key, value, affine[key].shape)
         for key in (f'{name}.weight', f'{name}.bias'):
             _check_shape(key, state_dict[key], shape)
-        if not all(value.dtype == affine[key].dtype
-                   and torch.equal(value, affine[key])
-                   for key, value in statistics.items()):
+        if not all(
+            value.dtype == affine[key].dtype and torch.equal(value, affine[key]) for key, value in statistics.items()
+        ):
             folded.update(_fold_batch_norm(state_dict, name))
     return folded
 
 
-def _fold_batch_norm(state_dict: Dict[str, Tensor],
-                     name: str) -> Dict[str, Tensor]:
+def _fold_batch_norm(state_dict: Dict[str, Tensor], name: str) -> Dict[str, Tensor]:
     """Scale and bias of the affine that a BN computes in eval mode."""
     weight, bias, mean, variance = (
-        state_dict[f'{name}.{key}'].double()
-        for key in ('weight', 'bias', 'running_mean', 'running_var'))
+        state_dict[f'{name}.{key}'].double() for key in ('weight', 'bias', 'running_mean', 'running_var')
+    )
     scale = weight / (variance + BN_EPS).sqrt()
     return {
         f'{name}.weight': scale.to(state_dict[f'{name}.weight'].dtype),
-        f'{name}.bias':
-        (bias - mean * scale).to(state_dict[f'{name}.bias'].dtype)
+        f'{name}.bias': (bias - mean * scale).to(state_dict[f'{name}.bias'].dtype),
     }
 
 
-def _restore_batch_norms(kind: str, state_dict: Dict[str, Tensor],
-                         kept: Optional[Dict[str, Tensor]]) -> None:
+def _restore_batch_norms(kind: str, state_dict: Dict[str, Tensor], kept: Optional[Dict[str, Tensor]]) -> None:
     """Put the batch norms that to_official kept into ``state_dict``.
 
     One is left alone if the official scale and bias have changed since.
@@ -421,23 +386,20 @@ def _restore_batch_norms(kind: str, state_dict: Dict[str, Tensor],
         return
     for name, _ in _norms(kind):
         keys = [f'{name}.{key}' for key in ('weight', 'bias', *BN_STATISTICS)]
-        if not all(isinstance(kept.get(key), Tensor)
-                   and kept[key].shape == state_dict[key].shape
-                   for key in keys):
+        if not all(isinstance(kept.get(key), Tensor) and kept[key].shape == state_dict[key].shape for key in keys):
             continue
         folded = _fold_batch_norm(kept, name)
-        if all(value.dtype == state_dict[key].dtype
-               and torch.equal(value, state_dict[key])
-               for key, value in folded.items()):
+        if all(
+            value.dtype == state_dict[key].dtype and torch.equal(value, state_dict[key])
+            for key, value in folded.items()
+        ):
             state_dict.update((key, kept[key].clone()) for key in keys)
 
 
 def _tensors(checkpoint: Dict, key: str) -> Dict[str, Tensor]:
     """The state dict under ``key``, without DataParallel's prefix."""
-    if not isinstance(checkpoint, dict) or not isinstance(
-            checkpoint.get(key), dict):
-        held = _some(map(str, checkpoint)) if isinstance(
-            checkpoint, dict) else type(checkpoint).__name__
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get(key), dict):
+        held = _some(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         advice = ''
         if isinstance(checkpoint, dict):
             if key == 'model' and 'state_dict' in checkpoint:
@@ -445,25 +407,21 @@ def _tensors(checkpoint: Dict, key: str) -> Dict[str, Tensor]:
             elif key == 'state_dict' and 'model' in checkpoint:
                 advice = '. It is an official one: leave --reverse out'
         raise ConversionError(
-            f'a checkpoint with the state dict under {key!r} was expected, '
-            f'but this one holds {held}{advice}')
+            f'a checkpoint with the state dict under {key!r} was expected, but this one holds {held}{advice}'
+        )
     state_dict = checkpoint[key]
     for name, value in state_dict.items():
         if not isinstance(value, Tensor):
-            raise ConversionError(f'{name!r} should be a tensor, but is '
-                                  f'{type(value).__name__}')
+            raise ConversionError(f'{name!r} should be a tensor, but is {type(value).__name__}')
     prefix = 'module.'
     if state_dict and all(name.startswith(prefix) for name in state_dict):
-        return {name[len(prefix):]: value
-                for name, value in state_dict.items()}
+        return {name[len(prefix) :]: value for name, value in state_dict.items()}
     return dict(state_dict)
 
 
 def _check_shape(name: str, tensor: Tensor, shape: Tuple[int, ...]) -> None:
     if tuple(tensor.shape) != tuple(shape):
-        raise ConversionError(
-            f'{name!r} has shape {tuple(tensor.shape)}, but {tuple(shape)} '
-            'was expected')
+        raise ConversionError(f'{name!r} has shape {tuple(tensor.shape)}, but {tuple(shape)} was expected')
 
 
 def _some(names: Iterable[str], limit: int = 5) -> str:
@@ -492,20 +450,25 @@ def load_untrusted(path: Union[str, Path]) -> Dict:
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # a damaged file raises errors of every kind, OSError too
-        refused = re.search(r'GLOBAL ([A-Za-z_][\w.]*) (was not|whose)',
-                            str(error))
+        refused = re.search(r'GLOBAL ([A-Za-z_][\w.]*) (was not|whose)', str(error))
         if refused:
             raise ConversionError(
                 f'{path}: is not read, because it holds {refused[1]}, and '
                 'only tensors and plain data can be read without running code '
                 'of the file. If you trust it, save just its state dict where '
-                'it was made') from error
+                'it was made'
+            ) from error
         # torch's own words on this one advise to switch the check off
-        reason = '' if isinstance(error, pickle.UnpicklingError) else \
-            f' ({str(error).splitlines()[0]})' if str(error) else ''
+        reason = (
+            ''
+            if isinstance(error, pickle.UnpicklingError)
+            else f' ({str(error).splitlines()[0]})'
+            if str(error)
+            else ''
+        )
         raise ConversionError(
-            f'{path}: is damaged or no file of torch.save{reason}; if it was '
-            'downloaded, do it again') from error
+            f'{path}: is damaged or no file of torch.save{reason}; if it was downloaded, do it again'
+        ) from error
 
 
 def save_whole(checkpoint: Dict, path: Union[str, Path]) -> None:
@@ -529,15 +492,12 @@ def save_whole(checkpoint: Dict, path: Union[str, Path]) -> None:
 def check_paths(source: Path, target: Path) -> None:
     """Refuse a target that is the source, or in a folder that is not there."""
     if target.exists() and source.exists() and target.samefile(source):
-        raise ConversionError(f'{source}: would be overwritten by its own '
-                              'conversion; name another target')
+        raise ConversionError(f'{source}: would be overwritten by its own conversion; name another target')
     if not target.parent.is_dir():
         raise ConversionError(f'{target.parent}: no such folder to write to')
 
 
-def convert_file(source: Union[str, Path],
-                 target: Union[str, Path],
-                 reverse: bool = False) -> str:
+def convert_file(source: Union[str, Path], target: Union[str, Path], reverse: bool = False) -> str:
     """Convert a file.
 
     Args:

@@ -5,6 +5,7 @@ mmengine 0.10.7 selects a CUDA device whatever the backend, and hands device ids
 refuses them for a model on the CPU. Where there is no accelerator the processes that torchrun (or
 ``torch.distributed.launch``) has started form a gloo group here.
 """
+
 import sys
 from datetime import timedelta
 
@@ -24,11 +25,14 @@ class CpuGroupRunner(Runner):
     def setup_env(self, env_cfg):
         if self.distributed and not is_distributed() and get_device() == 'cpu':
             if self.launcher != 'pytorch':
-                sys.exit(f'--launcher {self.launcher} needs GPUs, and there is none here; on CPUs take torchrun, and '
-                         '--launcher pytorch')
+                sys.exit(
+                    f'--launcher {self.launcher} needs GPUs, and there is none here; on CPUs take torchrun, and '
+                    '--launcher pytorch'
+                )
             timeout = env_cfg.get('dist_cfg', {}).get('timeout')
             torch.distributed.init_process_group(
-                'gloo', **(dict(timeout=timedelta(seconds=timeout)) if timeout else {}))
+                'gloo', **(dict(timeout=timedelta(seconds=timeout)) if timeout else {})
+            )
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg, model):
@@ -36,8 +40,10 @@ class CpuGroupRunner(Runner):
             return super().wrap_model(model_wrapper_cfg, model)
         _refuse_sync_bn(model)
         wrapper = dict(
-            type='MMDistributedDataParallel', broadcast_buffers=False,
-            find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+        )
         wrapper.update(model_wrapper_cfg or {})
         if issubclass(MODEL_WRAPPERS.get(wrapper['type']), DistributedDataParallel):
             wrapper['device_ids'] = None
@@ -48,5 +54,7 @@ def _refuse_sync_bn(model):
     """torch refuses it as well, without the name of the layer and the way out."""
     name = next((name for name, module in model.named_modules() if isinstance(module, SyncBatchNorm)), None)
     if name is not None:
-        sys.exit(f"norm_cfg.type='SyncBN' ({name}) needs GPUs in a distributed run. On CPUs take dict(type='GN', "
-                 'num_groups=32), or one process, in which it is a BN')
+        sys.exit(
+            f"norm_cfg.type='SyncBN' ({name}) needs GPUs in a distributed run. On CPUs take dict(type='GN', "
+            'num_groups=32), or one process, in which it is a BN'
+        )

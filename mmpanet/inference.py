@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Predictions on images, folders and videos by mmdet's ``DetInferencer``: pictures, and JSON that can be read again."""
+
 import functools
 import json
 import os
@@ -62,8 +63,9 @@ class CheckedInferencer(DetInferencer):
         super()._load_weights_to_model(model, checkpoint, cfg)
 
 
-def load_inferencer(cfg: Config, checkpoint: str, device: Optional[str] = None,
-                    labels: bool = True) -> CheckedInferencer:
+def load_inferencer(
+    cfg: Config, checkpoint: str, device: Optional[str] = None, labels: bool = True
+) -> CheckedInferencer:
     """An inferencer for a config and a checkpoint.
 
     Args:
@@ -99,8 +101,9 @@ def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in taken)
             if not inside:
-                raise InputError(f'{path}: no image{" or video" if videos else ""} in this folder; taken are '
-                                 f'{", ".join(taken)}')
+                raise InputError(
+                    f'{path}: no image{" or video" if videos else ""} in this folder; taken are {", ".join(taken)}'
+                )
             found += inside
         elif not path.is_file():
             raise InputError(f'{path}: no such file or folder')
@@ -112,21 +115,32 @@ def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
     for path in found:
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
-            raise InputError(f'{other} and {path} would both be written to {path.stem}.json: predict them one by one, '
-                             'into different folders')
+            raise InputError(
+                f'{other} and {path} would both be written to {path.stem}.json: predict them one by one, '
+                'into different folders'
+            )
     return found
 
 
 class Output(NamedTuple):
     """What was written for one image or video; None for what was not asked for."""
+
     source: Path
     picture: Optional[Path]
     predictions: Optional[Path]
     num_objects: int  # those above the score threshold, over all frames
 
 
-def predict(inferencer: DetInferencer, source: Path, out_dir: Path, score_thr: float = 0.3, pictures: bool = True,
-            predictions: bool = True, batch_size: int = 1, progress: Progress = lambda line: None) -> Output:
+def predict(
+    inferencer: DetInferencer,
+    source: Path,
+    out_dir: Path,
+    score_thr: float = 0.3,
+    pictures: bool = True,
+    predictions: bool = True,
+    batch_size: int = 1,
+    progress: Progress = lambda line: None,
+) -> Output:
     """Predict one image, or every frame of a video.
 
     ``out_dir/vis`` gets the picture (or the video, as mp4) with all objects above the threshold; ``out_dir/preds`` the
@@ -226,8 +240,9 @@ class _VideoWriter:
         for frame in frames:
             if self.stream is None:
                 height, width = frame.shape[:2]
-                self.stream = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*'mp4v'), self.fps,
-                                              (width, height))
+                self.stream = cv2.VideoWriter(
+                    str(self.part), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, (width, height)
+                )
             self.stream.write(frame[..., ::-1])
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A checkpoint to give away: the weights, and of which config and classes they are; nothing of the training."""
+
 from pathlib import Path
 from typing import Dict, Union
 

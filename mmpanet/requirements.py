@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What ``import mmpanet`` needs, checked before anything else fails in a less obvious place."""
+
 import importlib
 import importlib.util
 import warnings
@@ -23,16 +24,21 @@ def check_requirements():
             raise ImportError(f'mmpanet needs {module}>={minimum}, which is not installed: {remedy}')
 
     from mmengine.utils import digit_version
+
     for module, (minimum, beyond, remedy) in REQUIREMENTS.items():
         version = importlib.import_module(module).__version__
         if digit_version(version) < digit_version(minimum):
             raise ImportError(f'mmpanet needs {module}>={minimum}, and {version} is installed: {remedy}')
         if digit_version(version) >= digit_version(beyond):
-            warnings.warn(f'mmpanet {__version__} was not tried with {module} {version}, only with versions below '
-                          f'{beyond}; it may work, or fail in odd ways', stacklevel=3)
+            warnings.warn(
+                f'mmpanet {__version__} was not tried with {module} {version}, only with versions below '
+                f'{beyond}; it may work, or fail in odd ways',
+                stacklevel=3,
+            )
 
     try:
         importlib.import_module('mmcv.ops')
     except ImportError as error:
-        raise ImportError('mmpanet needs mmcv with its compiled operators, and they do not load here '
-                          f'({error}): {INSTALL_MMCV}') from error
+        raise ImportError(
+            f'mmpanet needs mmcv with its compiled operators, and they do not load here ({error}): {INSTALL_MMCV}'
+        ) from error

@@ -7,6 +7,7 @@ numpy arrays. So ``--resume``, ``load_from``, ``tools/test.py`` and ``DetInferen
 on checkpoints of their own making (mmengine 0.10.7). The check stays on here; exactly what such a checkpoint holds
 is added to the list.
 """
+
 import pickle
 
 import numpy as np
@@ -36,8 +37,11 @@ def mmengine_checkpoint_globals():
     """The globals that mmengine's checkpoints hold, with the names they are pickled under."""
     number_dtypes = {type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['AllFloat'] + '?'}
     # Checkpoints written under numpy 1 say numpy.core, under numpy 2 numpy._core; either is read by either.
-    array_parts = [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}')
-                   for name in ('_reconstruct', 'scalar') for core in ('core', '_core')]
+    array_parts = [
+        (getattr(multiarray, name), f'numpy.{core}.multiarray.{name}')
+        for name in ('_reconstruct', 'scalar')
+        for core in ('core', '_core')
+    ]
     return [
         HistoryBuffer,
         (history_statistics_only, 'builtins.getattr'),

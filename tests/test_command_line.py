@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """tools/train.py and tools/test.py: what their arguments make of a config, and what they refuse."""
+
 import argparse
 import importlib.util
 import os
@@ -17,8 +18,10 @@ TOOLS = Path(__file__).parents[1] / 'tools'
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / 'tiny.py'
-    path.write_text('model = dict(roi_head=dict(mask_head=dict(type="FCFusionMaskHead")))\n'
-                    'optim_wrapper = dict(type="OptimWrapper")\ntrain_cfg = dict(max_epochs=6)\n')
+    path.write_text(
+        'model = dict(roi_head=dict(mask_head=dict(type="FCFusionMaskHead")))\n'
+        'optim_wrapper = dict(type="OptimWrapper")\ntrain_cfg = dict(max_epochs=6)\n'
+    )
     return path
 
 
@@ -60,12 +63,15 @@ def test_local_rank_in_either_spelling(config, monkeypatch, spelling):
     assert os.environ == dict(LOCAL_RANK='1')
 
 
-@pytest.mark.parametrize('name, words, message', [
-    ('train', ['--auto-scale-lr'], 'auto_scale_lr=dict(base_batch_size=...)'),
-    ('train', ['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "has 'ApexOptimWrapper'"),
-    ('test', ['no.pth', '--out', 'predictions.json'], 'ends in .pkl or .pickle'),
-    ('test', ['no.pth', '--tta'], '--tta merges boxes only'),
-])
+@pytest.mark.parametrize(
+    'name, words, message',
+    [
+        ('train', ['--auto-scale-lr'], 'auto_scale_lr=dict(base_batch_size=...)'),
+        ('train', ['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "has 'ApexOptimWrapper'"),
+        ('test', ['no.pth', '--out', 'predictions.json'], 'ends in .pkl or .pickle'),
+        ('test', ['no.pth', '--tta'], '--tta merges boxes only'),
+    ],
+)
 def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, name, words, message):
     monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', str(config), *words])
@@ -77,11 +83,14 @@ def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, 
 def test_test_time_augmentation_flips_and_keeps_the_pipeline():
     test_tool = load_tool('test')
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackDetInputs')]
-    cfg = Config(dict(
-        model=dict(type='FasterRCNN', roi_head=dict(bbox_head=dict())),
-        test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline)))))
+    cfg = Config(
+        dict(
+            model=dict(type='FasterRCNN', roi_head=dict(bbox_head=dict())),
+            test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline))),
+        )
+    )
     test_tool.use_test_time_augmentation(cfg)
     augmented = cfg.test_dataloader.dataset.dataset.pipeline
     assert [step.type for step in augmented] == ['LoadImageFromFile', 'Resize', 'TestTimeAug']
-    assert [flip.prob for flip in augmented[-1].transforms[0]] == [0., 1.]
+    assert [flip.prob for flip in augmented[-1].transforms[0]] == [0.0, 1.0]
     assert cfg.model.type == 'DetTTAModel' and cfg.model.module.type == 'FasterRCNN'

@@ -7,6 +7,7 @@ Configs are found, not listed. A new one needs its parameter counts in ``tests/d
 
 writes anew, and a row in ``docs/configs.md``.
 """
+
 import ast
 import copy
 import json
@@ -49,9 +50,10 @@ def name_of(path):
 
 every_file = pytest.mark.parametrize('path', FILES, ids=name_of)
 every_config = pytest.mark.parametrize('path', CONFIGS, ids=name_of)
-every_config_the_slow_ones_marked = pytest.mark.parametrize('path', [
-    pytest.param(path, id=name_of(path), marks=[] if path.stem in QUICK else pytest.mark.slow) for path in CONFIGS
-])
+every_config_the_slow_ones_marked = pytest.mark.parametrize(
+    'path',
+    [pytest.param(path, id=name_of(path), marks=[] if path.stem in QUICK else pytest.mark.slow) for path in CONFIGS],
+)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -66,6 +68,7 @@ load = lru_cache(maxsize=None)(Config.fromfile)  # to be copied before it is cha
 
 
 # Inheritance
+
 
 def bases_of(path):
     """What ``_base_`` of a config names, read without running it."""
@@ -98,6 +101,7 @@ def test_imports_nothing_itself(path):
 
 
 # What a config names
+
 
 def types_in(cfg):
     """Every ``type`` in a nested config."""
@@ -163,8 +167,11 @@ def test_pipelines(path, run_pipeline):
     """They run, and hand masks to a model with a mask head."""
     cfg = load(path)
     dataset = cfg.train_dataloader.dataset
-    pipelines = [dataset.get('dataset', dataset).pipeline, cfg.val_dataloader.dataset.pipeline,
-                 cfg.test_dataloader.dataset.pipeline]
+    pipelines = [
+        dataset.get('dataset', dataset).pipeline,
+        cfg.val_dataloader.dataset.pipeline,
+        cfg.test_dataloader.dataset.pipeline,
+    ]
     for pipeline in pipelines:
         packed = run_pipeline(pipeline)
         sample = packed['data_samples']
@@ -175,6 +182,7 @@ def test_pipelines(path, run_pipeline):
 
 # Size
 
+
 def count_parameters(path):
     """All and the trainable parameters of a config's model, none of which is allocated."""
     with torch.device('meta'):
@@ -182,7 +190,8 @@ def count_parameters(path):
     parameters = list(model.parameters())
     return dict(
         parameters=sum(parameter.numel() for parameter in parameters),
-        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad))
+        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+    )
 
 
 def record():
@@ -200,7 +209,8 @@ def recorded():
 @every_config
 def test_builds_with_as_many_parameters_as_recorded(path, recorded):
     assert count_parameters(path) == recorded.get(name_of(path)), (
-        'if this is what you want: python tests/test_configs.py --record')
+        'if this is what you want: python tests/test_configs.py --record'
+    )
 
 
 def test_nothing_else_is_recorded(recorded):
@@ -209,13 +219,14 @@ def test_nothing_else_is_recorded(recorded):
 
 # Documents
 
+
 def test_docs_list_every_config_with_its_size(recorded):
     rows = re.findall(r'\(\.\./configs/(\S+\.py)\).*\| ([\d.]+) M \|', (ROOT / 'docs' / 'configs.md').read_text())
-    assert sorted(rows) == sorted(
-        (name, f'{count["parameters"] / 1e6:.1f}') for name, count in recorded.items())
+    assert sorted(rows) == sorted((name, f'{count["parameters"] / 1e6:.1f}') for name, count in recorded.items())
 
 
 # The ablation
+
 
 def test_the_last_row_of_the_ablation_is_the_recipe_of_the_paper():
     """Two ways to the same model, data and schedule: row by row, and at once."""
@@ -230,6 +241,7 @@ def test_the_last_row_of_the_ablation_is_the_recipe_of_the_paper():
 
 # Alive
 
+
 def shrink(cfg):
     """The model as it is, with fewer RoIs and without downloads."""
     model = cfg.model
@@ -238,11 +250,11 @@ def shrink(cfg):
     if 'rpn_head' in model:
         model.train_cfg.rpn_proposal.update(nms_pre=200, max_per_img=40)
         model.test_cfg.rpn.update(nms_pre=200, max_per_img=40)
-        model.test_cfg.rcnn.update(score_thr=0., max_per_img=10)
+        model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
         for stage in listed(model.train_cfg.rcnn):
             stage.sampler.num = 32
     else:
-        model.test_cfg.score_thr = 0.
+        model.test_cfg.score_thr = 0.0
     return model
 
 
@@ -262,10 +274,12 @@ def num_classes(cfg):
 def batch(cfg, model, num_items, training):
     last = num_classes(cfg) - 1
     data = demo_mm_inputs(
-        2, [[3, 97, 128], [3, 128, 110]],
+        2,
+        [[3, 97, 128], [3, 128, 110]],
         num_items=list(num_items),
         num_classes=max(2, last + 1),  # mmdet draws labels from 1 on
-        with_mask=has_masks(cfg))
+        with_mask=has_masks(cfg),
+    )
     for sample in data['data_samples']:
         sample.gt_instances.labels.clamp_(max=last)
     return model.data_preprocessor(data, training)

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The documentation: links lead somewhere, code is code, commands exist, the site is built, the notebook runs."""
+
 import ast
 import json
 import re
@@ -17,8 +18,9 @@ from mmdet.registry import MODELS
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
 NOTEBOOK = DOCS / 'tutorial.ipynb'
-PAGES = sorted([
-    *ROOT.glob('*.md'), *DOCS.glob('*.md'), *(DOCS / 'api').glob('*.md'), *(ROOT / 'configs').glob('*/README.md')])
+PAGES = sorted(
+    [*ROOT.glob('*.md'), *DOCS.glob('*.md'), *(DOCS / 'api').glob('*.md'), *(ROOT / 'configs').glob('*/README.md')]
+)
 BLOCK = re.compile(r'^```([\w{}-]*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 
@@ -94,8 +96,14 @@ def test_python_is_python():
             pytest.fail(f'{name_of(page)}: {error}\n{block}')
 
 
-@pytest.mark.parametrize('page, block', [pytest.param(page, block, id=name_of(page)) for page, block in blocks('python')
-                                         if block.startswith("_base_ = 'mmdet::")])
+@pytest.mark.parametrize(
+    'page, block',
+    [
+        pytest.param(page, block, id=name_of(page))
+        for page, block in blocks('python')
+        if block.startswith("_base_ = 'mmdet::")
+    ],
+)
 def test_configs_in_the_pages_are_built(page, block, tmp_path):
     path = tmp_path / 'config.py'
     path.write_text(block)
@@ -175,8 +183,12 @@ def test_environment_report(spoil, tmp_path):
     if spoil:
         (tmp_path / 'mmcv').mkdir()
         (tmp_path / 'mmcv' / '__init__.py').write_text('raise ImportError("libcudart.so.11.0:\\n cannot open")\n')
-    run = subprocess.run([sys.executable, str(ROOT / 'tools' / 'collect_env.py')], capture_output=True, text=True,
-                         env={'PYTHONPATH': f'{tmp_path}:{ROOT}', 'PATH': '/usr/bin:/bin'})
+    run = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / 'collect_env.py')],
+        capture_output=True,
+        text=True,
+        env={'PYTHONPATH': f'{tmp_path}:{ROOT}', 'PATH': '/usr/bin:/bin'},
+    )
     assert run.returncode == 0, run.stderr
     lines = {line[:12].strip(): line[13:] for line in run.stdout.splitlines()}
     assert {'system', 'Python', 'torch', 'mmengine', 'mmcv', 'mmcv.ops', 'mmdet', 'mmpanet', 'CUDA'} <= lines.keys()
@@ -189,8 +201,18 @@ def test_environment_report(spoil, tmp_path):
 
 @pytest.mark.slow
 def test_site_is_built_without_warnings(tmp_path):
-    command = [sys.executable, '-m', 'sphinx', '-q', '-W', '--keep-going', '-d', tmp_path / 'doctrees', DOCS,
-               tmp_path / 'html']
+    command = [
+        sys.executable,
+        '-m',
+        'sphinx',
+        '-q',
+        '-W',
+        '--keep-going',
+        '-d',
+        tmp_path / 'doctrees',
+        DOCS,
+        tmp_path / 'html',
+    ]
     run = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-5000:]
     html = (tmp_path / 'html' / 'api' / 'models.html').read_text()
@@ -202,14 +224,20 @@ def test_site_is_built_without_warnings(tmp_path):
 def test_notebook_runs_from_top_to_bottom(tmp_path):
     import nbformat
     from nbclient import NotebookClient
+
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     # The AP that the notebook's last line of the training shows, in a form to read.
-    notebook.cells.append(nbformat.v4.new_code_cell(
-        "print('AP50', *(float(metrics[f'val/coco/{name}'].current()) for name in ('bbox_mAP_50', 'segm_mAP_50')))"))
-    NotebookClient(notebook, timeout=600, kernel_name='python3', resources=dict(
-        metadata=dict(path=str(tmp_path)))).execute()
-    pictures = [output for cell in notebook.cells for output in cell.get('outputs', [])
-                if 'image/png' in output.get('data', {})]
+    notebook.cells.append(
+        nbformat.v4.new_code_cell(
+            "print('AP50', *(float(metrics[f'val/coco/{name}'].current()) for name in ('bbox_mAP_50', 'segm_mAP_50')))"
+        )
+    )
+    NotebookClient(
+        notebook, timeout=600, kernel_name='python3', resources=dict(metadata=dict(path=str(tmp_path)))
+    ).execute()
+    pictures = [
+        output for cell in notebook.cells for output in cell.get('outputs', []) if 'image/png' in output.get('data', {})
+    ]
     assert len(pictures) == 1
     words = notebook.cells[-1].outputs[0]['text'].split()
     assert words[0] == 'AP50' and float(words[1]) > 0.4 and float(words[2]) > 0.3

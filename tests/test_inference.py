@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Images, folders and videos through tools/image_demo.py."""
+
 import json
 from pathlib import Path
 
@@ -34,9 +35,18 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def demo(folder, tmp_path, capsys):
     def run(*words):
-        run_tool('image_demo', folder / 'tiny.py', folder / 'weights.pth', *words, '--out-dir', tmp_path / 'out',
-                 '--device', 'cpu')
+        run_tool(
+            'image_demo',
+            folder / 'tiny.py',
+            folder / 'weights.pth',
+            *words,
+            '--out-dir',
+            tmp_path / 'out',
+            '--device',
+            'cpu',
+        )
         return tmp_path / 'out', capsys.readouterr().out
+
     return run
 
 
@@ -69,8 +79,20 @@ def test_folder_and_switches(folder, demo):
 def test_without_labels_fewer_pixels_are_painted(folder, tmp_path):
     pictures = []
     for name, words in [('with', []), ('without', ['--no-labels'])]:
-        run_tool('image_demo', folder / 'tiny.py', folder / 'weights.pth', images(folder)[0], '--no-predictions',
-                 '--device', 'cpu', '--score-thr', 0, '--out-dir', tmp_path / name, *words)
+        run_tool(
+            'image_demo',
+            folder / 'tiny.py',
+            folder / 'weights.pth',
+            images(folder)[0],
+            '--no-predictions',
+            '--device',
+            'cpu',
+            '--score-thr',
+            0,
+            '--out-dir',
+            tmp_path / name,
+            *words,
+        )
         assert not (tmp_path / name / 'preds').exists()
         pictures.append(cv2.imread(str(tmp_path / name / 'vis' / images(folder)[0].name)))
     assert (pictures[0] != pictures[1]).any(-1).sum() > 50
@@ -117,8 +139,12 @@ def test_inputs_that_are_refused(tmp_path, folder):
     for name in ('a', 'b'):
         (tmp_path / name).mkdir()
         (tmp_path / name / f'same.{dict(a="png", b="jpg")[name]}').write_bytes(b'x')
-    for words, message in [(['none.png'], 'none.png: no such file'), (['notes.txt'], 'notes.txt: neither an image'),
-                           (['empty'], 'empty: no image or video in this folder'), (['a', 'b'], 'same.json')]:
+    for words, message in [
+        (['none.png'], 'none.png: no such file'),
+        (['notes.txt'], 'notes.txt: neither an image'),
+        (['empty'], 'empty: no image or video in this folder'),
+        (['a', 'b'], 'same.json'),
+    ]:
         with pytest.raises(InputError, match=message):
             find_inputs([tmp_path / word for word in words])
 
@@ -128,16 +154,32 @@ def test_checkpoints_that_are_refused(folder, tmp_path):
     weights['state_dict'].pop('neck.downsample_convs.0.conv.weight')
     torch.save(weights, tmp_path / 'lacking.pth')
     (tmp_path / 'cut.pth').write_bytes((folder / 'weights.pth').read_bytes()[:1000])
-    for name, message in [('lacking.pth', 'of another model: 1 of the .* it has no neck.downsample_convs.0'),
-                          ('cut.pth', 'cut.pth: is damaged'), ('none.pth', 'none.pth: no such file')]:
+    for name, message in [
+        ('lacking.pth', 'of another model: 1 of the .* it has no neck.downsample_convs.0'),
+        ('cut.pth', 'cut.pth: is damaged'),
+        ('none.pth', 'none.pth: no such file'),
+    ]:
         with pytest.raises(SystemExit, match=message):
-            run_tool('image_demo', folder / 'tiny.py', tmp_path / name, images(folder)[0], '--out-dir',
-                     tmp_path / 'out', '--device', 'cpu')
+            run_tool(
+                'image_demo',
+                folder / 'tiny.py',
+                tmp_path / name,
+                images(folder)[0],
+                '--out-dir',
+                tmp_path / 'out',
+                '--device',
+                'cpu',
+            )
     assert not (tmp_path / 'out').exists()
 
 
-@pytest.mark.parametrize('words, message', [(['--score-thr', '2'], 'not a number from 0 to 1'),
-                                            (['--no-pictures', '--no-predictions'], 'leave nothing to write')])
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['--score-thr', '2'], 'not a number from 0 to 1'),
+        (['--no-pictures', '--no-predictions'], 'leave nothing to write'),
+    ],
+)
 def test_command_lines_that_are_refused(folder, words, message, capsys):
     with pytest.raises(SystemExit):
         run_tool('image_demo', folder / 'tiny.py', folder / 'weights.pth', images(folder)[0], *words)

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What is shipped, what importing it changes, and that mim works from the installed wheel."""
+
 import json
 import os
 import subprocess
@@ -18,8 +19,14 @@ from mmpanet import requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'mask-rcnn_r18_panet_shapes.py'
-PARTS = {'PANetNeck', 'AdaptiveFeaturePooling', 'PANetShared2FCBBoxHead', 'PANetShared4Conv1FCBBoxHead',
-         'FCFusionMaskHead', 'PANetRoIHead'}
+PARTS = {
+    'PANetNeck',
+    'AdaptiveFeaturePooling',
+    'PANetShared2FCBBoxHead',
+    'PANetShared4Conv1FCBBoxHead',
+    'FCFusionMaskHead',
+    'PANetRoIHead',
+}
 
 
 def run(*command, cwd=None, **kwargs):
@@ -89,10 +96,13 @@ def test_a_newer_stack_is_warned_of_and_not_refused(monkeypatch, recwarn, beyond
     assert len(texts) == (message is not None) and all(message in text for text in texts)
 
 
-@pytest.mark.parametrize('module, minimum, message', [
-    ('mmdet', '99', r'needs mmdet>=99, and \S+ is installed: how to mend it'),
-    ('no_such_module', '1.0', 'needs no_such_module>=1.0, which is not installed: how to mend it'),
-])
+@pytest.mark.parametrize(
+    'module, minimum, message',
+    [
+        ('mmdet', '99', r'needs mmdet>=99, and \S+ is installed: how to mend it'),
+        ('no_such_module', '1.0', 'needs no_such_module>=1.0, which is not installed: how to mend it'),
+    ],
+)
 def test_a_missing_or_old_package_is_refused_by_name(monkeypatch, module, minimum, message):
     monkeypatch.setitem(requirements.REQUIREMENTS, module, (minimum, '100', 'how to mend it'))
     with pytest.raises(ImportError, match=message):
@@ -100,6 +110,7 @@ def test_a_missing_or_old_package_is_refused_by_name(monkeypatch, module, minimu
 
 
 # What mim reads
+
 
 def test_config_names_are_unique():
     """mim finds a config by its file name alone."""
@@ -110,8 +121,10 @@ def test_config_names_are_unique():
 def test_model_index_names_every_config():
     """``mim search mmpanet`` lists what the metafiles list."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    metafiles = {str(path.relative_to(ROOT)): yaml.safe_load(path.read_text())
-                 for path in (ROOT / 'configs').rglob('metafile.yml')}
+    metafiles = {
+        str(path.relative_to(ROOT)): yaml.safe_load(path.read_text())
+        for path in (ROOT / 'configs').rglob('metafile.yml')
+    }
     assert sorted(index['Import']) == sorted(metafiles)
     collections = {entry['Name'] for content in metafiles.values() for entry in content.get('Collections', [])}
     models = [model for content in metafiles.values() for model in content['Models']]
@@ -122,6 +135,7 @@ def test_model_index_names_every_config():
 
 
 # The wheel
+
 
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory):
@@ -149,14 +163,17 @@ def distributions(checkout, tmp_path_factory):
 
 def shipped(folder):
     """The files of a folder of the checkout that belong into a wheel."""
-    return {str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob('*')
-            if path.is_file() and '__pycache__' not in path.parts}
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / folder).rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
 
 
 def test_wheel_holds_the_package_and_what_mim_needs_and_no_more(distributions):
     with zipfile.ZipFile(distributions[1]) as wheel:
         names = set(wheel.namelist())
-    in_mim = {name[len('mmpanet/.mim/'):] for name in names if name.startswith('mmpanet/.mim/')}
+    in_mim = {name[len('mmpanet/.mim/') :] for name in names if name.startswith('mmpanet/.mim/')}
     assert in_mim <= shipped('configs') | shipped('tools') | {'model-index.yml'}
     assert {'model-index.yml', 'tools/train.py', 'tools/test.py', f'configs/shapes/{CONFIG}'} <= in_mim
     assert {name.split('/')[0] for name in names} == {'mmpanet', f'mmpanet-{mmpanet.__version__}.dist-info'}
@@ -167,8 +184,18 @@ def test_wheel_holds_the_package_and_what_mim_needs_and_no_more(distributions):
 def test_sdist_holds_what_a_build_needs(distributions):
     with tarfile.open(distributions[0]) as sdist:
         names = {name.split('/', 1)[1] for name in sdist.getnames() if '/' in name}
-    assert {'LICENSE', 'README.md', 'setup.py', 'setup.cfg', 'pyproject.toml', 'model-index.yml', 'tools/train.py',
-            'requirements/runtime.txt', f'configs/shapes/{CONFIG}', 'tests/test_packaging.py'} <= names
+    assert {
+        'LICENSE',
+        'README.md',
+        'setup.py',
+        'setup.cfg',
+        'pyproject.toml',
+        'model-index.yml',
+        'tools/train.py',
+        'requirements/runtime.txt',
+        f'configs/shapes/{CONFIG}',
+        'tests/test_packaging.py',
+    } <= names
     assert not any(name.startswith(('data/', 'work_dirs/', 'mmpanet/.mim')) for name in names)
 
 
@@ -177,8 +204,11 @@ def test_metadata(distributions):
         metadata = wheel.read(f'mmpanet-{mmpanet.__version__}.dist-info/METADATA').decode().split('\n\n')[0]
     lines = metadata.splitlines()
     assert f'Version: {mmpanet.__version__}' in lines and 'License: Apache-2.0' in lines
-    required = {line.split(': ')[1].split(';')[0].strip() for line in lines
-                if line.startswith('Requires-Dist') and 'extra ==' not in line}
+    required = {
+        line.split(': ')[1].split(';')[0].strip()
+        for line in lines
+        if line.startswith('Requires-Dist') and 'extra ==' not in line
+    }
     names = {name.split('<')[0].split('>')[0] for name in required}
     # mmcv must not be among them: pip would try to compile it, in isolation from torch, and fail
     assert names == {'torch', 'mmengine', 'mmdet', 'numpy'}
@@ -187,6 +217,7 @@ def test_metadata(distributions):
 
 
 # The installed wheel, outside the checkout
+
 
 def make_environment(folder):
     """A Python and its site-packages that borrow everything from the environment that runs the tests."""
@@ -201,8 +232,18 @@ def python(distributions, tmp_path_factory):
     """A Python that has the wheel installed."""
     pytest.importorskip('mim')
     python, site_packages = make_environment(tmp_path_factory.mktemp('env'))
-    run(sys.executable, '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index', '--target', site_packages,
-        distributions[1])
+    run(
+        sys.executable,
+        '-m',
+        'pip',
+        'install',
+        '--quiet',
+        '--no-deps',
+        '--no-index',
+        '--target',
+        site_packages,
+        distributions[1],
+    )
     return python
 
 
@@ -217,17 +258,35 @@ def mim(python, tmp_path_factory):
     def call(*words):
         return run(python, '-W', 'ignore', '-m', 'mim', *words, cwd=folder, env=env)
 
-    call('run', 'mmpanet', 'make_shapes', 'data/shapes', '--num-train', '4', '--num-val', '2', '--image-size', '128',
-         '128')
+    call(
+        'run',
+        'mmpanet',
+        'make_shapes',
+        'data/shapes',
+        '--num-train',
+        '4',
+        '--num-val',
+        '2',
+        '--image-size',
+        '128',
+        '128',
+    )
     call.folder = folder
     call.python = lambda code: run(python, '-W', 'ignore', '-c', code, cwd=folder, env=env)
     return call
 
 
-SHORT = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'train_dataloader.batch_size=2',
-         'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
-         'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
-         'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
+SHORT = [
+    'train_cfg.max_epochs=1',
+    'train_cfg.val_interval=1',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+]
 
 
 def test_mim_run_and_search(mim):
@@ -235,14 +294,14 @@ def test_mim_run_and_search(mim):
     assert f'configs/shapes/{CONFIG}' in mim('search', 'mmpanet')
 
 
-INFER = '''
+INFER = """
 import importlib.util, pathlib
 from mmdet.apis import DetInferencer
 package = pathlib.Path(importlib.util.find_spec('mmpanet').origin).parent
 inferencer = DetInferencer(str(package / '.mim/configs/shapes' / {config!r}), 'train/epoch_1.pth', device='cpu')
 image = next(pathlib.Path('data/shapes').rglob('*.png'), None) or next(pathlib.Path('data/shapes').rglob('*.jpg'))
 print(len(inferencer(str(image), no_save_vis=True)['predictions']))
-'''
+"""
 
 
 @pytest.mark.slow
@@ -251,8 +310,21 @@ def test_mim_train_test_resume_and_gridsearch(mim):
     checkpoint = mim.folder / 'train' / 'epoch_1.pth'
     assert checkpoint.is_file()
 
-    mim('test', 'mmpanet', CONFIG, '--checkpoint', checkpoint, '--work-dir', 'test', '--show-dir', 'pictures', '--out',
-        'predictions.pkl', '--cfg-options', *SHORT)
+    mim(
+        'test',
+        'mmpanet',
+        CONFIG,
+        '--checkpoint',
+        checkpoint,
+        '--work-dir',
+        'test',
+        '--show-dir',
+        'pictures',
+        '--out',
+        'predictions.pkl',
+        '--cfg-options',
+        *SHORT,
+    )
     assert len(list(mim.folder.glob('test/*/pictures/*.*'))) == 2 and (mim.folder / 'predictions.pkl').is_file()
     mim('run', 'mmpanet', 'report_run', 'test')
     assert mim.python(INFER.format(config=CONFIG)).splitlines()[-1] == '1'
@@ -262,12 +334,22 @@ def test_mim_train_test_resume_and_gridsearch(mim):
     assert (mim.folder / 'train' / 'epoch_2.pth').is_file()
     assert 'resumed epoch: 1' in ''.join(path.read_text() for path in mim.folder.glob('train/*/*.log'))
 
-    mim('gridsearch', 'mmpanet', CONFIG, '--work-dir', 'grid', '--search-args',
-        '--optim_wrapper.optimizer.lr 1e-4 1e-3', '--cfg-options', *SHORT)
+    mim(
+        'gridsearch',
+        'mmpanet',
+        CONFIG,
+        '--work-dir',
+        'grid',
+        '--search-args',
+        '--optim_wrapper.optimizer.lr 1e-4 1e-3',
+        '--cfg-options',
+        *SHORT,
+    )
     assert len(list(mim.folder.glob('grid_search_*/epoch_1.pth'))) == 2
 
 
 # The editable install that `make` makes
+
 
 @pytest.mark.slow
 def test_editable_install_is_seen_by_mim_and_leaves_without_a_trace(checkout, tmp_path):

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Properties that hold for all arguments and inputs, tried on generated ones: a few by default, many if marked slow."""
+
 import copy
 import json
 import math
@@ -63,7 +64,8 @@ def fpn_arguments(draw):
         relu_before_extra_convs=draw(st.booleans()),
         no_norm_on_lateral=draw(st.booleans()),
         norm_cfg=draw(NORMS),
-        act_cfg=draw(st.sampled_from([None, dict(type='ReLU')])))
+        act_cfg=draw(st.sampled_from([None, dict(type='ReLU')])),
+    )
 
 
 @st.composite
@@ -81,13 +83,19 @@ def backbone_maps(channels, sizes, batch):
 
 
 @holds_for(
-    arguments=fpn_arguments(), sizes=backbone_sizes(), batch=st.integers(1, 2),
+    arguments=fpn_arguments(),
+    sizes=backbone_sizes(),
+    batch=st.integers(1, 2),
     fusion=st.sampled_from(['sum', 'concat', 'weighted']),
-    own_norm=st.one_of(st.just('same'), NORMS), bias=st.sampled_from(['auto', True, False]), seed=st.integers(0, 99))
+    own_norm=st.one_of(st.just('same'), NORMS),
+    bias=st.sampled_from(['auto', True, False]),
+    seed=st.integers(0, 99),
+)
 def neck_has_the_shapes_of_fpn_and_trains_all_of_itself(arguments, sizes, batch, fusion, own_norm, bias, seed):
     torch.manual_seed(seed)
-    neck = MODELS.build(dict(type='PANetNeck', fusion=fusion, bottom_up_norm_cfg=own_norm, bottom_up_bias=bias,
-                             **arguments)).double()
+    neck = MODELS.build(
+        dict(type='PANetNeck', fusion=fusion, bottom_up_norm_cfg=own_norm, bottom_up_bias=bias, **arguments)
+    ).double()
     neck.init_weights()
     neck.eval()  # one pixel has no variance
     maps = backbone_maps(arguments['in_channels'], sizes, batch)
@@ -101,8 +109,11 @@ def neck_has_the_shapes_of_fpn_and_trains_all_of_itself(arguments, sizes, batch,
 
 
 @holds_for(
-    arguments=fpn_arguments(), sizes=backbone_sizes(), fusion=st.sampled_from(['sum', 'concat', 'weighted']),
-    seed=st.integers(0, 99))
+    arguments=fpn_arguments(),
+    sizes=backbone_sizes(),
+    fusion=st.sampled_from(['sum', 'concat', 'weighted']),
+    seed=st.integers(0, 99),
+)
 def swapped_neck_starts_as_the_fpn(arguments, sizes, fusion, seed):
     torch.manual_seed(seed)
     cfg = Config(dict(default_scope='mmdet', model=dict(type='RetinaNet', neck=dict(type='FPN', **arguments))))
@@ -122,15 +133,16 @@ def swapped_neck_starts_as_the_fpn(arguments, sizes, fusion, seed):
 
 # Pooling
 
+
 @st.composite
 def rois(draw, batch, at_least=0):
     """Of all sizes and places: without area, outside, larger than everything."""
     place = st.one_of(st.floats(-60, 200), st.integers(-8, 40).map(float), st.sampled_from([-1e6, 1e5, 1e8]))
-    size = st.one_of(st.floats(0, 300), st.sampled_from([0., 1e-6, 1., 16., 1e4, 1e7]))
-    boxes = draw(st.lists(st.tuples(st.integers(0, batch - 1), place, place, size, size), min_size=at_least,
-                          max_size=5))
-    return torch.tensor([[image, x, y, x + w, y + h] for image, x, y, w, h in boxes],
-                        dtype=torch.float64).view(-1, 5)
+    size = st.one_of(st.floats(0, 300), st.sampled_from([0.0, 1e-6, 1.0, 16.0, 1e4, 1e7]))
+    boxes = draw(
+        st.lists(st.tuples(st.integers(0, batch - 1), place, place, size, size), min_size=at_least, max_size=5)
+    )
+    return torch.tensor([[image, x, y, x + w, y + h] for image, x, y, w, h in boxes], dtype=torch.float64).view(-1, 5)
 
 
 @st.composite
@@ -139,10 +151,16 @@ def pooling_inputs(draw, strides, at_least=0):
     batch = draw(st.integers(1, 2))
     sizes = draw(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=levels, max_size=levels))
     return dict(
-        sizes=sizes, batch=batch, channels=draw(st.integers(1, 3)),
-        strides=draw(st.lists(strides, min_size=levels, max_size=levels)), rois=draw(rois(batch, at_least)),
-        output_size=draw(st.tuples(st.integers(1, 4), st.integers(1, 4))), sampling_ratio=draw(st.integers(1, 3)),
-        aligned=draw(st.booleans()), seed=draw(st.integers(0, 99)))
+        sizes=sizes,
+        batch=batch,
+        channels=draw(st.integers(1, 3)),
+        strides=draw(st.lists(strides, min_size=levels, max_size=levels)),
+        rois=draw(rois(batch, at_least)),
+        output_size=draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
+        sampling_ratio=draw(st.integers(1, 3)),
+        aligned=draw(st.booleans()),
+        seed=draw(st.integers(0, 99)),
+    )
 
 
 def taps(start, end, bins, samples, limit, aligned):
@@ -150,17 +168,17 @@ def taps(start, end, bins, samples, limit, aligned):
 
     None where a sample is so near to -1 or ``limit``, where RoIAlign jumps, that rounding decides.
     """
-    shift = 0.5 if aligned else 0.
+    shift = 0.5 if aligned else 0.0
     start, end = start - shift, end - shift
-    extent = end - start if aligned else max(end - start, 1.)
+    extent = end - start if aligned else max(end - start, 1.0)
     weights = torch.zeros(bins, limit, dtype=torch.float64)
     for i in range(bins * samples):
         position = start + extent * (i + 0.5) / (bins * samples)
-        if min(abs(position + 1), abs(position - limit)) < 1e-6 * max(1., abs(start), extent):
+        if min(abs(position + 1), abs(position - limit)) < 1e-6 * max(1.0, abs(start), extent):
             return None
         if not -1 < position < limit:
             continue
-        position = max(position, 0.)
+        position = max(position, 0.0)
         low = math.floor(position)
         if low >= limit - 1:
             weights[i // samples, limit - 1] += 1 / samples
@@ -191,8 +209,10 @@ def by_definition(feats, inputs):
 
 def pooled_maps(inputs):
     torch.manual_seed(inputs['seed'])
-    return [torch.randn(inputs['batch'], inputs['channels'], *size, dtype=torch.float64, requires_grad=True)
-            for size in inputs['sizes']]
+    return [
+        torch.randn(inputs['batch'], inputs['channels'], *size, dtype=torch.float64, requires_grad=True)
+        for size in inputs['sizes']
+    ]
 
 
 def assert_same_with_gradients(out, expected, feats, tolerance):
@@ -205,20 +225,25 @@ def assert_same_with_gradients(out, expected, feats, tolerance):
 
 
 def tolerance_of(inputs):
-    return 1e-9 * max(1., inputs['rois'].abs().max().item() / 100 if len(inputs['rois']) else 1.)
+    return 1e-9 * max(1.0, inputs['rois'].abs().max().item() / 100 if len(inputs['rois']) else 1.0)
 
 
 @holds_for(inputs=pooling_inputs(st.sampled_from([1, 2, 3, 4, 7, 8, 16, 32, 64])))
 def pooling_is_its_definition(inputs):
     feats = pooled_maps(inputs)
-    arguments = (inputs['output_size'], [1 / stride for stride in inputs['strides']], inputs['sampling_ratio'],
-                 inputs['aligned'])
+    arguments = (
+        inputs['output_size'],
+        [1 / stride for stride in inputs['strides']],
+        inputs['sampling_ratio'],
+        inputs['aligned'],
+    )
     out = multi_level_roi_align(feats, inputs['rois'], *arguments)
     assert out.shape == (len(inputs['rois']), len(feats), inputs['channels'], *inputs['output_size'])
     assert out.isfinite().all()
     with torch.no_grad():  # the other way of computing the same
-        torch.testing.assert_close(multi_level_roi_align(feats, inputs['rois'], *arguments), out,
-                                   rtol=0, atol=tolerance_of(inputs))
+        torch.testing.assert_close(
+            multi_level_roi_align(feats, inputs['rois'], *arguments), out, rtol=0, atol=tolerance_of(inputs)
+        )
     expected, kept = by_definition(feats, inputs)
     if kept:
         assert_same_with_gradients(out[kept], expected, feats, tolerance_of(inputs))
@@ -231,16 +256,30 @@ def pooling_is_that_of_mmcv(inputs):
     boxes = inputs['rois'][kept]
     outs = []
     for backend in ('embedding_bag', 'roi_align'):
-        pooling = MODELS.build(dict(
-            type='AdaptiveFeaturePooling', out_channels=inputs['channels'], featmap_strides=inputs['strides'],
-            backend=backend, roi_layer=dict(
-                type='RoIAlign', output_size=inputs['output_size'], sampling_ratio=inputs['sampling_ratio'],
-                aligned=inputs['aligned'])))  # yapf: disable
+        pooling = MODELS.build(
+            dict(
+                type='AdaptiveFeaturePooling',
+                out_channels=inputs['channels'],
+                featmap_strides=inputs['strides'],
+                backend=backend,
+                roi_layer=dict(
+                    type='RoIAlign',
+                    output_size=inputs['output_size'],
+                    sampling_ratio=inputs['sampling_ratio'],
+                    aligned=inputs['aligned'],
+                ),
+            )
+        )
         outs.append(pooling(feats, boxes))
-    expected = torch.stack([
-        roi_align(feat, boxes, inputs['output_size'], 1 / stride, inputs['sampling_ratio'], 'avg', inputs['aligned'])
-        for feat, stride in zip(feats, inputs['strides'])
-    ], dim=1)  # yapf: disable
+    expected = torch.stack(
+        [
+            roi_align(
+                feat, boxes, inputs['output_size'], 1 / stride, inputs['sampling_ratio'], 'avg', inputs['aligned']
+            )
+            for feat, stride in zip(feats, inputs['strides'])
+        ],
+        dim=1,
+    )
     for out in outs:
         assert_same_with_gradients(out, expected, feats, tolerance_of(inputs))
 
@@ -252,25 +291,39 @@ def fast_extractor_is_that_of_mmdet(inputs, finest_scale):
     assume(kept)
     boxes = inputs['rois'][kept]
     outs = [
-        MODELS.build(dict(
-            type=kind, out_channels=inputs['channels'], featmap_strides=inputs['strides'], finest_scale=finest_scale,
-            roi_layer=dict(
-                type='RoIAlign', output_size=inputs['output_size'], sampling_ratio=inputs['sampling_ratio'],
-                aligned=inputs['aligned'])))(feats, boxes)
+        MODELS.build(
+            dict(
+                type=kind,
+                out_channels=inputs['channels'],
+                featmap_strides=inputs['strides'],
+                finest_scale=finest_scale,
+                roi_layer=dict(
+                    type='RoIAlign',
+                    output_size=inputs['output_size'],
+                    sampling_ratio=inputs['sampling_ratio'],
+                    aligned=inputs['aligned'],
+                ),
+            )
+        )(feats, boxes)
         for kind in ('FastSingleRoIExtractor', 'SingleRoIExtractor')
-    ]  # yapf: disable
+    ]
     assert_same_with_gradients(*outs, feats, tolerance_of(inputs))
 
 
 # Heads
 
+
 @st.composite
 def head_arguments(draw):
     return dict(
-        num_levels=draw(st.integers(1, 5)), level_fusion=draw(st.sampled_from(['max', 'sum'])),
-        share_first_layer=draw(st.booleans()), fuse_before_first_layer=draw(st.booleans()),
-        in_channels=draw(st.integers(1, 5)), num_classes=draw(st.integers(1, 4)),
-        norm_cfg=draw(st.sampled_from([None, dict(type='GN', num_groups=2), dict(type='BN')])))
+        num_levels=draw(st.integers(1, 5)),
+        level_fusion=draw(st.sampled_from(['max', 'sum'])),
+        share_first_layer=draw(st.booleans()),
+        fuse_before_first_layer=draw(st.booleans()),
+        in_channels=draw(st.integers(1, 5)),
+        num_classes=draw(st.integers(1, 4)),
+        norm_cfg=draw(st.sampled_from([None, dict(type='GN', num_groups=2), dict(type='BN')])),
+    )
 
 
 def check_head(head, num_rois, shapes):
@@ -282,7 +335,7 @@ def check_head(head, num_rois, shapes):
 
     def outputs(x):
         outs = head(x)
-        return outs if isinstance(outs, tuple) else (outs, )
+        return outs if isinstance(outs, tuple) else (outs,)
 
     outs = outputs(x)
     assert [tuple(out.shape) for out in outs] == shapes
@@ -297,28 +350,50 @@ def check_head(head, num_rois, shapes):
 
 
 @holds_for(
-    arguments=head_arguments(), kind=st.sampled_from(['PANetShared2FCBBoxHead', 'PANetShared4Conv1FCBBoxHead']),
-    num_rois=st.integers(0, 4), size=st.tuples(st.integers(1, 4), st.integers(1, 4)), agnostic=st.booleans(),
-    seed=st.integers(0, 99))
+    arguments=head_arguments(),
+    kind=st.sampled_from(['PANetShared2FCBBoxHead', 'PANetShared4Conv1FCBBoxHead']),
+    num_rois=st.integers(0, 4),
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    agnostic=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def box_head_takes_any_rois(arguments, kind, num_rois, size, agnostic, seed):
     torch.manual_seed(seed)
     convs = {} if kind == 'PANetShared2FCBBoxHead' else dict(conv_out_channels=4)
-    head = MODELS.build(dict(type=kind, fc_out_channels=6, roi_feat_size=size, reg_class_agnostic=agnostic, **convs,
-                             **arguments))
+    head = MODELS.build(
+        dict(type=kind, fc_out_channels=6, roi_feat_size=size, reg_class_agnostic=agnostic, **convs, **arguments)
+    )
     classes = arguments['num_classes']
     check_head(head, num_rois, [(num_rois, classes + 1), (num_rois, 4 if agnostic else 4 * classes)])
 
 
 @holds_for(
-    arguments=head_arguments(), num_rois=st.integers(0, 4), size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    num_convs=st.integers(1, 4), start=st.sampled_from([2, 3, 4]), relu=st.booleans(),
-    fc_fusion=st.sampled_from(['sum', 'product', 'max', None]), agnostic=st.booleans(), seed=st.integers(0, 99))
+    arguments=head_arguments(),
+    num_rois=st.integers(0, 4),
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    num_convs=st.integers(1, 4),
+    start=st.sampled_from([2, 3, 4]),
+    relu=st.booleans(),
+    fc_fusion=st.sampled_from(['sum', 'product', 'max', None]),
+    agnostic=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def mask_head_takes_any_rois(arguments, num_rois, size, num_convs, start, relu, fc_fusion, agnostic, seed):
     assume(fc_fusion is None or start <= num_convs)
     torch.manual_seed(seed)
-    head = MODELS.build(dict(
-        type='FCFusionMaskHead', conv_out_channels=8, roi_feat_size=size, num_convs=num_convs, fc_branch_start=start,
-        fc_relu=relu, fc_fusion=fc_fusion, class_agnostic=agnostic, **arguments))  # yapf: disable
+    head = MODELS.build(
+        dict(
+            type='FCFusionMaskHead',
+            conv_out_channels=8,
+            roi_feat_size=size,
+            num_convs=num_convs,
+            fc_branch_start=start,
+            fc_relu=relu,
+            fc_fusion=fc_fusion,
+            class_agnostic=agnostic,
+            **arguments,
+        )
+    )
     maps = 1 if agnostic else arguments['num_classes']
     check_head(head, num_rois, [(num_rois, maps, 2 * size[0], 2 * size[1])])
 
@@ -329,8 +404,10 @@ JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 50), st.integers(), st.floats(), st.text(max_size=4)),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
-        st.dictionaries(st.sampled_from(['id', 'name', 'counts', 'size', 'x']), inner, max_size=3)),
-    max_leaves=5)
+        st.dictionaries(st.sampled_from(['id', 'name', 'counts', 'size', 'x']), inner, max_size=3),
+    ),
+    max_leaves=5,
+)
 
 
 def places(node, path=()):
@@ -359,8 +436,9 @@ def check_of_annotations_lets_nothing_through(data, changes, drop):
         Path(file).write_text(json.dumps(content))
         if check_annotations(file, ('disc', 'ring'), masks=True).faults:
             return
-        dataset = CocoDataset(ann_file=file, metainfo=dict(classes=('disc', 'ring')), data_prefix=dict(img='images'),
-                              pipeline=[])
+        dataset = CocoDataset(
+            ann_file=file, metainfo=dict(classes=('disc', 'ring')), data_prefix=dict(img='images'), pipeline=[]
+        )
     load = LoadAnnotations(with_bbox=True, with_mask=True)
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)

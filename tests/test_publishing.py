@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A checkpoint to give away holds the weights, fits its model, and nothing of the training."""
+
 import re
 from pathlib import Path
 
@@ -28,10 +29,18 @@ def trained(tmp_path):
     model(torch.randn(2, 3, 8, 8))
     optimizer = torch.optim.AdamW(model.parameters())
     checkpoint = dict(
-        meta=dict(cfg='a = 1', dataset_meta=dict(classes=('nucleus', )), epoch=3, iter=9, hook_msgs=dict(
-            last_ckpt='/home/someone/epoch_2.pth'), time='20260101_000000'),
-        state_dict=model.state_dict(), optimizer=optimizer.state_dict(),
-        message_hub=dict(log_scalars=dict(loss=HistoryBuffer([1.], [1])), runtime_info={}, resumed_keys={}))
+        meta=dict(
+            cfg='a = 1',
+            dataset_meta=dict(classes=('nucleus',)),
+            epoch=3,
+            iter=9,
+            hook_msgs=dict(last_ckpt='/home/someone/epoch_2.pth'),
+            time='20260101_000000',
+        ),
+        state_dict=model.state_dict(),
+        optimizer=optimizer.state_dict(),
+        message_hub=dict(log_scalars=dict(loss=HistoryBuffer([1.0], [1])), runtime_info={}, resumed_keys={}),
+    )
     torch.save(checkpoint, tmp_path / 'epoch_3.pth')
     return model, tmp_path / 'epoch_3.pth'
 
@@ -44,7 +53,7 @@ def test_weights_config_and_classes_are_kept(trained, half, capsys):
     assert f'{target}: 7 tensors' in capsys.readouterr().out
     published = torch.load(target, weights_only=True)
     assert published.keys() == {'meta', 'state_dict'}
-    assert published['meta'] == dict(cfg='a = 1', dataset_meta=dict(classes=('nucleus', )), epoch=3, iter=9)
+    assert published['meta'] == dict(cfg='a = 1', dataset_meta=dict(classes=('nucleus',)), epoch=3, iter=9)
     assert published['state_dict']['1.num_batches_tracked'] == 1
     assert published['state_dict']['0.weight'].dtype == (torch.float16 if half else torch.float32)
     loaded = net()
@@ -64,12 +73,13 @@ def test_what_is_refused(trained):
     torch.save(dict(model={}), source.with_name('other.pth'))
     source.with_name('cut.pth').write_bytes(source.read_bytes()[:2000])
     for message, *words in [
-            ('1.running_var has a value of 1e[+]06; float16 ends at 65504', source, target, '--half'),
-            ('epoch_3.pth: would be overwritten', source, source),
-            ('none: no such folder', source, source.with_name('none') / 'model.pth'),
-            ("other.pth: has no 'state_dict'", source.with_name('other.pth'), target),
-            ('cut.pth: is damaged', source.with_name('cut.pth'), target),
-            ('none.pth: cannot be read', source.with_name('none.pth'), target)]:
+        ('1.running_var has a value of 1e[+]06; float16 ends at 65504', source, target, '--half'),
+        ('epoch_3.pth: would be overwritten', source, source),
+        ('none: no such folder', source, source.with_name('none') / 'model.pth'),
+        ("other.pth: has no 'state_dict'", source.with_name('other.pth'), target),
+        ('cut.pth: is damaged', source.with_name('cut.pth'), target),
+        ('none.pth: cannot be read', source.with_name('none.pth'), target),
+    ]:
         with pytest.raises(SystemExit, match=f'publish_model.py: .*{message}'):
             run_tool('publish_model', *words)
         assert not target.exists()
@@ -86,7 +96,7 @@ def test_weights_in_the_repository_are_those_of_their_configs(name):
     model = MODELS.build(cfg.model)
     published = load_checkpoint(model, str(path), strict=True)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
-    assert published['meta']['dataset_meta']['classes'] == ('nucleus', )
+    assert published['meta']['dataset_meta']['classes'] == ('nucleus',)
     trained = Config.fromstring(published['meta']['cfg'], '.py')
     assert trained.train_cfg == cfg.train_cfg and trained.optim_wrapper == cfg.optim_wrapper
     assert not re.search(r"['\"]/\w", published['meta']['cfg'])

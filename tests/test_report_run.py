@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """tools/report_run.py on work folders as mmengine leaves them."""
+
 import json
 import subprocess
 import sys
@@ -18,8 +19,10 @@ def coco(box, mask):
 def work_dir(tmp_path):
     """An evaluated run and a later one that was cut off before its evaluation."""
     folder = tmp_path / 'work'
-    for name, lines in [('20260101_100000', [dict(loss=1.0), coco(0.1, 0.2), coco(0.4, 0.3)]),
-                        ('20260101_110000', [dict(loss=0.9)])]:
+    for name, lines in [
+        ('20260101_100000', [dict(loss=1.0), coco(0.1, 0.2), coco(0.4, 0.3)]),
+        ('20260101_110000', [dict(loss=0.9)]),
+    ]:
         (folder / name / 'vis_data' / 'vis_image').mkdir(parents=True)
         (folder / name / f'{name}.log').write_text('log')
         text = '\n'.join(json.dumps(line) for line in lines) + '\n{"loss": 0.'
@@ -54,10 +57,14 @@ def test_a_later_test_run_counts(work_dir):
     assert '0.500' in output and '0.450' in output and 'pictures    none' in output
 
 
-@pytest.mark.parametrize('make, message', [
-    (lambda folder: None, 'there is no folder'),
-    (lambda folder: (folder / '20260101_100000').mkdir(parents=True), 'has COCO metrics'),
-], ids=['no folder', 'no metrics'])
+@pytest.mark.parametrize(
+    'make, message',
+    [
+        (lambda folder: None, 'there is no folder'),
+        (lambda folder: (folder / '20260101_100000').mkdir(parents=True), 'has COCO metrics'),
+    ],
+    ids=['no folder', 'no metrics'],
+)
 def test_says_what_is_missing(tmp_path, make, message):
     make(tmp_path / 'work')
     result = run_tool(tmp_path / 'work')

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """torch's safe loader reads mmengine's checkpoints once mmpanet is imported, and still refuses hostile ones."""
+
 import os
 import pickle
 import subprocess
@@ -14,8 +15,8 @@ import mmpanet  # noqa: F401
 from mmpanet.safe_globals import history_statistics_only
 
 checks_globals = pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6),
-    reason='torch.load checks globals since 2.6')
+    tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6), reason='torch.load checks globals since 2.6'
+)
 
 
 @pytest.fixture
@@ -54,17 +55,21 @@ def test_needs_the_import(checkpoint):
 
 def run_command(command):
     """A pickle of os.system(command)."""
+
     class Hostile:
         def __reduce__(self):
-            return os.system, (command, )
+            return os.system, (command,)
+
     return Hostile()
 
 
 def read_attribute(owner, name):
     """A pickle of getattr(owner, name)."""
+
     class Hostile:
         def __reduce__(self):
             return getattr, (owner, name)
+
     return Hostile()
 
 
@@ -86,11 +91,15 @@ def test_refuses_to_read_attributes_of_other_classes(tmp_path):
 
 
 @checks_globals
-@pytest.mark.parametrize('wrap', [
-    lambda hostile: hostile,
-    lambda hostile: dict(state_dict={}, message_hub=dict(log_scalars=dict(loss=hostile))),
-    lambda hostile: np.array([hostile], dtype=object),
-], ids=['bare', 'in the message hub', 'in an array'])
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda hostile: hostile,
+        lambda hostile: dict(state_dict={}, message_hub=dict(log_scalars=dict(loss=hostile))),
+        lambda hostile: np.array([hostile], dtype=object),
+    ],
+    ids=['bare', 'in the message hub', 'in an array'],
+)
 def test_refuses_a_hostile_pickle(tmp_path, wrap):
     traces = tmp_path / 'traces'
     path = tmp_path / 'hostile.pth'

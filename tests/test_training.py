@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The OpenMMLab trainer over generated data: train, evaluate, draw, save, resume."""
+
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ def data_root(tmp_path_factory) -> str:
     make_shapes(
         folder,
         ShapesConfig(
-            num_train=8, num_val=4, image_size=(64, 64), area=(60, 900), num_objects=(2, 5), empty_fraction=0.2))
+            num_train=8, num_val=4, image_size=(64, 64), area=(60, 900), num_objects=(2, 5), empty_fraction=0.2
+        ),
+    )
     return f'{folder}/'
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The training of `configs/shapes`, made so small that a run takes a second, in the hands of several tests."""
+
 import importlib.util
 import multiprocessing
 import os
@@ -62,9 +63,22 @@ def fresh_processes():
 
 def make_data(folder, num_train=8, num_val=4, **settings):
     """The generated set, 64 x 64 pixels an image; the folder, as configs write it."""
-    make_shapes(folder, ShapesConfig(**{**dict(
-        num_train=num_train, num_val=num_val, image_size=(64, 64), area=(60, 900), num_objects=(2, 5),
-        empty_fraction=0.2), **settings}))
+    make_shapes(
+        folder,
+        ShapesConfig(
+            **{
+                **dict(
+                    num_train=num_train,
+                    num_val=num_val,
+                    image_size=(64, 64),
+                    area=(60, 900),
+                    num_objects=(2, 5),
+                    empty_fraction=0.2,
+                ),
+                **settings,
+            }
+        ),
+    )
     return f'{folder}/'
 
 

@@ -1,4 +1,5 @@
 """Compare models side by side: ``python tools/benchmark.py``, see docs/benchmarks.md."""
+
 import argparse
 import sys
 import time
@@ -25,44 +26,77 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description='Time models in turn on the same images, proposals and detections, in one process. No dataset and '
         f'no checkpoint is needed. Models: {names}. Behind a name or config, "+channels_last" puts the model into '
-        "that memory format (mmdet's RoI extractors get copies, which they need), and \"+compile\" compiles backbone, "
-        'neck and heads with torch.compile.')
-    parser.add_argument('models', nargs='*', default=DEFAULT, metavar='MODEL',
-                        help='variants of --base by name, or configs (paths, mmdet:: names); the others are compared '
-                        f'to the first; by default: {" ".join(DEFAULT)}')
-    parser.add_argument('--base', default=BASE, metavar='CONFIG',
-                        help=f'what the variants are made of; by default {BASE}')
+        'that memory format (mmdet\'s RoI extractors get copies, which they need), and "+compile" compiles backbone, '
+        'neck and heads with torch.compile.'
+    )
+    parser.add_argument(
+        'models',
+        nargs='*',
+        default=DEFAULT,
+        metavar='MODEL',
+        help='variants of --base by name, or configs (paths, mmdet:: names); the others are compared '
+        f'to the first; by default: {" ".join(DEFAULT)}',
+    )
+    parser.add_argument(
+        '--base', default=BASE, metavar='CONFIG', help=f'what the variants are made of; by default {BASE}'
+    )
     parser.add_argument('--mode', nargs='+', choices=MODES, default=MODES, help='by default both')
-    parser.add_argument('--size', nargs=2, type=positive, default=(480, 640), metavar=('HEIGHT', 'WIDTH'),
-                        help='of the images, in pixels')
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=positive,
+        default=(480, 640),
+        metavar=('HEIGHT', 'WIDTH'),
+        help='of the images, in pixels',
+    )
     parser.add_argument('--batch', type=positive, default=1, help='images at a time')
     parser.add_argument('--rois', type=positive, default=1000, help='proposals an image')
     parser.add_argument('--detections', type=positive, default=100, help='boxes an image that get a mask')
-    parser.add_argument('--positives', type=positive, default=64,
-                        help='RoIs that match an object, an image of training')
+    parser.add_argument(
+        '--positives', type=positive, default=64, help='RoIs that match an object, an image of training'
+    )
     parser.add_argument('--rounds', type=positive, default=10, help='how often each is timed, there and back')
     parser.add_argument('--threads', type=positive, help="by default torch's own choice")
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 ...')
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='other than float32: torch.autocast')
     parser.add_argument('--rois-per-chunk', type=positive, help='of PANetRoIHead, in inference')
-    parser.add_argument('--no-memory', action='store_true',
-                        help='leave out the peak memory, which takes a process a model and mode')
-    parser.add_argument('--sweep', nargs='+', metavar=('WHAT', 'VALUE'),
-                        help=f'repeat for several values of one of {", ".join(SWEPT)}, and plot the curve; a size '
-                        'is the short edge, with the aspect of --size')
-    parser.add_argument('--images', type=Path, metavar='FOLDER',
-                        help='read images, as in testing, in place of random ones; inference only, with --checkpoints')
-    parser.add_argument('--checkpoints', nargs='+', metavar='FILE',
-                        help='trained weights, one a model: each works on the proposals and detections that it finds')
+    parser.add_argument(
+        '--no-memory', action='store_true', help='leave out the peak memory, which takes a process a model and mode'
+    )
+    parser.add_argument(
+        '--sweep',
+        nargs='+',
+        metavar=('WHAT', 'VALUE'),
+        help=f'repeat for several values of one of {", ".join(SWEPT)}, and plot the curve; a size '
+        'is the short edge, with the aspect of --size',
+    )
+    parser.add_argument(
+        '--images',
+        type=Path,
+        metavar='FOLDER',
+        help='read images, as in testing, in place of random ones; inference only, with --checkpoints',
+    )
+    parser.add_argument(
+        '--checkpoints',
+        nargs='+',
+        metavar='FILE',
+        help='trained weights, one a model: each works on the proposals and detections that it finds',
+    )
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder for tables and plots')
     args = parser.parse_args()
-    if args.sweep and (args.sweep[0] not in SWEPT or len(args.sweep) < 3 or
-                       not all(value.isdigit() and int(value) for value in args.sweep[1:])):
-        parser.error(f'--sweep {" ".join(args.sweep)}: give one of {", ".join(SWEPT)}, and two or more positive '
-                     'integers')
+    if args.sweep and (
+        args.sweep[0] not in SWEPT
+        or len(args.sweep) < 3
+        or not all(value.isdigit() and int(value) for value in args.sweep[1:])
+    ):
+        parser.error(
+            f'--sweep {" ".join(args.sweep)}: give one of {", ".join(SWEPT)}, and two or more positive integers'
+        )
     if bool(args.images) != bool(args.checkpoints) or len(args.checkpoints or args.models) != len(args.models):
-        parser.error(f'--images goes with --checkpoints, one a model: {len(args.models)} models, '
-                     f'{len(args.checkpoints or ())} checkpoints')
+        parser.error(
+            f'--images goes with --checkpoints, one a model: {len(args.models)} models, '
+            f'{len(args.checkpoints or ())} checkpoints'
+        )
     if args.images and (args.sweep or list(args.mode) != [INFERENCE]):
         parser.error('--images is for --mode inference, without --sweep')
     if args.device.startswith('cuda') and not torch.cuda.is_available():

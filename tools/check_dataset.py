@@ -1,4 +1,5 @@
 """Check the data that a config trains and tests on: ``python tools/check_dataset.py CONFIG``."""
+
 import argparse
 import sys
 
@@ -10,14 +11,22 @@ from mmpanet.datasets.validation import DatasetError, check_datasets, find_datas
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Look for what is wrong with the annotations (COCO format) and images '
-                                     'of a config; ends with 1 if there is anything')
+    parser = argparse.ArgumentParser(
+        description='Look for what is wrong with the annotations (COCO format) and images '
+        'of a config; ends with 1 if there is anything'
+    )
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('--splits', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val', 'test'],
-                        help='which of its data (all)')
+    parser.add_argument(
+        '--splits',
+        nargs='+',
+        choices=['train', 'val', 'test'],
+        default=['train', 'val', 'test'],
+        help='which of its data (all)',
+    )
     parser.add_argument('--images', action='store_true', help='decode every image, and compare its size')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+    )
     return parser.parse_args()
 
 

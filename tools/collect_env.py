@@ -1,4 +1,5 @@
 """Print what a report of a bug needs: the versions of everything that counts, and what of it does not work."""
+
 import importlib
 import platform
 import shutil
@@ -9,8 +10,21 @@ from pathlib import Path
 
 MODULES = ('torch', 'torchvision', 'numpy', 'cv2', 'pycocotools', 'mmengine', 'mmcv', 'mmdet', 'mmpanet')
 # The VBTI forks keep the import names; two distributions of one module overwrite each other.
-DISTRIBUTIONS = ('mmcv', 'mmcv-lite', 'mmcv-full', 'onedl-mmcv', 'mmdet', 'onedl-mmdetection', 'mmengine',
-                 'mmengine-lite', 'onedl-mmengine', 'mmpanet', 'openmim', 'openxlab', 'setuptools')
+DISTRIBUTIONS = (
+    'mmcv',
+    'mmcv-lite',
+    'mmcv-full',
+    'onedl-mmcv',
+    'mmdet',
+    'onedl-mmdetection',
+    'mmengine',
+    'mmengine-lite',
+    'onedl-mmengine',
+    'mmpanet',
+    'openmim',
+    'openxlab',
+    'setuptools',
+)
 
 
 def one_line(error):
@@ -40,11 +54,13 @@ def module_line(name):
 
 def operators():
     from mmcv.ops import get_compiler_version, get_compiling_cuda_version
+
     return f'load; compiled by {get_compiler_version()}, CUDA {get_compiling_cuda_version()}'
 
 
 def cuda():
     import torch
+
     if not torch.cuda.is_available():
         return f'not available (torch is built for CUDA {torch.version.cuda})'
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -1,4 +1,5 @@
 """Where two models disagree: ``python tools/compare_predictions.py ANNOTATIONS IMAGES FIRST.segm.json SECOND.segm.json``."""  # noqa: E501
+
 import argparse
 import sys
 from pathlib import Path
@@ -11,14 +12,16 @@ from mmpanet.command_line import positive, score
 def parse_args():
     parser = argparse.ArgumentParser(
         description='Count objects that are found, merged, split, inexact or missed, and false predictions, of two '
-        'models, and draw the images on which each is ahead most', epilog='The .segm.json come from tools/test.py '
-        'with --cfg-options test_evaluator.outfile_prefix=FIRST')
+        'models, and draw the images on which each is ahead most',
+        epilog='The .segm.json come from tools/test.py with --cfg-options test_evaluator.outfile_prefix=FIRST',
+    )
     parser.add_argument('annotations', type=Path, help='annotation file in COCO format, with masks')
     parser.add_argument('images', type=Path, help='folder of its images')
     parser.add_argument('results', type=Path, nargs=2, metavar='RESULTS', help='the .segm.json of a model')
     parser.add_argument('--names', nargs=2, default=['first', 'second'], metavar='NAME')
-    parser.add_argument('--score-thr', type=score, default=0.5, metavar='SCORE',
-                        help='predictions below it are left out (%(default)s)')
+    parser.add_argument(
+        '--score-thr', type=score, default=0.5, metavar='SCORE', help='predictions below it are left out (%(default)s)'
+    )
     parser.add_argument('--num-pictures', type=positive, default=10, help='for each model (%(default)s)')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'disagreements'), help='(%(default)s)')
     args = parser.parse_args()
@@ -30,8 +33,9 @@ def parse_args():
 def main():
     args = parse_args()
     try:
-        for line in run(args.annotations, args.images, args.results, args.names, args.out_dir, args.score_thr,
-                        args.num_pictures):
+        for line in run(
+            args.annotations, args.images, args.results, args.names, args.out_dir, args.score_thr, args.num_pictures
+        ):
             print(line, flush=True)
     except ResultError as error:
         sys.exit(f'compare_predictions.py: {error}')

@@ -1,4 +1,5 @@
 """Compare runs: ``python tools/compare_runs.py WORK_DIR WORK_DIR ...`` makes a table and a plot of their logs."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -8,13 +9,24 @@ from mmpanet.experiments.run import ExperimentError
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='AP (of the last evaluation, and the best), parameters, time a step '
-                                     'and memory of several runs, and their curves')
-    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='of runs of tools/train.py; '
-                        'differences are to the first')
+    parser = argparse.ArgumentParser(
+        description='AP (of the last evaluation, and the best), parameters, time a step '
+        'and memory of several runs, and their curves'
+    )
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        type=Path,
+        metavar='WORK_DIR',
+        help='of runs of tools/train.py; differences are to the first',
+    )
     parser.add_argument('--names', nargs='+', default=[], help='for the table, one a folder')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'comparison'),
-                        help='gets comparison.md, .json and .png (%(default)s)')
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('outputs', 'comparison'),
+        help='gets comparison.md, .json and .png (%(default)s)',
+    )
     return parser.parse_args()
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Convert a checkpoint of the official PANet code for mmdet, or back."""
+
 import argparse
 import sys
 
@@ -21,8 +22,10 @@ def main():
     except (ConversionError, OSError) as error:
         print(f'convert_official_checkpoint: {error}', file=sys.stderr)
         sys.exit(2)
-    print(f'{args.source}: the official model {kind!r}; all of its {len(rules(kind))} tensors converted, '
-          'none left over on either side')
+    print(
+        f'{args.source}: the official model {kind!r}; all of its {len(rules(kind))} tensors converted, '
+        'none left over on either side'
+    )
     if args.reverse:
         print(f"{args.target}: in the official form, for --load_ckpt of the authors' tools")
     else:

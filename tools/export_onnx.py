@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Write a two-stage detector as ONNX graphs, with a runtime that needs no PyTorch. See docs/deploy.md."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -16,8 +17,12 @@ def parse_args():
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--out', required=True, help='folder for the graphs, detector.json and onnx_detector.py')
-    parser.add_argument('--verify', nargs='+', metavar='IMAGE',
-                        help='run these images in PyTorch and in onnxruntime, and print the largest differences')
+    parser.add_argument(
+        '--verify',
+        nargs='+',
+        metavar='IMAGE',
+        help='run these images in PyTorch and in onnxruntime, and print the largest differences',
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
 

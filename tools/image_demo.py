@@ -1,4 +1,5 @@
 """Predict images, folders of images and videos: ``python tools/image_demo.py CONFIG CHECKPOINT INPUT ...``."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -11,23 +12,38 @@ from mmpanet.inference import InputError, find_inputs, load_inferencer, predict
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Write a picture of the objects found and a JSON file of them, for '
-                                     'every image and video')
+    parser = argparse.ArgumentParser(
+        description='Write a picture of the objects found and a JSON file of them, for every image and video'
+    )
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of its checkpoint')
     parser.add_argument('inputs', nargs='+', type=Path, metavar='INPUT', help='image, video, or folder of them')
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs'),
-                        help='gets vis/ with pictures and preds/ with JSON (%(default)s)')
-    parser.add_argument('--score-thr', type=score, default=0.3, metavar='SCORE',
-                        help='least score of an object in the pictures; the JSON has all (%(default)s)')
-    parser.add_argument('--no-labels', dest='labels', action='store_false',
-                        help='no class and score at each object: for small and crowded ones')
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('outputs'),
+        help='gets vis/ with pictures and preds/ with JSON (%(default)s)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=score,
+        default=0.3,
+        metavar='SCORE',
+        help='least score of an object in the pictures; the JSON has all (%(default)s)',
+    )
+    parser.add_argument(
+        '--no-labels',
+        dest='labels',
+        action='store_false',
+        help='no class and score at each object: for small and crowded ones',
+    )
     parser.add_argument('--no-pictures', dest='pictures', action='store_false', help='only JSON')
     parser.add_argument('--no-predictions', dest='predictions', action='store_false', help='only pictures')
     parser.add_argument('--batch-size', type=positive, default=1, help='frames of a video that are predicted at once')
-    parser.add_argument('--device', help="such as cuda:0 or cpu; by default a GPU if there is one")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config')
+    parser.add_argument('--device', help='such as cuda:0 or cpu; by default a GPU if there is one')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+    )
     args = parser.parse_args()
     if not (args.pictures or args.predictions):
         parser.error('--no-pictures and --no-predictions leave nothing to write')
@@ -40,13 +56,15 @@ def main():
     try:
         sources = find_inputs(args.inputs)
         inferencer = load_inferencer(
-            read_config(args.config, args.cfg_options), args.checkpoint, args.device, args.labels)
+            read_config(args.config, args.cfg_options), args.checkpoint, args.device, args.labels
+        )
     except InputError as error:
         sys.exit(f'image_demo.py: {error}')
     for number, source in enumerate(sources, start=1):
         try:
-            written = predict(inferencer, source, args.out_dir, args.score_thr, args.pictures, args.predictions,
-                              args.batch_size)
+            written = predict(
+                inferencer, source, args.out_dir, args.score_thr, args.pictures, args.predictions, args.batch_size
+            )
         except InputError as error:
             failures.append(error)
             continue

@@ -1,4 +1,5 @@
 """Which levels adaptive feature pooling takes its features from: ``python tools/level_distribution.py CONFIG CHECKPOINT``."""  # noqa: E501
+
 import argparse
 import sys
 from pathlib import Path
@@ -12,19 +13,27 @@ from mmpanet.visualization.level_run import images_of_test_data, run
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description="Draw the paper's Figure 3 for a trained model, and the pyramid and "
-                                     'the winning level of each RoI on some images')
+    parser = argparse.ArgumentParser(
+        description="Draw the paper's Figure 3 for a trained model, and the pyramid and "
+        'the winning level of each RoI on some images'
+    )
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of its checkpoint')
-    parser.add_argument('inputs', nargs='*', type=Path, metavar='INPUT', help='images or folders of them; by default '
-                        "the first ones of the config's test data")
+    parser.add_argument(
+        'inputs',
+        nargs='*',
+        type=Path,
+        metavar='INPUT',
+        help="images or folders of them; by default the first ones of the config's test data",
+    )
     parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'levels'), help='(%(default)s)')
     parser.add_argument('--num-images', type=positive, default=20, help='of the test data (%(default)s)')
     parser.add_argument('--num-pictures', type=positive, default=3, help='images that are drawn (%(default)s)')
     parser.add_argument('--max-rois', type=positive, default=50, help='RoIs a head that are drawn (%(default)s)')
     parser.add_argument('--device', help='such as cuda:0 or cpu; by default a GPU if there is one')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='settings that override the config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+    )
     return parser.parse_intermixed_args()  # inputs may follow options
 
 

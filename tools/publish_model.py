@@ -1,4 +1,5 @@
 """Write the weights of a checkpoint alone: ``python tools/publish_model.py IN.pth OUT.pth``."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from mmpanet.publishing import publish
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Write the weights of a checkpoint, with its config and classes, '
-                                     'without the state of optimizer, schedulers and logs')
+    parser = argparse.ArgumentParser(
+        description='Write the weights of a checkpoint, with its config and classes, '
+        'without the state of optimizer, schedulers and logs'
+    )
     parser.add_argument('source', metavar='IN.pth', help='a checkpoint of training')
     parser.add_argument('target', metavar='OUT.pth', help='the file to write, whole or not at all')
     parser.add_argument('--half', action='store_true', help='in float16: half the size')

@@ -1,4 +1,5 @@
 """Say how a run ended: box and mask AP, and where its checkpoint, logs and pictures lie."""
+
 import argparse
 import json
 import sys
@@ -42,8 +43,10 @@ def latest_evaluation(work_dir):
             evaluations = read_evaluations(path) if path.is_file() else []
             if evaluations:
                 return run, evaluations[-1]
-    raise ReportError(f'no run in {work_dir} has COCO metrics ({len(runs)} folders looked through): '
-                      'none was trained or tested to the end')
+    raise ReportError(
+        f'no run in {work_dir} has COCO metrics ({len(runs)} folders looked through): '
+        'none was trained or tested to the end'
+    )
 
 
 def newest_checkpoint(work_dir):
@@ -81,7 +84,8 @@ def report(work_dir):
         f'log         {logs[-1] if logs else run}',
         f'curves      {run / "vis_data" / "scalars.json"}',
         f'pictures    {pictures}  ({number}; ground truth on the left, predictions on the right)'
-        if number else f'pictures    none in {run}',
+        if number
+        else f'pictures    none in {run}',
     ]
     return '\n'.join(lines)
 

@@ -1,4 +1,5 @@
 """Train a detector: ``python tools/train.py CONFIG`` or ``mim train mmpanet CONFIG``."""
+
 import argparse
 import sys
 
@@ -14,10 +15,18 @@ def parse_args():
     parser.add_argument('config', help='path of the config')
     add_run_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision (needs a GPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true',
-                        help="scale the learning rate from the config's auto_scale_lr.base_batch_size to this run's")
-    parser.add_argument('--resume', nargs='?', const=LAST, metavar='CHECKPOINT',
-                        help='go on from this checkpoint, or without a path from the latest one in the work folder')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate from the config's auto_scale_lr.base_batch_size to this run's",
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const=LAST,
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or without a path from the latest one in the work folder',
+    )
     return parser.parse_args()
 
 

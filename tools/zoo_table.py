@@ -1,4 +1,5 @@
 """Swap every config of a zoo and write down what works: ``python tools/zoo_table.py``, which makes docs/zoo.md."""
+
 import argparse
 import os
 import sys
@@ -12,10 +13,15 @@ from mmpanet.swap.zoo_page import zoo_page
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description='Swap, build and try every config of a zoo. What was done is kept, '
-                                     'and the next run goes on from there.')
-    parser.add_argument('--configs', default=str(Path(mmdet.__file__).parent / '.mim' / 'configs'),
-                        help="folder of the configs; by default MMDetection's own")
+    parser = argparse.ArgumentParser(
+        description='Swap, build and try every config of a zoo. What was done is kept, '
+        'and the next run goes on from there.'
+    )
+    parser.add_argument(
+        '--configs',
+        default=str(Path(mmdet.__file__).parent / '.mim' / 'configs'),
+        help="folder of the configs; by default MMDetection's own",
+    )
     parser.add_argument('--results', default='work_dirs/zoo/results.jsonl', help='file that keeps the results')
     parser.add_argument('--out', default='docs/zoo.md', help='the page to write')
     parser.add_argument('--only', metavar='TEXT', help='only configs with this in their names')

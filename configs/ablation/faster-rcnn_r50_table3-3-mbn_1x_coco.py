@@ -9,5 +9,6 @@ model = dict(
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         # With one level it is mmdet's head, plus BN on its fcs.
-        bbox_head=dict(
-            type='PANetShared2FCBBoxHead', num_levels=1, norm_cfg=norm_cfg)))
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=1, norm_cfg=norm_cfg)
+    ),
+)

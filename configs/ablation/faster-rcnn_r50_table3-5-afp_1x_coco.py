@@ -3,6 +3,6 @@ _base_ = './faster-rcnn_r50_table3-3-mbn_1x_coco.py'
 
 model = dict(
     roi_head=dict(
-        type='PANetRoIHead',
-        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
-        bbox_head=dict(num_levels=4)))
+        type='PANetRoIHead', bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'), bbox_head=dict(num_levels=4)
+    )
+)

@@ -8,6 +8,7 @@ model = dict(
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         # With one level it is mmdet's head, plus BN on its fcs.
-        bbox_head=dict(
-            type='PANetShared2FCBBoxHead', num_levels=1, norm_cfg=norm_cfg),
-        mask_head=dict(norm_cfg=norm_cfg)))
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=1, norm_cfg=norm_cfg),
+        mask_head=dict(norm_cfg=norm_cfg),
+    ),
+)

@@ -2,5 +2,4 @@
 # zero, neither path would learn.
 _base_ = './mask-rcnn_r50_table3-7-ff_2x_coco.py'
 
-model = dict(
-    roi_head=dict(mask_head=dict(fc_fusion='product', fc_relu=False)))
+model = dict(roi_head=dict(mask_head=dict(fc_fusion='product', fc_relu=False)))

@@ -8,7 +8,8 @@ model = dict(
     roi_head=dict(
         type='PANetRoIHead',
         bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
-        bbox_head=dict(
-            type='PANetShared2FCBBoxHead', num_levels=4, norm_cfg=norm_cfg),
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=4, norm_cfg=norm_cfg),
         mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
-        mask_head=dict(type='FCFusionMaskHead', num_levels=4)))
+        mask_head=dict(type='FCFusionMaskHead', num_levels=4),
+    ),
+)

@@ -8,20 +8,19 @@ model = dict(
     roi_head=dict(
         mask_roi_extractor=dict(
             type='AdaptiveFeaturePooling',
-            roi_layer=dict(
-                type='RoIAlign',
-                output_size=14,
-                sampling_ratio=2,
-                aligned=False),
+            roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=2, aligned=False),
             out_channels=256,
-            featmap_strides=[4, 8, 16, 32]),
+            featmap_strides=[4, 8, 16, 32],
+        ),
         mask_head=dict(
             type='FCFusionMaskHead',
             norm_cfg=_base_.norm_cfg,
-            loss_mask=dict(
-                type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))),
+            loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0),
+        ),
+    ),
     train_cfg=dict(rcnn=dict(mask_size=28)),
-    test_cfg=dict(rcnn=dict(mask_thr_binary=0.5)))
+    test_cfg=dict(rcnn=dict(mask_thr_binary=0.5)),
+)
 
 # mask targets are drawn from polygons, not cut from masks of the image
 train_pipeline = _base_.train_pipeline
@@ -37,15 +36,6 @@ test_evaluator = val_evaluator
 # twice the schedule of the box-only models
 train_cfg = dict(max_iters=180000)
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1 / 3,
-        by_epoch=False,
-        begin=0,
-        end=500),
-    dict(
-        type='MultiStepLR',
-        by_epoch=False,
-        milestones=[120000, 160000],
-        gamma=0.1)
+    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
+    dict(type='MultiStepLR', by_epoch=False, milestones=[120000, 160000], gamma=0.1),
 ]

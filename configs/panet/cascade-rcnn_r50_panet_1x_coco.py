@@ -5,9 +5,7 @@ custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 model = dict(
     neck=dict(type='PANetNeck'),
     roi_head=dict(
-        bbox_roi_extractor=dict(
-            type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
-        bbox_head=[
-            dict(stage, type='PANetShared2FCBBoxHead')
-            for stage in _base_.model.roi_head.bbox_head
-        ]))
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
+        bbox_head=[dict(stage, type='PANetShared2FCBBoxHead') for stage in _base_.model.roi_head.bbox_head],
+    ),
+)

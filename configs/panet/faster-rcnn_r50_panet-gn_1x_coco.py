@@ -3,6 +3,4 @@
 _base_ = './faster-rcnn_r50_panet_1x_coco.py'
 
 norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
-model = dict(
-    neck=dict(norm_cfg=norm_cfg),
-    roi_head=dict(bbox_head=dict(norm_cfg=norm_cfg)))
+model = dict(neck=dict(norm_cfg=norm_cfg), roi_head=dict(bbox_head=dict(norm_cfg=norm_cfg)))

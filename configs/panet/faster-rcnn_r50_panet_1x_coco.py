@@ -6,6 +6,7 @@ model = dict(
     neck=dict(type='PANetNeck'),
     roi_head=dict(
         type='PANetRoIHead',
-        bbox_roi_extractor=dict(
-            type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(type='PANetShared2FCBBoxHead')))
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
+        bbox_head=dict(type='PANetShared2FCBBoxHead'),
+    ),
+)

@@ -7,9 +7,9 @@ model = dict(
     neck=dict(type='PANetNeck'),
     roi_head=dict(
         type='PANetRoIHead',
-        bbox_roi_extractor=dict(
-            type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
         bbox_head=dict(type='PANetShared4Conv1FCBBoxHead'),
-        mask_roi_extractor=dict(
-            type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
-        mask_head=dict(type='FCFusionMaskHead')))
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
+        mask_head=dict(type='FCFusionMaskHead'),
+    ),
+)

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The images on which two models disagree most, drawn beside the ground truth."""
+
 import json
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Sequence
@@ -30,6 +31,7 @@ SHEET_COLUMNS, SHEET_WIDTH = 2, 1620
 
 class Compared(NamedTuple):
     """One image, as both models see it."""
+
     image_id: int
     errors: List[ImageErrors]  # of each model
 
@@ -39,8 +41,15 @@ class Compared(NamedTuple):
         return self.errors[1].f1 - self.errors[0].f1
 
 
-def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Sequence[str], out_dir: Path,
-        score_thr: float = 0.5, num_pictures: int = 10) -> Iterator[str]:
+def run(
+    annotation_file: Path,
+    image_dir: Path,
+    files: Sequence[Path],
+    names: Sequence[str],
+    out_dir: Path,
+    score_thr: float = 0.5,
+    num_pictures: int = 10,
+) -> Iterator[str]:
     """Compare two models' predictions object by object.
 
     ``out_dir`` gets ``errors.md`` and ``.json`` with counts by kind, ``images.json`` with the F1 of every image, and
@@ -76,18 +85,32 @@ def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Se
     out_dir.mkdir(parents=True, exist_ok=True)
     (out_dir / 'errors.md').write_text(markdown(tallies))
     (out_dir / 'errors.json').write_text(
-        json.dumps({name: tally.as_dict() for name, tally in tallies.items()}, indent=2) + '\n')
-    (out_dir / 'images.json').write_text(json.dumps(
-        [dict(file_name=annotations.images[one.image_id]['file_name'],
-              f1={name: round(errors.f1, 4) for name, errors in zip(names, one.errors)}) for one in compared],
-        indent=2) + '\n')  # yapf: disable
+        json.dumps({name: tally.as_dict() for name, tally in tallies.items()}, indent=2) + '\n'
+    )
+    (out_dir / 'images.json').write_text(
+        json.dumps(
+            [
+                dict(
+                    file_name=annotations.images[one.image_id]['file_name'],
+                    f1={name: round(errors.f1, 4) for name, errors in zip(names, one.errors)},
+                )
+                for one in compared
+            ],
+            indent=2,
+        )
+        + '\n'
+    )
     yield markdown(tallies)
     ahead = [sum(one.gain < 0 for one in compared), sum(one.gain > 0 for one in compared)]
-    yield (f'{len(compared)} images; {names[1]} is ahead on {ahead[1]}, {names[0]} on {ahead[0]} '
-           f'(F1 of objects with a score from {score_thr} and an IoU from 0.5)')
+    yield (
+        f'{len(compared)} images; {names[1]} is ahead on {ahead[1]}, {names[0]} on {ahead[0]} '
+        f'(F1 of objects with a score from {score_thr} and an IoU from 0.5)'
+    )
     ranked = sorted(compared, key=lambda one: one.gain)
-    for name, chosen in ((names[0], [one for one in ranked if one.gain < 0][:num_pictures]),
-                         (names[1], [one for one in ranked[::-1] if one.gain > 0][:num_pictures])):
+    for name, chosen in (
+        (names[0], [one for one in ranked if one.gain < 0][:num_pictures]),
+        (names[1], [one for one in ranked[::-1] if one.gain > 0][:num_pictures]),
+    ):
         folder, pictures = out_dir / f'better_{name}', []
         for place, one in enumerate(chosen, start=1):
             info = annotations.images[one.image_id]
@@ -103,8 +126,14 @@ def run(annotation_file: Path, image_dir: Path, files: Sequence[Path], names: Se
         yield f'{len(pictures)} pictures in {folder}' + (f', together in {folder}.jpg' if pictures else '')
 
 
-def picture(image: np.ndarray, objects: Sequence[dict], predictions: Sequence[Sequence[dict]],
-            errors: Sequence[ImageErrors], names: Sequence[str], height: int = 400) -> np.ndarray:
+def picture(
+    image: np.ndarray,
+    objects: Sequence[dict],
+    predictions: Sequence[Sequence[dict]],
+    errors: Sequence[ImageErrors],
+    names: Sequence[str],
+    height: int = 400,
+) -> np.ndarray:
     """Ground truth and both models side by side: what is found, what is false, and the objects that are not found.
 
     Args:
@@ -119,8 +148,10 @@ def picture(image: np.ndarray, objects: Sequence[dict], predictions: Sequence[Se
     panels = [(_outlines(image, scale, [(one['mask'], TRUTH_COLOUR) for one in objects]), f'truth: {len(objects)}')]
     for found, of_model, name in zip(predictions, errors, names):
         outlines = [(one['mask'], MISSED_COLOUR) for one, kind in zip(objects, of_model.objects) if kind != FOUND]
-        outlines += [(one['mask'], FOUND_COLOUR if index >= 0 else FALSE_COLOUR)
-                     for one, index in zip(found, of_model.predictions)]  # yapf: disable
+        outlines += [
+            (one['mask'], FOUND_COLOUR if index >= 0 else FALSE_COLOUR)
+            for one, index in zip(found, of_model.predictions)
+        ]
         panels.append((_outlines(image, scale, outlines), f'{name}: F1 {of_model.f1:.2f}'))
     return np.hstack([_titled(panel, title) for panel, title in panels])
 
@@ -151,12 +182,12 @@ def _outlines(image, scale, outlines):
 
 def _titled(panel, title):
     canvas = _padded(panel, panel.shape[0], max(panel.shape[1], TITLE_WIDTH) + MARGIN, TITLE_HEIGHT)
-    cv2.putText(canvas, title, (2, TITLE_HEIGHT - 9), cv2.FONT_HERSHEY_SIMPLEX, .65, (0, 0, 0), 1, cv2.LINE_AA)
+    cv2.putText(canvas, title, (2, TITLE_HEIGHT - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.65, (0, 0, 0), 1, cv2.LINE_AA)
     return canvas
 
 
 def _padded(panel, height, width, top=0):
     """On white, with ``top`` rows more above."""
     canvas = np.full((top + height, width, 3), 255, np.uint8)
-    canvas[top:top + panel.shape[0], :panel.shape[1]] = panel
+    canvas[top : top + panel.shape[0], : panel.shape[1]] = panel
     return canvas

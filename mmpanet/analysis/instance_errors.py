@@ -4,6 +4,7 @@
 From COCO's files: annotations, and the ``<prefix>.segm.json`` that mmdet's ``CocoMetric`` writes, given an
 ``outfile_prefix``.
 """
+
 import json
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
@@ -35,6 +36,7 @@ class ImageErrors(NamedTuple):
         predictions: For each prediction, best score first, the index of the object that it finds, or -1.
         false_kinds: For each prediction the kind of error, or '' if it finds an object.
     """
+
     objects: List[str]
     predictions: np.ndarray
     false_kinds: List[str]
@@ -43,7 +45,7 @@ class ImageErrors(NamedTuple):
     def f1(self) -> float:
         """2 TP / (objects + predictions); 1 where there are neither."""
         total = len(self.objects) + len(self.predictions)
-        return 2 * self.objects.count(FOUND) / total if total else 1.
+        return 2 * self.objects.count(FOUND) / total if total else 1.0
 
 
 def compare(objects: Sequence[dict], predictions: Sequence[dict]) -> ImageErrors:
@@ -57,8 +59,9 @@ def compare(objects: Sequence[dict], predictions: Sequence[dict]) -> ImageErrors
         predictions: The same, sorted by falling score.
     """
     iou, shared = overlaps([one['mask'] for one in predictions], [one['mask'] for one in objects])
-    same_class = np.array([[one['category_id'] == other['category_id'] for other in objects] for one in predictions],
-                          dtype=bool).reshape(iou.shape)
+    same_class = np.array(
+        [[one['category_id'] == other['category_id'] for other in objects] for one in predictions], dtype=bool
+    ).reshape(iou.shape)
     iou = np.where(same_class, iou, 0)
     found_by = np.full(len(objects), -1)
     finds = np.full(len(predictions), -1)
@@ -151,8 +154,11 @@ class Annotations:
         return self._instances(image_id, 1)
 
     def _instances(self, image_id: int, crowd: int) -> List[dict]:
-        return [dict(category_id=one['category_id'], mask=self.coco.annToRLE(one), area=one['area'], bbox=one['bbox'])
-                for one in self.coco.imgToAnns[image_id] if one.get('iscrowd', 0) == crowd]  # yapf: disable
+        return [
+            dict(category_id=one['category_id'], mask=self.coco.annToRLE(one), area=one['area'], bbox=one['bbox'])
+            for one in self.coco.imgToAnns[image_id]
+            if one.get('iscrowd', 0) == crowd
+        ]
 
 
 def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> Dict[int, List[dict]]:
@@ -167,13 +173,17 @@ def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> 
         for one in content:
             if one['score'] >= score_thr:
                 by_image[one['image_id']].append(
-                    dict(category_id=one['category_id'], mask=one['segmentation'], score=one['score']))
+                    dict(category_id=one['category_id'], mask=one['segmentation'], score=one['score'])
+                )
     except (OSError, ValueError, TypeError) as error:
         raise ResultError(f"{file}: no list of results in COCO's format ({error})") from error
     except KeyError as error:
         key = error.args[0]
-        reason = (f'an entry has no {key!r}; it must be the .segm.json that CocoMetric writes' if isinstance(key, str)
-                  else f'image_id {key} is not in {annotations.file}')
+        reason = (
+            f'an entry has no {key!r}; it must be the .segm.json that CocoMetric writes'
+            if isinstance(key, str)
+            else f'image_id {key} is not in {annotations.file}'
+        )
         raise ResultError(f'{file}: {reason}') from error
     return {image_id: sorted(found, key=lambda one: -one['score']) for image_id, found in by_image.items()}
 
@@ -216,8 +226,7 @@ def markdown(tallies: Dict[str, Tally]) -> str:
         number = sum(tallies[names[0]].objects[group].values())
         cells = [group, str(number)]
         for kind in OBJECT_KINDS:
-            cells += [f'{100 * tallies[name].objects[group][kind] / number:.1f} %' if number else '-'
-                      for name in names]  # yapf: disable
+            cells += [f'{100 * tallies[name].objects[group][kind] / number:.1f} %' if number else '-' for name in names]
         lines.append(cells)
     second = [['false predictions', *names], ['---'] * (1 + len(names))]
     second += [[kind, *(str(tallies[name].false[kind]) for name in names)] for kind in FALSE_KINDS]

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The models that are compared: configs, or what becomes of one config by names such as ``panet``."""
+
 import os
 from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Optional, Tuple, Union
@@ -18,6 +19,7 @@ OPTIONS = ('channels_last', 'compile')
 
 class Contender(NamedTuple):
     """One of the models that run side by side."""
+
     name: str
     cfg: Config
     checkpoint: Optional[str] = None  # trained weights; random ones without
@@ -64,6 +66,7 @@ def _extractors(cfg: Config):
 
 class Variant(NamedTuple):
     """What becomes of a base config whose neck is mmdet's FPN."""
+
     what: str
     of: Callable[[Config], Config]
 

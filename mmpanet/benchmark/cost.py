@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What a model costs beside time: parameters, memory."""
+
 import multiprocessing
 import os
 from pathlib import Path
@@ -38,8 +39,15 @@ def peak_memory(contender: Contender, workload: Workload, setting: Setting, mode
     try:
         process = context.Process(
             target=_measure_memory,
-            args=(sender, contender._replace(cfg=contender.cfg.to_dict()), workload, setting, mode,
-                  torch.get_num_threads()))
+            args=(
+                sender,
+                contender._replace(cfg=contender.cfg.to_dict()),
+                workload,
+                setting,
+                mode,
+                torch.get_num_threads(),
+            ),
+        )
         process.start()
     finally:
         for key, value in before.items():
@@ -56,9 +64,11 @@ def peak_memory(contender: Contender, workload: Workload, setting: Setting, mode
         process.join()
 
 
-def _measure_memory(sender, contender: Contender, workload: Workload, setting: Setting, mode: str,
-                    threads: int) -> None:
+def _measure_memory(
+    sender, contender: Contender, workload: Workload, setting: Setting, mode: str, threads: int
+) -> None:
     import mmpanet  # noqa: F401  registers its modules
+
     torch.set_num_threads(threads)
     device = torch.device(setting.device)
     before = _resident('RssAnon') if device.type == 'cpu' else 0

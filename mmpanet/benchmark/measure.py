@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Times of several functions side by side, and what can be said of their ratios."""
+
 import time
 from statistics import median
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
@@ -13,6 +14,7 @@ CONFIDENCE = 0.95
 
 class Ratio(NamedTuple):
     """A median of paired ratios with its bootstrap interval."""
+
     median: float
     low: float
     high: float
@@ -34,11 +36,13 @@ def seconds_of(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def interleave(functions: Dict[str, Callable[[], object]],
-               rounds: int,
-               device: torch.device,
-               warmup: int = 1,
-               progress: Optional[Callable[[str], None]] = None) -> Dict[str, List[float]]:
+def interleave(
+    functions: Dict[str, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    warmup: int = 1,
+    progress: Optional[Callable[[str], None]] = None,
+) -> Dict[str, List[float]]:
     """Time functions in turn: A B C, C B A, and so on.
 
     A round is one way there and one back, and the time of a function in it the mean of both, so that a machine that
@@ -57,7 +61,7 @@ def interleave(functions: Dict[str, Callable[[], object]],
     times: Dict[str, List[float]] = {name: [] for name in functions}
     order = [*functions, *reversed(functions)]
     for i in range(-warmup, rounds):
-        took = dict.fromkeys(functions, 0.)
+        took = dict.fromkeys(functions, 0.0)
         for name in order:
             took[name] += seconds_of(functions[name], device) / 2
         if progress:

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Where the time and the arithmetic of a run go: by the parts of a detector, forward and backward."""
+
 import time
 from collections import defaultdict
 from contextlib import contextmanager

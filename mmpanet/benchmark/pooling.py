@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The pooling op alone beside mmcv's: every RoI on every level, and on a level of its own."""
+
 from functools import partial
 from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
@@ -18,6 +19,7 @@ STRIDES = (4, 8, 16, 32)
 
 class PoolingRow(NamedTuple):
     """One form of pooling, in one direction, mmcv's op and ours."""
+
     form: str
     direction: str
     seconds: Tuple[List[float], List[float]]  # mmcv's and ours, a round
@@ -26,13 +28,15 @@ class PoolingRow(NamedTuple):
     magnitude: float  # the largest of mmcv's
 
 
-def benchmark_pooling(workload: Workload,
-                      output_size: int = 7,
-                      channels: int = 256,
-                      sampling_ratio: int = 2,
-                      rounds: int = 5,
-                      device: str = 'cpu',
-                      progress: Callable[[str], None] = lambda line: None) -> List[PoolingRow]:
+def benchmark_pooling(
+    workload: Workload,
+    output_size: int = 7,
+    channels: int = 256,
+    sampling_ratio: int = 2,
+    rounds: int = 5,
+    device: str = 'cpu',
+    progress: Callable[[str], None] = lambda line: None,
+) -> List[PoolingRow]:
     """Time both ops in turn on random maps and the workload's RoIs.
 
     Args:
@@ -50,8 +54,12 @@ def benchmark_pooling(workload: Workload,
     place = torch.device(device)
     generator = torch.Generator().manual_seed(workload.seed)
     feats = [
-        torch.randn(workload.batch, channels, -(-workload.height // stride), -(-workload.width // stride),
-                    generator=generator).to(place).requires_grad_() for stride in STRIDES
+        torch.randn(
+            workload.batch, channels, -(-workload.height // stride), -(-workload.width // stride), generator=generator
+        )
+        .to(place)
+        .requires_grad_()
+        for stride in STRIDES
     ]
     rois = bbox2roi([proposals.bboxes for proposals in workload.proposals()]).to(place)
     rows = []
@@ -70,8 +78,9 @@ def benchmark_pooling(workload: Workload,
             found = interleave(dict(zip(('mmcv', 'mmpanet'), pair)), rounds, place, progress=progress)
             times[direction] = [found['mmcv'], found['mmpanet']]
         # a graph cannot be run backward twice, so that it is timed with its forward, which is then taken off
-        times['backward'] = [[both - forward for both, forward in zip(*pair)]
-                             for pair in zip(times['backward'], times['forward'])]
+        times['backward'] = [
+            [both - forward for both, forward in zip(*pair)] for pair in zip(times['backward'], times['forward'])
+        ]
         for direction, (theirs, ours) in times.items():
             difference, magnitude = _difference(*results[direction])
             rows.append(PoolingRow(form, direction, (theirs, ours), paired_ratio(theirs, ours), difference, magnitude))
@@ -81,7 +90,9 @@ def benchmark_pooling(workload: Workload,
 def _forms(output_size: int, channels: int, sampling_ratio: int) -> Dict[str, List[nn.Module]]:
     cfg = dict(
         roi_layer=dict(type='RoIAlign', output_size=output_size, sampling_ratio=sampling_ratio),
-        out_channels=channels, featmap_strides=list(STRIDES))
+        out_channels=channels,
+        featmap_strides=list(STRIDES),
+    )
     return {
         'every level': [AdaptiveFeaturePooling(**cfg, backend=name) for name in ('roi_align', 'embedding_bag')],
         'its own level': [SingleRoIExtractor(**cfg), FastSingleRoIExtractor(**cfg, backend='embedding_bag')],

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What a benchmark found: as tables on the terminal and in Markdown, as JSON, CSV and plots."""
+
 import csv
 import json
 from pathlib import Path
@@ -17,7 +18,8 @@ COLORS = ('#0072B2', '#56B4E9', '#999999', '#E69F00', '#D55E00', '#F0E442', '#CC
 FOOTNOTE = (
     'Times are medians of rounds in which the models take turns; x is the median of the ratios of paired rounds to {}, '
     'with its 95 % bootstrap interval. A multiply-add is two FLOP; RoIAlign of any kind, norms, activations, NMS and '
-    'losses are not counted. The NMS of the detections and the pasting of masks, the same for all, are left out.')
+    'losses are not counted. The NMS of the detections and the pasting of masks, the same for all, are left out.'
+)
 
 
 def text(benchmark: Benchmark) -> str:
@@ -47,15 +49,26 @@ def as_dict(benchmark: Benchmark) -> dict:
     """All that was measured; times in seconds, every round."""
     rows = [{**row._asdict(), 'ratio': row.ratio._asdict(), 'median': row.median} for row in benchmark.rows]
     return dict(
-        workload=benchmark.workload._asdict(), setting=benchmark.setting._asdict(), environment=benchmark.environment,
-        rows=rows)
+        workload=benchmark.workload._asdict(),
+        setting=benchmark.setting._asdict(),
+        environment=benchmark.environment,
+        rows=rows,
+    )
 
 
 def _flat(row: Row) -> Dict[str, object]:
     return dict(
-        mode=row.mode, model=row.name, seconds=row.median, ratio=row.ratio.median, ratio_low=row.ratio.low,
-        ratio_high=row.ratio.high, rounds=len(row.seconds), parameters=row.parameters, flops=row.flops,
-        memory=row.memory)
+        mode=row.mode,
+        model=row.name,
+        seconds=row.median,
+        ratio=row.ratio.median,
+        ratio_low=row.ratio.low,
+        ratio_high=row.ratio.high,
+        rounds=len(row.seconds),
+        parameters=row.parameters,
+        flops=row.flops,
+        memory=row.memory,
+    )
 
 
 def _document(benchmark: Benchmark, table: Callable[[Table], str]) -> str:
@@ -66,8 +79,10 @@ def _document(benchmark: Benchmark, table: Callable[[Table], str]) -> str:
     if setting.images:
         what = f'{len(setting.images)} images, {workload.batch} at a time, proposals and detections of each model'
     else:
-        what = (f'{workload.batch} x {workload.height} x {workload.width}, {workload.rois} RoIs and '
-                f'{workload.detections} detections an image, {workload.positives} positives in training')
+        what = (
+            f'{workload.batch} x {workload.height} x {workload.width}, {workload.rois} RoIs and '
+            f'{workload.detections} detections an image, {workload.positives} positives in training'
+        )
     paragraphs = [
         f'{what}; {", ".join(options)}',
         ', '.join([environment.pop('hardware'), *(f'{name} {version}' for name, version in environment.items())]),
@@ -84,11 +99,19 @@ def _costs(mode: str, rows: Sequence[Row]) -> Table:
     """A line a model."""
     table = [[mode, 's', 'x', 'rounds', 'peak MiB', 'x', 'M parameters', 'GFLOP', 'x']]
     for row in rows:
-        table.append([row.name, f'{row.median:.3f}', str(row.ratio), str(len(row.seconds)),
-                      '-' if row.memory is None else f'{row.memory / MIB:.0f}',
-                      '-' if row.memory is None else f'{row.memory / rows[0].memory:.2f}',
-                      f'{row.parameters / MEGA:.1f}', _giga(row.flops),
-                      f'{row.flops / rows[0].flops:.2f}'])  # yapf: disable
+        table.append(
+            [
+                row.name,
+                f'{row.median:.3f}',
+                str(row.ratio),
+                str(len(row.seconds)),
+                '-' if row.memory is None else f'{row.memory / MIB:.0f}',
+                '-' if row.memory is None else f'{row.memory / rows[0].memory:.2f}',
+                f'{row.parameters / MEGA:.1f}',
+                _giga(row.flops),
+                f'{row.flops / rows[0].flops:.2f}',
+            ]
+        )
     return table
 
 
@@ -96,8 +119,10 @@ def _parts(mode: str, rows: Sequence[Row]) -> Table:
     """A line a part, a column a model: seconds, and GFLOP in parentheses."""
     table = [[f'{mode}, s (GFLOP)', *(row.name for row in rows)]]
     for part in _part_names(rows):
-        table.append([part] + [f'{row.seconds_by_part.get(part, 0):.3f} ({_giga(row.flops_by_part.get(part, 0))})'
-                               for row in rows])  # yapf: disable
+        table.append(
+            [part]
+            + [f'{row.seconds_by_part.get(part, 0):.3f} ({_giga(row.flops_by_part.get(part, 0))})' for row in rows]
+        )
     table.append(['sum'] + [f'{sum(row.seconds_by_part.values()):.3f} ({_giga(row.flops)})' for row in rows])
     return table
 
@@ -116,7 +141,8 @@ def _plain(table: Table) -> str:
     widths = [max(map(len, column)) for column in zip(*table)]
     return '\n'.join(
         '  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
-        for line in table)
+        for line in table
+    )
 
 
 def _markdown(table: Table) -> str:
@@ -136,17 +162,25 @@ def _plots(benchmark: Benchmark, folder: Path) -> List[Path]:
         figure = Figure(figsize=(9, 1.4 + 0.5 * len(rows)), layout='constrained')
         axes = figure.subplots()
         names = [row.name for row in rows]
-        left = [0.] * len(rows)
+        left = [0.0] * len(rows)
         for part in _part_names(rows):
             widths = [row.seconds_by_part.get(part, 0) for row in rows]
             forward, _, backward = part.partition(', ')
             color = COLORS[[*PARTS.values(), OPTIMIZER, REST].index(forward)]
-            axes.barh(names, widths, left=left, color=color, hatch='///' if backward else None, edgecolor='white',
-                      label=None if backward else part)
+            axes.barh(
+                names,
+                widths,
+                left=left,
+                color=color,
+                hatch='///' if backward else None,
+                edgecolor='white',
+                label=None if backward else part,
+            )
             left = [a + b for a, b in zip(left, widths)]
         for i, row in enumerate(rows):
             axes.annotate(
-                f'x {row.ratio.median:.2f}', (left[i], i), xytext=(4, 0), textcoords='offset points', va='center')
+                f'x {row.ratio.median:.2f}', (left[i], i), xytext=(4, 0), textcoords='offset points', va='center'
+            )
         axes.invert_yaxis()
         axes.set_xlim(0, 1.1 * max(left))
         axes.set_xlabel('seconds' + (', backward hatched' if mode == TRAINING else ''))

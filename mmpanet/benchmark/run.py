@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Models side by side: times in turn, ratios to the first one, parts, arithmetic, memory."""
+
 import gc
 import platform
 from collections import defaultdict
@@ -25,6 +26,7 @@ Progress = Callable[[str], None]
 
 class Row(NamedTuple):
     """One model in one mode, beside the first model (the baseline)."""
+
     name: str
     mode: str
     seconds: List[float]  # a round
@@ -45,6 +47,7 @@ class Row(NamedTuple):
 
 class Benchmark(NamedTuple):
     """What :func:`run_benchmark` returns."""
+
     rows: List[Row]
     workload: Workload
     setting: Setting
@@ -54,13 +57,15 @@ class Benchmark(NamedTuple):
         return [row for row in self.rows if row.mode == mode]
 
 
-def run_benchmark(contenders: Sequence[Contender],
-                  modes: Sequence[str],
-                  workload: Workload,
-                  setting: Setting,
-                  rounds: int = 10,
-                  memory: bool = True,
-                  progress: Progress = lambda line: None) -> Benchmark:
+def run_benchmark(
+    contenders: Sequence[Contender],
+    modes: Sequence[str],
+    workload: Workload,
+    setting: Setting,
+    rounds: int = 10,
+    memory: bool = True,
+    progress: Progress = lambda line: None,
+) -> Benchmark:
     """Compare models on the same images, proposals and detections.
 
     Args:
@@ -90,8 +95,17 @@ def run_benchmark(contenders: Sequence[Contender],
             subject = subjects[contender.name]
             progress(f'{mode}, arithmetic of {contender.name}')
             rows.append(
-                Row(contender.name, mode, times[contender.name], paired_ratio(times[contender.name], baseline),
-                    parts[contender.name], flops_by_part(subject, mode), parameters(subject), None))
+                Row(
+                    contender.name,
+                    mode,
+                    times[contender.name],
+                    paired_ratio(times[contender.name], baseline),
+                    parts[contender.name],
+                    flops_by_part(subject, mode),
+                    parameters(subject),
+                    None,
+                )
+            )
     del subjects, subject, functions
     gc.collect()
     if memory:
@@ -103,8 +117,9 @@ def _runner(subject: Subject, mode: str) -> Callable[[], None]:
     return lambda: subject.run(mode)
 
 
-def _median_parts(subjects: Dict[str, Subject], mode: str, rounds: int,
-                  progress: Progress) -> Dict[str, Dict[str, float]]:
+def _median_parts(
+    subjects: Dict[str, Subject], mode: str, rounds: int, progress: Progress
+) -> Dict[str, Dict[str, float]]:
     """Of rounds of their own: on a GPU, taking a run apart makes it slower."""
     found: Dict[str, Dict[str, List[float]]] = {name: defaultdict(list) for name in subjects}
     for i in range(rounds):
@@ -115,8 +130,9 @@ def _median_parts(subjects: Dict[str, Subject], mode: str, rounds: int,
     return {name: {part: median(seconds) for part, seconds in parts.items()} for name, parts in found.items()}
 
 
-def _with_memory(row: Row, contenders: Sequence[Contender], workload: Workload, setting: Setting,
-                 progress: Progress) -> Row:
+def _with_memory(
+    row: Row, contenders: Sequence[Contender], workload: Workload, setting: Setting, progress: Progress
+) -> Row:
     progress(f'{row.mode}, memory of {row.name}')
     contender = next(contender for contender in contenders if contender.name == row.name)
     return row._replace(memory=peak_memory(contender, workload, setting, row.mode))

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A model made ready to run: what one inference and one training step of it are."""
+
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -26,6 +27,7 @@ COMPILED = ('backbone', 'neck', 'bbox_head', 'mask_head')
 
 class Setting(NamedTuple):
     """How the models run."""
+
     device: str = 'cpu'
     dtype: str = 'float32'  # other than this: torch.autocast
     rois_per_chunk: Optional[int] = None  # where the RoI head is PANet's
@@ -66,8 +68,9 @@ class Subject:
 
     def _use_channels_last(self) -> None:
         self.model.to(memory_format=torch.channels_last)
-        self.batches = [(images.contiguous(memory_format=torch.channels_last), samples)
-                        for images, samples in self.batches]
+        self.batches = [
+            (images.contiguous(memory_format=torch.channels_last), samples) for images, samples in self.batches
+        ]
         for module in self.model.modules():
             # mmcv's RoIAlign misreads such maps: its users have to copy them, and ours copies where it must.
             if type(module).__module__.startswith('mmdet.') and isinstance(module, BaseRoIExtractor):
@@ -86,7 +89,7 @@ class Subject:
         """The images as the config's tests see them."""
         pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'])
         for i in range(0, len(files), batch):
-            data = [pipeline(dict(img_path=file, img_id=i)) for file in files[i:i + batch]]
+            data = [pipeline(dict(img_path=file, img_id=i)) for file in files[i : i + batch]]
             data = self.model.data_preprocessor(pseudo_collate(data), training=False)
             yield data['inputs'], data['data_samples']
 

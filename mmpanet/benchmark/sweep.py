@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """How cost grows with one number: RoIs, image size, batch, or RoIs in a chunk."""
+
 import json
 from pathlib import Path
 from typing import List, Sequence, Tuple
@@ -19,8 +20,17 @@ SWEPT = {  # and what it is called on the axis of a plot
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#999999', '#000000')
 
 
-def sweep(what: str, values: Sequence[int], contenders: Sequence[Contender], modes: Sequence[str], workload: Workload,
-          setting: Setting, folder: Path, progress: Progress = lambda line: None, **options) -> List[Path]:
+def sweep(
+    what: str,
+    values: Sequence[int],
+    contenders: Sequence[Contender],
+    modes: Sequence[str],
+    workload: Workload,
+    setting: Setting,
+    folder: Path,
+    progress: Progress = lambda line: None,
+    **options,
+) -> List[Path]:
     """Run the benchmark for every value; write the tables and a plot of time and memory over the value.
 
     Args:
@@ -40,8 +50,13 @@ def sweep(what: str, values: Sequence[int], contenders: Sequence[Contender], mod
     folder.mkdir(parents=True, exist_ok=True)
     results: List[Tuple[int, Benchmark]] = []
     for value in values:
-        benchmark = run_benchmark(contenders, modes, *_at(what, value, workload, setting),
-                                  progress=lambda line, value=value: progress(f'{what} {value}: {line}'), **options)
+        benchmark = run_benchmark(
+            contenders,
+            modes,
+            *_at(what, value, workload, setting),
+            progress=lambda line, value=value: progress(f'{what} {value}: {line}'),
+            **options,
+        )
         print(f'{what} {value}\n{text(benchmark)}')
         results.append((value, benchmark))
     record = folder / f'{what}.json'
@@ -64,8 +79,10 @@ def _plot(what: str, mode: str, results: List[Tuple[int, Benchmark]], folder: Pa
 
     x = [b.workload.height * b.workload.width / 1e6 if what == 'size' else value for value, b in results]
     names = [row.name for row in results[0][1].mode(mode)]
-    rows = {name: [next(row for row in benchmark.mode(mode) if row.name == name) for _, benchmark in results]
-            for name in names}  # yapf: disable
+    rows = {
+        name: [next(row for row in benchmark.mode(mode) if row.name == name) for _, benchmark in results]
+        for name in names
+    }
     with_memory = all(row.memory is not None for line in rows.values() for row in line)
     figure = Figure(figsize=(5 * (1 + with_memory), 3.6), layout='constrained')
     panels = figure.subplots(1, 1 + with_memory, squeeze=False)[0]

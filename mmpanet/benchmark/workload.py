@@ -4,6 +4,7 @@
 With random weights a detector proposes noise and detects nothing, so that its heads would have nothing to do. Here
 every proposal and detection is given: a model runs its RPN, and what comes out is replaced.
 """
+
 from typing import Dict, List, NamedTuple, Tuple
 
 import numpy as np
@@ -19,12 +20,13 @@ from mmdet.structures.mask import BitmapMasks
 # Edge (root of the area) of the smallest and largest box, as a share of the image's short edge, and how much longer
 # than wide a box may be. Sizes are log-uniform in between, as those of objects in photographs roughly are.
 SMALLEST, LARGEST = 1 / 32, 5 / 8
-ASPECT = 2.
+ASPECT = 2.0
 POSITIVE_IOU = 0.5  # of mmdet's assigner for RoIs
 
 
 class Workload(NamedTuple):
     """What a run works on; sizes in pixels, numbers an image."""
+
     height: int = 480
     width: int = 640
     batch: int = 1
@@ -45,10 +47,14 @@ class Workload(NamedTuple):
         for i in range(self.batch):
             boxes = self._boxes(self.objects, self._generator(1 + i))
             metainfo = dict(
-                img_id=i, img_shape=size, batch_input_shape=size, pad_shape=size, ori_shape=size,
-                scale_factor=(1., 1.))
-            objects = InstanceData(
-                bboxes=boxes, labels=torch.arange(self.objects) % 2, masks=self._ellipses(boxes))
+                img_id=i,
+                img_shape=size,
+                batch_input_shape=size,
+                pad_shape=size,
+                ori_shape=size,
+                scale_factor=(1.0, 1.0),
+            )
+            objects = InstanceData(bboxes=boxes, labels=torch.arange(self.objects) % 2, masks=self._ellipses(boxes))
             samples.append(DetDataSample(metainfo=metainfo, gt_instances=objects))
         return samples
 
@@ -60,10 +66,10 @@ class Workload(NamedTuple):
         generator = self._generator(1000 + image)
         matching = objects[torch.arange(max(0, self.positives - self.objects)) % self.objects]
         edges = (matching[:, 2:] - matching[:, :2]).repeat(1, 2)
-        matching = matching + edges * (torch.rand(matching.shape, generator=generator) - .5) * .1
+        matching = matching + edges * (torch.rand(matching.shape, generator=generator) - 0.5) * 0.1
         others = self._boxes(2 * self.rois, generator)
         others = others[bbox_overlaps(others, objects).amax(1) < POSITIVE_IOU]
-        boxes = torch.cat([matching, others])[:self.rois]
+        boxes = torch.cat([matching, others])[: self.rois]
         boxes = boxes[torch.randperm(len(boxes), generator=generator)]
         scores = torch.linspace(1, 0.01, len(boxes))
         return InstanceData(bboxes=boxes, scores=scores, labels=torch.zeros(len(boxes), dtype=torch.long))
@@ -74,25 +80,27 @@ class Workload(NamedTuple):
             InstanceData(
                 bboxes=self._boxes(self.detections, self._generator(2000 + i)),
                 scores=torch.linspace(1, 0.05, self.detections),
-                labels=torch.zeros(self.detections, dtype=torch.long)) for i in range(self.batch)
+                labels=torch.zeros(self.detections, dtype=torch.long),
+            )
+            for i in range(self.batch)
         ]
 
     def _boxes(self, count: int, generator: torch.Generator) -> Tensor:
         """Boxes within the image, (count, 4)."""
         short = min(self.height, self.width)
         edge, aspect, x, y = torch.rand(4, count, generator=generator)
-        edge = short * SMALLEST * (LARGEST / SMALLEST)**edge
-        aspect = ASPECT**(aspect - .5)
+        edge = short * SMALLEST * (LARGEST / SMALLEST) ** edge
+        aspect = ASPECT ** (aspect - 0.5)
         width, height = (edge * aspect).clamp(max=self.width - 1), (edge / aspect).clamp(max=self.height - 1)
         x, y = x * (self.width - width), y * (self.height - height)
         return torch.stack([x, y, x + width, y + height], dim=1)
 
     def _ellipses(self, boxes: Tensor) -> BitmapMasks:
         """One in every box."""
-        y, x = np.mgrid[:self.height, :self.width]
+        y, x = np.mgrid[: self.height, : self.width]
         masks = []
         for x1, y1, x2, y2 in boxes.tolist():
-            masks.append(((2 * x - x1 - x2) / (x2 - x1))**2 + ((2 * y - y1 - y2) / (y2 - y1))**2 <= 1)
+            masks.append(((2 * x - x1 - x2) / (x2 - x1)) ** 2 + ((2 * y - y1 - y2) / (y2 - y1)) ** 2 <= 1)
         return BitmapMasks(np.array(masks, dtype=np.uint8), self.height, self.width)
 
     def _generator(self, stream: int) -> torch.Generator:

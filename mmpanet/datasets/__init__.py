@@ -5,5 +5,12 @@ from .labelme import convert_labelme
 from .masks import convert_masks
 from .shapes import ShapesConfig, make_shapes
 
-__all__ = ['BadSampleError', 'Converted', 'ShapesConfig', 'convert_dsb2018', 'convert_labelme', 'convert_masks',
-           'make_shapes']
+__all__ = [
+    'BadSampleError',
+    'Converted',
+    'ShapesConfig',
+    'convert_dsb2018',
+    'convert_labelme',
+    'convert_masks',
+    'make_shapes',
+]

@@ -11,6 +11,7 @@ Every dataset of this package has one layout::
 The ``info`` of each JSON file carries the *recipe*, the name of the generator
 and the arguments it ran with. A folder is recognised by it afterwards.
 """
+
 import json
 import os
 import shutil
@@ -37,14 +38,11 @@ def encode_instance(mask: np.ndarray, category_id: int) -> dict:
         dict: An annotation without the ids of itself and of its image.
     """
     rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
-    segmentation = dict(
-        size=[int(side) for side in rle['size']],
-        counts=rle['counts'].decode('ascii'))
+    segmentation = dict(size=[int(side) for side in rle['size']], counts=rle['counts'].decode('ascii'))
     return _annotation(rle, segmentation, category_id)
 
 
-def encode_polygons(polygons: Sequence[np.ndarray], size: Tuple[int, int],
-                    category_id: int) -> dict:
+def encode_polygons(polygons: Sequence[np.ndarray], size: Tuple[int, int], category_id: int) -> dict:
     """Describe an object of one or more polygons as COCO does.
 
     Args:
@@ -63,18 +61,17 @@ def encode_polygons(polygons: Sequence[np.ndarray], size: Tuple[int, int],
     return _annotation(rle, segmentation, category_id)
 
 
-def _annotation(rle: dict, segmentation: Union[dict, list],
-                category_id: int) -> dict:
+def _annotation(rle: dict, segmentation: Union[dict, list], category_id: int) -> dict:
     return dict(
         category_id=category_id,
         iscrowd=0,
         bbox=mask_utils.toBbox(rle).tolist(),
         area=int(mask_utils.area(rle)),
-        segmentation=segmentation)
+        segmentation=segmentation,
+    )
 
 
-def write_annotations(path: Path, images: Iterable[dict],
-                      classes: Sequence[str], info: dict) -> None:
+def write_annotations(path: Path, images: Iterable[dict], classes: Sequence[str], info: dict) -> None:
     """Write one split.
 
     Args:
@@ -91,21 +88,15 @@ def write_annotations(path: Path, images: Iterable[dict],
     for image_id, image in enumerate(images, start=1):
         image = dict(image)
         for instance in image.pop('instances'):
-            annotations.append(
-                dict(id=len(annotations) + 1, image_id=image_id, **instance))
+            annotations.append(dict(id=len(annotations) + 1, image_id=image_id, **instance))
         image_list.append(dict(id=image_id, **image))
-    categories = [
-        dict(id=i, name=name) for i, name in enumerate(classes, start=1)
-    ]
+    categories = [dict(id=i, name=name) for i, name in enumerate(classes, start=1)]
     with open(path, 'w', encoding='utf-8', newline='\n') as file:
         json.dump(
-            dict(
-                info=info,
-                images=image_list,
-                annotations=annotations,
-                categories=categories),
+            dict(info=info, images=image_list, annotations=annotations, categories=categories),
             file,
-            separators=(',', ':'))
+            separators=(',', ':'),
+        )
         file.write('\n')
 
 
@@ -128,16 +119,13 @@ def read_recipe(out_dir: Path, complete: bool = True) -> Optional[Dict]:
             if complete:
                 return None
             continue
-        if complete and not all(
-            (out_dir / IMAGE_DIR / name).is_file() for name in names):
+        if complete and not all((out_dir / IMAGE_DIR / name).is_file() for name in names):
             return None
     return recipe
 
 
 @contextmanager
-def dataset_folder(out_dir: Path,
-                   recipe: dict,
-                   force: bool = False) -> Iterator[Optional[Path]]:
+def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator[Optional[Path]]:
     """A folder to build a dataset in, put in place when it is complete.
 
     The folder lies beside ``out_dir`` and is renamed to it at the end of the
@@ -164,21 +152,19 @@ def dataset_folder(out_dir: Path,
             return
         found = read_recipe(out_dir, complete=False)
         if found is None:
-            raise FileExistsError(
-                f'out_dir {str(out_dir)!r} holds other files; give a new or '
-                'an empty folder')
+            raise FileExistsError(f'out_dir {str(out_dir)!r} holds other files; give a new or an empty folder')
         if not force:
             raise FileExistsError(
                 f'out_dir {str(out_dir)!r} holds another dataset '
                 f'({_difference(found, recipe)}); replace it with force '
-                '(--force) or give another folder')
+                '(--force) or give another folder'
+            )
     elif out_dir.exists() and not out_dir.is_dir():
         raise FileExistsError(f'out_dir {str(out_dir)!r} is not a folder')
 
     out_dir = out_dir.resolve()  # a link is followed, not replaced
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(
-        tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
+    building = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
     try:
         (building / IMAGE_DIR).mkdir()
         yield building
@@ -212,10 +198,8 @@ def _umask() -> int:
 
 
 def _difference(found: dict, recipe: dict) -> str:
-    keys = [
-        key for key in {**recipe, **found}
-        if found.get(key) != recipe.get(key)
-    ]
-    return '; '.join(
-        f'{key} is {found.get(key)!r}, asked for {recipe.get(key)!r}'
-        for key in keys) or 'the same one, but files are missing'
+    keys = [key for key in {**recipe, **found} if found.get(key) != recipe.get(key)]
+    return (
+        '; '.join(f'{key} is {found.get(key)!r}, asked for {recipe.get(key)!r}' for key in keys)
+        or 'the same one, but files are missing'
+    )

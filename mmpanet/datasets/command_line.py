@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What the command lines of the converters under ``tools/dataset_converters`` share."""
+
 import argparse
 import sys
 from typing import Optional
@@ -11,10 +12,13 @@ def add_conversion_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that every conversion has."""
     parser.add_argument('--val-fraction', type=float, default=0.2, help='part of the images that go to val (0.2)')
     parser.add_argument('--seed', type=int, default=0, help='another seed, another split (0)')
-    parser.add_argument('--on-error', choices=ON_ERROR, default='skip',
-                        help='leave out what is bad and name it, or stop at the first (skip)')
-    parser.add_argument('--force', action='store_true',
-                        help='replace a dataset made of other files or arguments')
+    parser.add_argument(
+        '--on-error',
+        choices=ON_ERROR,
+        default='skip',
+        help='leave out what is bad and name it, or stop at the first (skip)',
+    )
+    parser.add_argument('--force', action='store_true', help='replace a dataset made of other files or arguments')
 
 
 def print_converted(out_dir: str, converted: Optional[Converted]) -> None:

@@ -3,6 +3,7 @@
 
 A *sample* is one image with its objects. A converter knows how to read one; :func:`convert_samples` does the rest.
 """
+
 import hashlib
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
@@ -32,6 +33,7 @@ class Sample(NamedTuple):
         width (int): The same.
         instances (list[dict]): What :func:`.coco_writer.encode_instance` and its like return.
     """
+
     file_name: str
     content: bytes
     height: int
@@ -47,6 +49,7 @@ class Converted(NamedTuple):
         problems (list[str]): What was left out, and why.
         classes (tuple[str]): Names of the categories, in the order of their ids.
     """
+
     counts: Dict[str, Tuple[int, int]]
     problems: List[str]
     classes: Tuple[str, ...]
@@ -130,16 +133,18 @@ def check_classes(classes: Optional[Sequence[str]]) -> Tuple[str, ...]:
     return names
 
 
-def convert_samples(names: Sequence[str],
-                    read_sample: Callable[[str, Report], Sample],
-                    out_dir: Union[str, Path],
-                    recipe: dict,
-                    classes: Sequence[str],
-                    info: Mapping[str, str],
-                    val_fraction: float,
-                    seed: int,
-                    on_error: str,
-                    force: bool = False) -> Optional[Converted]:
+def convert_samples(
+    names: Sequence[str],
+    read_sample: Callable[[str, Report], Sample],
+    out_dir: Union[str, Path],
+    recipe: dict,
+    classes: Sequence[str],
+    info: Mapping[str, str],
+    val_fraction: float,
+    seed: int,
+    on_error: str,
+    force: bool = False,
+) -> Optional[Converted]:
     """Write a dataset in COCO format, whole or not at all.
 
     Args:
@@ -179,16 +184,22 @@ def convert_samples(names: Sequence[str],
             path = folder / IMAGE_DIR / sample.file_name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(sample.content)
-            images[name] = dict(file_name=sample.file_name, height=sample.height, width=sample.width,
-                                instances=sample.instances)
+            images[name] = dict(
+                file_name=sample.file_name, height=sample.height, width=sample.width, instances=sample.instances
+            )
         splits = split_samples(list(images), val_fraction, seed)
         for split in SPLITS:
             if not splits[split]:
                 found = f'; the first that was left out: {problems[0]}' if problems else ''
-                raise ValueError(f'of {len(images)} good samples none is left for {split}; '
-                                 f'val_fraction is {val_fraction!r}{found}')
+                raise ValueError(
+                    f'of {len(images)} good samples none is left for {split}; val_fraction is {val_fraction!r}{found}'
+                )
             of_split = [images[name] for name in splits[split]]
-            write_annotations(folder / f'{split}.json', of_split, classes,
-                              dict(info, description=f'{info["description"]}, split {split}', recipe=recipe))
+            write_annotations(
+                folder / f'{split}.json',
+                of_split,
+                classes,
+                dict(info, description=f'{info["description"]}, split {split}', recipe=recipe),
+            )
             counts[split] = (len(of_split), sum(len(image['instances']) for image in of_split))
     return Converted(counts, problems, tuple(classes))

@@ -7,6 +7,7 @@ The competition's layout is one folder a sample, one mask an instance::
       <id>/images/<id>.png
       <id>/masks/<anything>.png ...
 """
+
 from pathlib import Path
 from typing import List, Optional, Union
 
@@ -28,7 +29,7 @@ from .conversion import (
 
 GENERATOR = 'mmpanet.datasets.dsb2018'
 VERSION = 1
-CLASSES = ('nucleus', )
+CLASSES = ('nucleus',)
 
 
 def _read_png(path: Path, source: Path) -> np.ndarray:
@@ -62,8 +63,7 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
     """
     image_paths = _pngs(source / name / 'images', source)
     if len(image_paths) > 1:
-        raise BadSampleError(
-            f'{name}/images: holds {len(image_paths)} images, not one')
+        raise BadSampleError(f'{name}/images: holds {len(image_paths)} images, not one')
     image = _read_png(image_paths[0], source)
     check_depth(image, str(image_paths[0].relative_to(source)))
     if image.ndim == 3:
@@ -80,7 +80,8 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
             raise BadSampleError(
                 f'{path.relative_to(source)}: {mask.shape[0]} x '
                 f'{mask.shape[1]}, its image is {image.shape[0]} x '
-                f'{image.shape[1]}')
+                f'{image.shape[1]}'
+            )
         if mask.ndim == 3:
             mask = mask[..., :3].max(axis=2)
         inside = np.asarray(mask > 0)
@@ -89,20 +90,20 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
             continue
         if owner[inside].any():
             other = mask_paths[owner[inside].max() - 1]
-            raise BadSampleError(
-                f'{path.relative_to(source)}: overlaps {other.name}')
+            raise BadSampleError(f'{path.relative_to(source)}: overlaps {other.name}')
         owner[inside] = index + 1
         instances.append(encode_instance(inside, category_id=1))
-    return Sample(f'{name}.png', cv2.imencode('.png', image)[1].tobytes(),
-                  image.shape[0], image.shape[1], instances)
+    return Sample(f'{name}.png', cv2.imencode('.png', image)[1].tobytes(), image.shape[0], image.shape[1], instances)
 
 
-def convert_dsb2018(source: Union[str, Path],
-                    out_dir: Union[str, Path],
-                    val_fraction: float = 0.2,
-                    seed: int = 0,
-                    on_error: str = 'skip',
-                    force: bool = False) -> Optional[Converted]:
+def convert_dsb2018(
+    source: Union[str, Path],
+    out_dir: Union[str, Path],
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    on_error: str = 'skip',
+    force: bool = False,
+) -> Optional[Converted]:
     """Convert a folder of samples, whole or not at all.
 
     Args:
@@ -123,8 +124,7 @@ def convert_dsb2018(source: Union[str, Path],
     """
     source = Path(source)
     check_conversion(source, val_fraction, on_error)
-    names = sorted(path.name for path in source.iterdir()
-                   if path.is_dir() and not path.name.startswith('.'))
+    names = sorted(path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith('.'))
     if not names:
         raise FileNotFoundError(f'source {str(source)!r} holds no samples')
 
@@ -134,7 +134,8 @@ def convert_dsb2018(source: Union[str, Path],
         source=fingerprint(source, source.glob('*/*/*.png')),
         val_fraction=val_fraction,
         seed=seed,
-        on_error=on_error)
+        on_error=on_error,
+    )
     return convert_samples(
         names,
         lambda name, report: read_sample(source, name, report),
@@ -145,4 +146,5 @@ def convert_dsb2018(source: Union[str, Path],
         val_fraction,
         seed,
         on_error,
-        force)
+        force,
+    )

@@ -4,6 +4,7 @@
 The source is a folder, with folders in it or not, of one JSON file an image, as LabelMe saves them, beside the images
 or with the images in them (``imageData``). Shapes of one label and one ``group_id`` are one object, as LabelMe means.
 """
+
 import base64
 import binascii
 import json
@@ -69,8 +70,10 @@ def _read_image(data: dict, path: Path, name: str) -> Tuple[str, bytes, int, int
     size = image_size(content, f'{name}: image {image_path!r}')
     annotated = tuple(data.get(key) or side for key, side in zip(('imageHeight', 'imageWidth'), size))
     if annotated != size:
-        raise BadSampleError(f'{name}: annotated at {annotated[0]} x {annotated[1]} (height x width), '
-                             f'image {image_path!r} is {size[0]} x {size[1]}')
+        raise BadSampleError(
+            f'{name}: annotated at {annotated[0]} x {annotated[1]} (height x width), '
+            f'image {image_path!r} is {size[0]} x {size[1]}'
+        )
     return file.suffix.lower(), content, *size
 
 
@@ -82,7 +85,7 @@ def _points(shape: dict, kind: str, where: str) -> np.ndarray:
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise BadSampleError(f'{where}: points of a {kind} are pairs of numbers')
-    allowed = dict(rectangle=(2, 4), oriented_rectangle=(4, ), circle=(2, ), mask=(2, )).get(kind)
+    allowed = dict(rectangle=(2, 4), oriented_rectangle=(4,), circle=(2,), mask=(2,)).get(kind)
     if allowed and len(points) not in allowed:
         raise BadSampleError(f'{where}: a {kind} of {len(points)} points, it takes {" or ".join(map(str, allowed))}')
     if not allowed and len(points) < 3:
@@ -114,10 +117,12 @@ def _pasted_mask(shape: dict, points: np.ndarray, size: Tuple[int, int], where: 
     left, top = np.rint(points.min(axis=0)).astype(int)
     height, width = patch.shape[:2]
     if patch.ndim != 2 or left < 0 or top < 0 or top + height > size[0] or left + width > size[1]:
-        raise BadSampleError(f"{where}: 'mask' of {height} x {width} at x {left}, y {top} does not lie in its image of "
-                             f'{size[0]} x {size[1]}')
+        raise BadSampleError(
+            f"{where}: 'mask' of {height} x {width} at x {left}, y {top} does not lie in its image of "
+            f'{size[0]} x {size[1]}'
+        )
     mask = np.zeros(size, bool)
-    mask[top:top + height, left:left + width] = patch
+    mask[top : top + height, left : left + width] = patch
     return mask
 
 
@@ -177,7 +182,7 @@ def read_sample(path: Path, name: str, classes: Sequence[str], ignore: Sequence[
             drawn = mask_utils.frPyObjects([polygon.ravel().tolist() for polygon in polygons], height, width)
             masks.append(mask_utils.decode(mask_utils.merge(drawn)) > 0)
         instances.append(encode_instance(np.any(masks, axis=0), category_id))
-    return Sample(name[:-len('.json')] + suffix, content, height, width, instances)
+    return Sample(name[: -len('.json')] + suffix, content, height, width, instances)
 
 
 def _labels(paths: Sequence[Path]) -> List[str]:
@@ -191,14 +196,16 @@ def _labels(paths: Sequence[Path]) -> List[str]:
     return sorted(labels)
 
 
-def convert_labelme(source: Union[str, Path],
-                    out_dir: Union[str, Path],
-                    classes: Optional[Sequence[str]] = None,
-                    ignore: Sequence[str] = (),
-                    val_fraction: float = 0.2,
-                    seed: int = 0,
-                    on_error: str = 'skip',
-                    force: bool = False) -> Optional[Converted]:
+def convert_labelme(
+    source: Union[str, Path],
+    out_dir: Union[str, Path],
+    classes: Optional[Sequence[str]] = None,
+    ignore: Sequence[str] = (),
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    on_error: str = 'skip',
+    force: bool = False,
+) -> Optional[Converted]:
     """Convert a folder of LabelMe's JSON files, whole or not at all.
 
     An image whose file holds no shape is an image without objects; one without a file is not annotated, and left out.
@@ -243,7 +250,8 @@ def convert_labelme(source: Union[str, Path],
         ignore=sorted(ignore),
         val_fraction=val_fraction,
         seed=seed,
-        on_error=on_error)
+        on_error=on_error,
+    )
     return convert_samples(
         list(paths),
         lambda name, report: read_sample(paths[name], name, names, ignore, report),
@@ -254,4 +262,5 @@ def convert_labelme(source: Union[str, Path],
         val_fraction,
         seed,
         on_error,
-        force)
+        force,
+    )

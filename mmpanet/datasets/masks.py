@@ -15,6 +15,7 @@ files      ``<masks>/<image>/*.png``   all pixels of one file that are not 0; wi
 Values are numbers of 8 or 16 bits a pixel, or the indices of a palette. With ``class_divisor`` a value of an object
 says its class as well, as in Cityscapes: 26003 // 1000 is class 26.
 """
+
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -77,9 +78,18 @@ class _MaskReader:
         empty_without_mask (bool): An image without a mask has no objects.
     """
 
-    def __init__(self, root: Path, kind: str, classes: Sequence[str], values: Sequence[int],
-                 class_divisor: Optional[int], ignore_values: Sequence[int], min_area: int, mask_suffix: str,
-                 empty_without_mask: bool):
+    def __init__(
+        self,
+        root: Path,
+        kind: str,
+        classes: Sequence[str],
+        values: Sequence[int],
+        class_divisor: Optional[int],
+        ignore_values: Sequence[int],
+        min_area: int,
+        mask_suffix: str,
+        empty_without_mask: bool,
+    ):
         self.root = root
         self.kind = kind
         self.classes = list(classes)
@@ -100,8 +110,10 @@ class _MaskReader:
 
     def _missing(self, what: str) -> None:
         if not self.empty_without_mask:
-            raise BadSampleError(f'{what}; an image without objects has a mask of zeros, or none at all with '
-                                 'empty_without_mask (--empty-without-mask)')
+            raise BadSampleError(
+                f'{what}; an image without objects has a mask of zeros, or none at all with '
+                'empty_without_mask (--empty-without-mask)'
+            )
 
     def _values(self, name: str, size: Tuple[int, int]) -> Iterator[Tuple[np.ndarray, int]]:
         stem = self.root / (name + self.mask_suffix)
@@ -124,8 +136,10 @@ class _MaskReader:
                 if numbers == [255]:
                     parts = cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)[0] - 1
                     if parts > 1:
-                        raise BadSampleError(f'{shown}: holds the value 255 alone, in {parts} parts; is that one '
-                                             "object? If not, kind 'classes' with values 255 is meant")
+                        raise BadSampleError(
+                            f'{shown}: holds the value 255 alone, in {parts} parts; is that one '
+                            "object? If not, kind 'classes' with values 255 is meant"
+                        )
                 yield pixels, 1
             elif number // self.class_divisor:  # below it there is no class, as for what Cityscapes does not count
                 yield pixels, self._category_id(number // self.class_divisor, shown)
@@ -133,8 +147,10 @@ class _MaskReader:
     def _category_id(self, value: int, shown: str) -> int:
         if value not in self.category_ids:
             known = ', '.join(f'{value} ({self.classes[index - 1]})' for value, index in self.category_ids.items())
-            raise BadSampleError(f'{shown}: holds {value}, which is no class; there are {known}; leave it out with '
-                                 'ignore_values (--ignore-values)')
+            raise BadSampleError(
+                f'{shown}: holds {value}, which is no class; there are {known}; leave it out with '
+                'ignore_values (--ignore-values)'
+            )
         return self.category_ids[value]
 
     def _files(self, name: str, size: Tuple[int, int], report: Report) -> Iterator[Tuple[np.ndarray, int]]:
@@ -146,8 +162,9 @@ class _MaskReader:
             shown = self._display(path)
             _check_mask_name(path, shown)
             if path.parent == folder and len(self.classes) > 1:
-                raise BadSampleError(f'{shown}: of which class? Its folder takes one folder a class: '
-                                     f'{", ".join(self.classes)}')
+                raise BadSampleError(
+                    f'{shown}: of which class? Its folder takes one folder a class: {", ".join(self.classes)}'
+                )
             category = path.relative_to(folder).parts[0] if path.parent != folder else self.classes[0]
             if category not in self.classes:
                 raise BadSampleError(f'{shown}: {category!r} is no class, there are {", ".join(self.classes)}')
@@ -173,29 +190,33 @@ def _find_images(images: Path) -> Dict[str, Path]:
             continue
         name = path.relative_to(images).with_suffix('').as_posix()
         if name in found:
-            raise ValueError(f'images {str(images)!r} holds {found[name].name} and {path.name}: masks are found by the '
-                             'name without suffix, so it has to be unique')
+            raise ValueError(
+                f'images {str(images)!r} holds {found[name].name} and {path.name}: masks are found by the '
+                'name without suffix, so it has to be unique'
+            )
         found[name] = path
     if not found:
         raise FileNotFoundError(f'images {str(images)!r} holds no image ({", ".join(IMAGE_SUFFIXES)})')
     return found
 
 
-def convert_masks(images: Union[str, Path],
-                  masks: Union[str, Path],
-                  out_dir: Union[str, Path],
-                  kind: str,
-                  classes: Sequence[str] = ('object', ),
-                  values: Optional[Sequence[int]] = None,
-                  class_divisor: Optional[int] = None,
-                  ignore_values: Sequence[int] = (),
-                  min_area: int = 1,
-                  mask_suffix: str = '',
-                  empty_without_mask: bool = False,
-                  val_fraction: float = 0.2,
-                  seed: int = 0,
-                  on_error: str = 'skip',
-                  force: bool = False) -> Optional[Converted]:
+def convert_masks(
+    images: Union[str, Path],
+    masks: Union[str, Path],
+    out_dir: Union[str, Path],
+    kind: str,
+    classes: Sequence[str] = ('object',),
+    values: Optional[Sequence[int]] = None,
+    class_divisor: Optional[int] = None,
+    ignore_values: Sequence[int] = (),
+    min_area: int = 1,
+    mask_suffix: str = '',
+    empty_without_mask: bool = False,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    on_error: str = 'skip',
+    force: bool = False,
+) -> Optional[Converted]:
     """Convert a folder of images and a folder of their masks, whole or not at all.
 
     Args:
@@ -234,8 +255,10 @@ def convert_masks(images: Union[str, Path],
     if class_divisor is not None and (kind != 'objects' or class_divisor < 2):
         raise ValueError(f"class_divisor is {class_divisor!r}, it takes 2 or more, with kind 'objects'")
     if kind == 'objects' and class_divisor is None and len(names) > 1:
-        raise ValueError(f"classes is {names!r}; with kind 'objects' a value says its class by class_divisor alone, "
-                         'and there is none')
+        raise ValueError(
+            f"classes is {names!r}; with kind 'objects' a value says its class by class_divisor alone, "
+            'and there is none'
+        )
     if values is not None and (kind == 'files' or (kind == 'objects' and class_divisor is None)):
         raise ValueError(f"values is {tuple(values)!r}; only kind 'classes', or 'objects' with class_divisor, has them")
     class_values = tuple(values) if values is not None else tuple(range(1, len(names) + 1))
@@ -245,8 +268,9 @@ def convert_masks(images: Union[str, Path],
         raise ValueError(f'min_area is {min_area!r}, it takes 1 or more')
 
     found = _find_images(images)
-    reader = _MaskReader(masks, kind, names, class_values, class_divisor, ignore_values, min_area, mask_suffix,
-                         empty_without_mask)
+    reader = _MaskReader(
+        masks, kind, names, class_values, class_divisor, ignore_values, min_area, mask_suffix, empty_without_mask
+    )
 
     def read_sample(name: str, report: Report) -> Sample:
         path = found[name]
@@ -270,6 +294,17 @@ def convert_masks(images: Union[str, Path],
         empty_without_mask=empty_without_mask,
         val_fraction=val_fraction,
         seed=seed,
-        on_error=on_error)
-    return convert_samples(list(found), read_sample, out_dir, recipe, names, dict(description='from mask images'),
-                           val_fraction, seed, on_error, force)
+        on_error=on_error,
+    )
+    return convert_samples(
+        list(found),
+        read_sample,
+        out_dir,
+        recipe,
+        names,
+        dict(description='from mask images'),
+        val_fraction,
+        seed,
+        on_error,
+        force,
+    )

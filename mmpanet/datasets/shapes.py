@@ -13,6 +13,7 @@ of processes, and a longer dataset begins with the shorter one. Random numbers
 come from :class:`numpy.random.RandomState`, whose streams NumPy keeps frozen,
 and shapes are rasterised in fixed-point arithmetic.
 """
+
 import math
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -54,11 +55,7 @@ def _cross(rng) -> Contours:
     arm = rng.uniform(0.22, 0.38)
     corner = np.array([[1, arm], [arm, arm], [arm, 1]])
     mirror = corner[::-1]
-    return [
-        np.concatenate([
-            corner, mirror * (-1, 1), corner * (-1, -1), mirror * (1, -1)
-        ])
-    ]
+    return [np.concatenate([corner, mirror * (-1, 1), corner * (-1, -1), mirror * (1, -1)])]
 
 
 def _ring(rng) -> Contours:
@@ -89,7 +86,8 @@ SHAPES = dict(
     cross=_cross,
     ring=_ring,
     frame=_frame,
-    crescent=_crescent)
+    crescent=_crescent,
+)
 
 
 def _on_circle(angles: np.ndarray) -> np.ndarray:
@@ -129,6 +127,7 @@ class ShapesConfig:
             Defaults to 0.05.
         seed (int): Seed of everything random. Defaults to 0.
     """
+
     num_train: int = 1200
     num_val: int = 100
     image_size: Tuple[int, int] = (192, 192)
@@ -148,33 +147,34 @@ class ShapesConfig:
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ('num_train', 'num_val'):
             self._check(name, getattr(self, name) >= 1, '1 or more')
-        self._check('image_size',
-                    len(self.image_size) == 2
-                    and all(32 <= side <= 4096 for side in self.image_size),
-                    'a height and a width of 32 to 4096')
-        self._check('classes',
-                    self.classes and set(self.classes) <= set(SHAPES)
-                    and len(set(self.classes)) == len(self.classes),
-                    f'one or more of {", ".join(SHAPES)}, each once')
-        self._check('num_objects',
-                    len(self.num_objects) == 2
-                    and 1 <= self.num_objects[0] <= self.num_objects[1],
-                    'two numbers, 1 <= fewest <= most')
+        self._check(
+            'image_size',
+            len(self.image_size) == 2 and all(32 <= side <= 4096 for side in self.image_size),
+            'a height and a width of 32 to 4096',
+        )
+        self._check(
+            'classes',
+            self.classes and set(self.classes) <= set(SHAPES) and len(set(self.classes)) == len(self.classes),
+            f'one or more of {", ".join(SHAPES)}, each once',
+        )
+        self._check(
+            'num_objects',
+            len(self.num_objects) == 2 and 1 <= self.num_objects[0] <= self.num_objects[1],
+            'two numbers, 1 <= fewest <= most',
+        )
         height, width = self.image_size
-        self._check('area',
-                    len(self.area) == 2
-                    and 16 <= self.area[0] <= self.area[1] <= height * width,
-                    'two numbers, 16 <= smallest <= largest <= height * '
-                    f'width = {height * width}')
-        self._check('min_visible', 0 < self.min_visible <= 1,
-                    'above 0, up to 1')
+        self._check(
+            'area',
+            len(self.area) == 2 and 16 <= self.area[0] <= self.area[1] <= height * width,
+            f'two numbers, 16 <= smallest <= largest <= height * width = {height * width}',
+        )
+        self._check('min_visible', 0 < self.min_visible <= 1, 'above 0, up to 1')
         self._check('empty_fraction', 0 <= self.empty_fraction <= 1, '0 to 1')
         self._check('seed', 0 <= self.seed < 2**32, '0 to 2**32 - 1')
 
     def _check(self, name: str, fine: bool, allowed: str) -> None:
         if not fine:
-            raise ValueError(
-                f'{name} is {getattr(self, name)!r}, it takes {allowed}')
+            raise ValueError(f'{name} is {getattr(self, name)!r}, it takes {allowed}')
 
 
 class ShapeObject(NamedTuple):
@@ -187,15 +187,14 @@ class ShapeObject(NamedTuple):
         coverage (np.ndarray): uint8, how much of each pixel of the window
             the whole object covers, 0 to 255.
     """
+
     label: int
     mask: np.ndarray
     window: Tuple[slice, slice]
     coverage: np.ndarray
 
 
-def rasterise(
-    contours: Contours, shape: Tuple[int, int]
-) -> Tuple[Tuple[slice, slice], np.ndarray]:
+def rasterise(contours: Contours, shape: Tuple[int, int]) -> Tuple[Tuple[slice, slice], np.ndarray]:
     """Cover pixels with a polygon that may have holes, anti-aliased.
 
     Args:
@@ -212,14 +211,10 @@ def rasterise(
     width, height = (high - low).tolist()
     samples, shift = 4, 4  # samples a side of a pixel; fixed-point bits
     # Pixel (0, 0) covers [0, 1) x [0, 1): its first sample lies at 1/8.
-    points = [
-        np.rint(((contour - low) * samples - 0.5) * 2**shift).astype(np.int32)
-        for contour in contours
-    ]
+    points = [np.rint(((contour - low) * samples - 0.5) * 2**shift).astype(np.int32) for contour in contours]
     fine = np.zeros((height * samples, width * samples), np.uint8)
     cv2.fillPoly(fine, points, 1, shift=shift)
-    count = fine.reshape(height, samples, width, samples).sum(
-        axis=(1, 3), dtype=np.int32)
+    count = fine.reshape(height, samples, width, samples).sum(axis=(1, 3), dtype=np.int32)
     window = (slice(low[1], high[1]), slice(low[0], high[0]))
     return window, (count * 255 // samples**2).astype(np.uint8)
 
@@ -242,8 +237,7 @@ def place_objects(config: ShapesConfig, rng) -> List[ShapeObject]:
     height, width = config.image_size
     objects: List[ShapeObject] = []
     hidden = np.zeros((height, width), bool)
-    for _ in range(rng.randint(config.num_objects[0],
-                               config.num_objects[1] + 1)):
+    for _ in range(rng.randint(config.num_objects[0], config.num_objects[1] + 1)):
         label = rng.randint(len(config.classes))
         contours = SHAPES[config.classes[label]](rng)
         area = math.exp(rng.uniform(*np.log(config.area)))
@@ -252,8 +246,7 @@ def place_objects(config: ShapesConfig, rng) -> List[ShapeObject]:
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         rotation = np.array([[cos, sin], [-sin, cos]])
         centre = rng.uniform(0.05, 0.95, 2) * (width, height)
-        window, coverage = rasterise(
-            [c @ rotation + centre for c in contours], (height, width))
+        window, coverage = rasterise([c @ rotation + centre for c in contours], (height, width))
         mask = np.zeros((height, width), bool)
         mask[window] = (coverage >= 128) & ~hidden[window]
         # Against the area of the whole object: the border hides, too.
@@ -269,10 +262,10 @@ def _noise(rng, shape: Tuple[int, int], cell: int) -> np.ndarray:
     height, width = shape
     grid = rng.randint(0, 256, (height // cell + 2, width // cell + 2))
     grid = cv2.resize(
-        grid.astype(np.uint8), (grid.shape[1] * cell, grid.shape[0] * cell),
-        interpolation=cv2.INTER_LINEAR_EXACT)
+        grid.astype(np.uint8), (grid.shape[1] * cell, grid.shape[0] * cell), interpolation=cv2.INTER_LINEAR_EXACT
+    )
     top, left = rng.randint(cell), rng.randint(cell)
-    return grid[top:top + height, left:left + width] / np.float32(255)
+    return grid[top : top + height, left : left + width] / np.float32(255)
 
 
 def _texture(rng, shape: Tuple[int, int]) -> np.ndarray:
@@ -298,11 +291,9 @@ def _texture(rng, shape: Tuple[int, int]) -> np.ndarray:
     return pattern * (1 - grain) + _noise(rng, shape, 2) * grain
 
 
-def _surface(rng,
-             shape: Tuple[int, int],
-             contrast: float,
-             saturation: float = 1,
-             unlike: Optional[np.ndarray] = None) -> np.ndarray:
+def _surface(
+    rng, shape: Tuple[int, int], contrast: float, saturation: float = 1, unlike: Optional[np.ndarray] = None
+) -> np.ndarray:
     """A textured surface of two random colours, (H, W, 3) float32.
 
     With ``unlike``, a colour, they are ones that can be told from it.
@@ -335,15 +326,12 @@ def _ground(rng, shape: Tuple[int, int]) -> np.ndarray:
         start = rng.uniform(0, 1, 2) * (width, height)
         steps = rng.uniform(-0.12, 0.12, (rng.randint(1, 5), 2)) * max(shape)
         points = np.concatenate([start[None], start + steps.cumsum(axis=0)])
-        cv2.polylines(
-            strokes, [np.rint(points).astype(np.int32)], False, 255,
-            thickness=int(rng.randint(1, 3)))
+        cv2.polylines(strokes, [np.rint(points).astype(np.int32)], False, 255, thickness=int(rng.randint(1, 3)))
     colour = rng.uniform(0, 255, 3).astype(np.float32)
     return np.where(strokes[..., None] > 0, colour, canvas)
 
 
-def render(config: ShapesConfig, objects: List[ShapeObject],
-           rng) -> np.ndarray:
+def render(config: ShapesConfig, objects: List[ShapeObject], rng) -> np.ndarray:
     """Paint an image.
 
     Returns:
@@ -354,16 +342,13 @@ def render(config: ShapesConfig, objects: List[ShapeObject],
     for item in reversed(objects):  # the farthest first
         alpha = item.coverage[..., None] / np.float32(255)
         ground = canvas[item.window]
-        surface = _surface(
-            rng, item.coverage.shape, 30, unlike=ground.mean(axis=(0, 1)))
+        surface = _surface(rng, item.coverage.shape, 30, unlike=ground.mean(axis=(0, 1)))
         canvas[item.window] = ground + (surface - ground) * alpha
-    canvas = canvas + rng.standard_normal(canvas.shape).astype(
-        np.float32) * np.float32(rng.uniform(1, 8))
+    canvas = canvas + rng.standard_normal(canvas.shape).astype(np.float32) * np.float32(rng.uniform(1, 8))
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
 
-def make_image(config: ShapesConfig, split: str,
-               index: int) -> Tuple[np.ndarray, List[ShapeObject]]:
+def make_image(config: ShapesConfig, split: str, index: int) -> Tuple[np.ndarray, List[ShapeObject]]:
     """Make image ``index`` of a split.
 
     Returns:
@@ -375,8 +360,7 @@ def make_image(config: ShapesConfig, split: str,
     return render(config, objects, rng), objects
 
 
-def _write_image(folder: Path, config: ShapesConfig, split: str,
-                 index: int) -> dict:
+def _write_image(folder: Path, config: ShapesConfig, split: str, index: int) -> dict:
     image, objects = make_image(config, split, index)
     file_name = f'{split}_{index:05d}.png'
     path = folder / IMAGE_DIR / file_name
@@ -386,15 +370,13 @@ def _write_image(folder: Path, config: ShapesConfig, split: str,
         file_name=file_name,
         height=image.shape[0],
         width=image.shape[1],
-        instances=[
-            encode_instance(item.mask, item.label + 1) for item in objects
-        ])
+        instances=[encode_instance(item.mask, item.label + 1) for item in objects],
+    )
 
 
-def make_shapes(out_dir: Union[str, Path],
-                config: Optional[ShapesConfig] = None,
-                force: bool = False,
-                workers: int = 1) -> Optional[Dict[str, Tuple[int, int]]]:
+def make_shapes(
+    out_dir: Union[str, Path], config: Optional[ShapesConfig] = None, force: bool = False, workers: int = 1
+) -> Optional[Dict[str, Tuple[int, int]]]:
     """Write a ``shapes`` dataset, whole or not at all.
 
     Args:
@@ -422,12 +404,10 @@ def make_shapes(out_dir: Union[str, Path],
                     pool.map(
                         partial(_write_image, folder, config, split),
                         range(getattr(config, f'num_{split}')),
-                        chunksize=8))
-                info = dict(
-                    description=f'generated shapes, split {split}',
-                    recipe=recipe)
-                write_annotations(folder / f'{split}.json', images,
-                                  config.classes, info)
-                counts[split] = (len(images),
-                                 sum(len(i['instances']) for i in images))
+                        chunksize=8,
+                    )
+                )
+                info = dict(description=f'generated shapes, split {split}', recipe=recipe)
+                write_annotations(folder / f'{split}.json', images, config.classes, info)
+                counts[split] = (len(images), sum(len(i['instances']) for i in images))
     return counts

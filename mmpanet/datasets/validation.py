@@ -6,6 +6,7 @@ one class name that is missing shifts all labels behind it, a polygon with an od
 more. Others end in a ``KeyError`` or a bare ``AssertionError`` in the middle of a run. Here each of them is named, with
 the file, the entry, what it holds and what it takes.
 """
+
 import json
 import math
 import os
@@ -44,6 +45,7 @@ class Findings(NamedTuple):
         faults (list[str]): What must be mended.
         left_out (list[str]): Objects that MMDetection leaves out, and may: those without a pixel.
     """
+
     faults: List[str]
     left_out: List[str]
 
@@ -59,6 +61,7 @@ class CocoSource(NamedTuple):
         masks (bool): Whether its pipeline loads masks.
         return_classes (bool): Whether it is for a model that is given class names as text.
     """
+
     key: str
     ann_file: Path
     image_folder: Path
@@ -93,8 +96,9 @@ def check_datasets(cfg: Config, *splits: str, decode_images: bool = False) -> Li
             names, class_faults = _class_names(source)
             faults += class_faults
             if not class_faults:
-                found = check_annotations(source.ann_file, names, source.image_folder, source.masks, split != 'test',
-                                          decode_images)
+                found = check_annotations(
+                    source.ann_file, names, source.image_folder, source.masks, split != 'test', decode_images
+                )
                 faults += found.faults
                 left_out += found.left_out
             seen.add(source._replace(key=''))
@@ -131,8 +135,9 @@ def _dataset_class(node: dict) -> Optional[type]:
         kind = DATASETS.get(kind)
     if not isinstance(kind, type) or not issubclass(kind, CocoDataset) or not node.get('ann_file'):
         return None
-    own_reader = any(getattr(kind, name) is not getattr(CocoDataset, name)
-                     for name in ('load_data_list', 'parse_data_info'))
+    own_reader = any(
+        getattr(kind, name) is not getattr(CocoDataset, name) for name in ('load_data_list', 'parse_data_info')
+    )
     elsewhere = node.get('backend_args') or '://' in node['ann_file'] or '://' in (node.get('data_root') or '')
     return None if own_reader or elsewhere else kind
 
@@ -146,7 +151,8 @@ def _source(node: dict, key: str, dataset_class: type) -> CocoSource:
         image_folder=Path(root, (node.get('data_prefix') or {}).get('img', '')),
         classes=classes if isinstance(classes, str) else tuple(classes),
         masks=any(isinstance(step, dict) and step.get('with_mask') for step in node.get('pipeline') or ()),
-        return_classes=bool(node.get('return_classes')))
+        return_classes=bool(node.get('return_classes')),
+    )
 
 
 def _class_names(source: CocoSource) -> Tuple[Tuple[str, ...], List[str]]:
@@ -154,13 +160,18 @@ def _class_names(source: CocoSource) -> Tuple[Tuple[str, ...], List[str]]:
     key, classes = f'{source.key}.metainfo.classes', source.classes
     if isinstance(classes, str):
         if not os.path.isfile(classes):  # mmengine reads a file of names
-            return (), [f'{key}={classes!r} is one string and no file of names, it takes a tuple of names; of a single '
-                        f'one: ({classes!r}, )']
+            return (), [
+                f'{key}={classes!r} is one string and no file of names, it takes a tuple of names; of a single '
+                f'one: ({classes!r}, )'
+            ]
         classes = tuple(list_from_file(classes))
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice or not classes:
-        return (), [f'{key}={classes!r} ' + (f'holds {twice[0]!r} twice' if twice else 'is empty') +
-                    ', it takes one name or more, each once']
+        return (), [
+            f'{key}={classes!r} '
+            + (f'holds {twice[0]!r} twice' if twice else 'is empty')
+            + ', it takes one name or more, each once'
+        ]
     return classes, []
 
 
@@ -170,15 +181,20 @@ def _head_faults(cfg: Config, source: CocoSource) -> Iterator[str]:
         return
     model = cfg.get('model') or {}
     roi_head = model.get('roi_head') or {}
-    heads = {'model.bbox_head': model.get('bbox_head'), 'model.roi_head.bbox_head': roi_head.get('bbox_head'),
-             'model.roi_head.mask_head': roi_head.get('mask_head')}  # yapf: disable
+    heads = {
+        'model.bbox_head': model.get('bbox_head'),
+        'model.roi_head.bbox_head': roi_head.get('bbox_head'),
+        'model.roi_head.mask_head': roi_head.get('mask_head'),
+    }
     for key, head in heads.items():
         for stage, one in enumerate(head if isinstance(head, (list, tuple)) else [head]):
             num_classes = one.get('num_classes') if isinstance(one, dict) else None
             if num_classes is not None and num_classes != len(source.classes):
                 where = f'{key}[{stage}]' if isinstance(head, (list, tuple)) else key
-                yield (f'{where}.num_classes={num_classes}, but {source.key} has {len(source.classes)} classes: '
-                       f'{_some(source.classes)}')
+                yield (
+                    f'{where}.num_classes={num_classes}, but {source.key} has {len(source.classes)} classes: '
+                    f'{_some(source.classes)}'
+                )
 
 
 def _evaluator_faults(cfg: Config, split: str) -> Iterator[str]:
@@ -190,12 +206,14 @@ def _evaluator_faults(cfg: Config, split: str) -> Iterator[str]:
             yield f'{split}_evaluator.ann_file={ann_file!r}: no such file'
 
 
-def check_annotations(ann_file: Union[str, Path],
-                      classes: Sequence[str],
-                      image_folder: Union[str, Path, None] = None,
-                      masks: bool = False,
-                      objects: bool = True,
-                      decode_images: bool = False) -> Findings:
+def check_annotations(
+    ann_file: Union[str, Path],
+    classes: Sequence[str],
+    image_folder: Union[str, Path, None] = None,
+    masks: bool = False,
+    objects: bool = True,
+    decode_images: bool = False,
+) -> Findings:
     """Check one annotation file in COCO format.
 
     Args:
@@ -220,8 +238,10 @@ def check_annotations(ann_file: Union[str, Path],
     object_faults, left_out, of_classes = _objects(data.get('annotations', ()), images, categories, classes, masks)
     faults += object_faults
     if objects and images and not faults and not of_classes:
-        faults.append(f'annotations: none of {len(data["annotations"])} is of a class of {_some(classes)} and covers a '
-                      'pixel, so that there is nothing to learn or evaluate')
+        faults.append(
+            f'annotations: none of {len(data["annotations"])} is of a class of {_some(classes)} and covers a '
+            'pixel, so that there is nothing to learn or evaluate'
+        )
     if image_folder is not None:
         faults += _file_faults(images.values(), Path(image_folder), decode_images)
     return Findings([f'{ann_file}: {fault}' for fault in faults], [f'{ann_file}: {text}' for text in left_out])
@@ -236,14 +256,22 @@ def _read(ann_file: Path, objects: bool) -> dict:
     except ValueError as error:
         raise DatasetError([f'{ann_file}: not a JSON file ({error})']) from error
     if not isinstance(data, dict):
-        raise DatasetError([f'{ann_file}: holds a {type(data).__name__}; COCO format is an object with images, '
-                            'annotations and categories'])
+        raise DatasetError(
+            [
+                f'{ann_file}: holds a {type(data).__name__}; COCO format is an object with images, '
+                'annotations and categories'
+            ]
+        )
     keys = ('images', 'annotations', 'categories') if objects or 'annotations' in data else ('images', 'categories')
     missing = [key for key in keys if not isinstance(data.get(key), list)]
     if missing:
         held = f'{missing[0]!r} is {_short(data[missing[0]])}' if missing[0] in data else f'but {_some(data)}'
-        raise DatasetError([f'{ann_file}: has no list {missing[0]!r}, {held}; COCO format is an object with images, '
-                            'annotations and categories'])
+        raise DatasetError(
+            [
+                f'{ann_file}: has no list {missing[0]!r}, {held}; COCO format is an object with images, '
+                'annotations and categories'
+            ]
+        )
     return data
 
 
@@ -254,8 +282,9 @@ def _categories(entries: list, classes: Sequence[str]) -> Tuple[Dict[Any, str], 
         if not isinstance(entry, dict) or not _is_id(entry.get('id')) or not isinstance(entry.get('name'), str):
             faults.append(f'categories[{i}] is {entry!r}, it takes an object with id (a whole number) and name')
         elif entry['id'] in names:
-            faults.append(f'categories[{i}]: id {entry["id"]} is that of {names[entry["id"]]!r} too, each takes its '
-                          'own')
+            faults.append(
+                f'categories[{i}]: id {entry["id"]} is that of {names[entry["id"]]!r} too, each takes its own'
+            )
         elif entry['name'] in names.values():
             faults.append(f'categories[{i}]: name {entry["name"]!r} is there twice, each takes its own')
         else:
@@ -264,13 +293,17 @@ def _categories(entries: list, classes: Sequence[str]) -> Tuple[Dict[Any, str], 
         return names, faults
     missing = [name for name in classes if name not in names.values()]
     if missing:
-        return names, [f'classes holds {_some(missing)}, which no category is called; the categories are '
-                       f'{_some(names.values())}. Set metainfo.classes to names from among them, and num_classes of '
-                       'the heads to their number']
+        return names, [
+            f'classes holds {_some(missing)}, which no category is called; the categories are '
+            f'{_some(names.values())}. Set metainfo.classes to names from among them, and num_classes of '
+            'the heads to their number'
+        ]
     ordered = tuple(name for name in names.values() if name in classes)
     if ordered != tuple(classes):
-        return names, [f'classes is {_some(classes)}, but the categories come as {_some(ordered)}: MMDetection numbers '
-                       'labels by the order of the file, so that classes takes the same']
+        return names, [
+            f'classes is {_some(classes)}, but the categories come as {_some(ordered)}: MMDetection numbers '
+            'labels by the order of the file, so that classes takes the same'
+        ]
     return names, []
 
 
@@ -281,13 +314,16 @@ def _images(entries: list) -> Tuple[Dict[Any, dict], List[str]]:
         faults.append('images is empty, it takes one image or more')
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict) or not _is_id(entry.get('id')):
-            faults.append(f'images[{i}] is {_short(entry)}, it takes an object with id (a whole number), file_name, '
-                          'height and width')
+            faults.append(
+                f'images[{i}] is {_short(entry)}, it takes an object with id (a whole number), file_name, '
+                'height and width'
+            )
             continue
         where = f'images[{i}] (id {entry["id"]})'
         if entry['id'] in images:
-            faults.append(f'{where}: another image has this id too ({images[entry["id"]].get("file_name")!r}), each '
-                          'takes its own')
+            faults.append(
+                f'{where}: another image has this id too ({images[entry["id"]].get("file_name")!r}), each takes its own'
+            )
             continue
         images[entry['id']] = entry
         if not isinstance(entry.get('file_name'), str) or not entry['file_name']:
@@ -299,8 +335,9 @@ def _images(entries: list) -> Tuple[Dict[Any, dict], List[str]]:
     return images, faults
 
 
-def _objects(entries: Sequence[Any], images: Dict[Any, dict], categories: Dict[Any, str], classes: Sequence[str],
-             masks: bool) -> Tuple[List[str], List[str], int]:
+def _objects(
+    entries: Sequence[Any], images: Dict[Any, dict], categories: Dict[Any, str], classes: Sequence[str], masks: bool
+) -> Tuple[List[str], List[str], int]:
     """What is wrong with annotations, what is left out of them, and the number of those that count."""
     faults, left_out, seen, of_classes = [], [], set(), 0
     for i, entry in enumerate(entries):
@@ -340,16 +377,21 @@ def _box_faults(entry: dict, image: dict) -> Iterator[str]:
     x, y, width, height = box
     outside = x >= image['width'] or y >= image['height'] or x + width < 0 or y + height < 0
     if outside or _is_far([x, y, x + width, y + height], image):
-        yield (f'bbox {box} (x, y, width, height) lies {"outside" if outside else "far beyond"} its image '
-               f'{image.get("file_name")!r} of {image["height"]} x {image["width"]} (height x width)')
+        yield (
+            f'bbox {box} (x, y, width, height) lies {"outside" if outside else "far beyond"} its image '
+            f'{image.get("file_name")!r} of {image["height"]} x {image["width"]} (height x width)'
+        )
     if not _is_number(area) or area < 0:
         yield f'area is {area!r}, it takes a number of pixels'
 
 
 def _is_far(corners: Sequence[float], image: dict) -> bool:
     """Whether any of x, y, x, y, ... is off the image by more than its size."""
-    return any(not -side <= value <= 2 * side
-               for i, side in enumerate((image['width'], image['height'])) for value in corners[i::2])
+    return any(
+        not -side <= value <= 2 * side
+        for i, side in enumerate((image['width'], image['height']))
+        for value in corners[i::2]
+    )
 
 
 def _empty(entry: dict) -> str:
@@ -365,19 +407,25 @@ def _mask_faults(segmentation: Any, image: dict) -> Iterator[str]:
             if not isinstance(polygon, list) or not all(map(_is_number, polygon)):
                 yield f'[{i}] is {_short(polygon)}, it takes a list of coordinates: x1, y1, x2, y2, ...'
             elif len(polygon) % 2 or len(polygon) < 6:
-                yield (f'[{i}] has {len(polygon)} coordinates, a polygon takes an even number of them, x1, y1, x2, y2, '
-                       '..., and 6 or more')
+                yield (
+                    f'[{i}] has {len(polygon)} coordinates, a polygon takes an even number of them, x1, y1, x2, y2, '
+                    '..., and 6 or more'
+                )
             elif _is_far(polygon, image):
-                yield (f'[{i}] is {_short(polygon)}, far beyond its image {image.get("file_name")!r} of '
-                       f'{image["height"]} x {image["width"]} (height x width)')
+                yield (
+                    f'[{i}] is {_short(polygon)}, far beyond its image {image.get("file_name")!r} of '
+                    f'{image["height"]} x {image["width"]} (height x width)'
+                )
         return
     if not isinstance(segmentation, dict) or 'counts' not in segmentation:
         yield f'is {_short(segmentation)}, it takes polygons or RLE (counts and size)'
         return
     size = segmentation.get('size')
     if size != [image['height'], image['width']]:
-        yield (f'has size {size!r}, it takes that of its image {image.get("file_name")!r}: '
-               f'[{image["height"]}, {image["width"]}] (height, width)')
+        yield (
+            f'has size {size!r}, it takes that of its image {image.get("file_name")!r}: '
+            f'[{image["height"]}, {image["width"]}] (height, width)'
+        )
         return
     try:
         runs = rle_runs(segmentation['counts'])
@@ -385,8 +433,10 @@ def _mask_faults(segmentation: Any, image: dict) -> Iterator[str]:
         yield f'has counts {_short(segmentation["counts"])} that are no RLE ({error})'
         return
     if (runs < 0).any() or runs.sum() != size[0] * size[1]:
-        yield (f'has counts that say {runs.sum()} pixels, it takes {size[0] * size[1]}, '
-               f'those of its image of {size[0]} x {size[1]}')
+        yield (
+            f'has counts that say {runs.sum()} pixels, it takes {size[0] * size[1]}, '
+            f'those of its image of {size[0]} x {size[1]}'
+        )
 
 
 def rle_runs(counts: Union[str, list]) -> np.ndarray:
@@ -451,8 +501,10 @@ def _decode_faults(path: Path, image: dict) -> Iterator[str]:
         yield f'image {image["file_name"]!r} (id {image["id"]}) is damaged or no image: {path} ({error})'
         return
     if (height, width) != (image['height'], image['width']):
-        yield (f'image {image["file_name"]!r} (id {image["id"]}) is {height} x {width} (height x width), annotated at '
-               f'{image["height"]} x {image["width"]}')
+        yield (
+            f'image {image["file_name"]!r} (id {image["id"]}) is {height} x {width} (height x width), annotated at '
+            f'{image["height"]} x {image["width"]}'
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A two-stage detector as ONNX graphs, with what is needed to run them."""
+
 import json
 import shutil
 import tempfile
@@ -58,11 +59,9 @@ def export_detector(model: nn.Module, cfg: Config, folder: str) -> List[Path]:
     with tempfile.TemporaryDirectory(dir=target) as name:
         unfinished = Path(name)
         _export_graphs(model, settings, unfinished)
-        (unfinished / 'detector.json').write_text(
-            json.dumps(settings, indent=2) + '\n')
+        (unfinished / 'detector.json').write_text(json.dumps(settings, indent=2) + '\n')
         shutil.copy(onnx_detector.__file__, unfinished)
-        return [path.replace(target / path.name)
-                for path in sorted(unfinished.iterdir())]
+        return [path.replace(target / path.name) for path in sorted(unfinished.iterdir())]
 
 
 def describe(model: nn.Module, cfg: Config) -> dict:
@@ -83,12 +82,15 @@ def describe(model: nn.Module, cfg: Config) -> dict:
     if not rpn.use_sigmoid_cls:
         raise ExportError('model.rpn_head.loss_cls.use_sigmoid=False: only True can be exported')
     if roi_head.with_shared_head:
-        raise ExportError(f'model.roi_head.shared_head={type(roi_head.shared_head).__name__}: only None can be '
-                          'exported')
+        raise ExportError(
+            f'model.roi_head.shared_head={type(roi_head.shared_head).__name__}: only None can be exported'
+        )
     if roi_head.bbox_head.custom_cls_channels:
-        raise ExportError(f'model.roi_head.bbox_head.loss_cls={type(roi_head.bbox_head.loss_cls).__name__} has an '
-                          'activation of its own: only a softmax can be exported')
-    for branch in ('bbox', 'mask') if roi_head.with_mask else ('bbox', ):
+        raise ExportError(
+            f'model.roi_head.bbox_head.loss_cls={type(roi_head.bbox_head.loss_cls).__name__} has an '
+            'activation of its own: only a softmax can be exported'
+        )
+    for branch in ('bbox', 'mask') if roi_head.with_mask else ('bbox',):
         key = f'model.roi_head.{branch}_roi_extractor'
         extractor = getattr(roi_head, f'{branch}_roi_extractor')
         _check(extractor, key, AdaptiveFeaturePooling, SingleRoIExtractor)
@@ -106,18 +108,22 @@ def describe(model: nn.Module, cfg: Config) -> dict:
             nms_pre=rpn.test_cfg.get('nms_pre', -1),
             max_per_img=rpn.test_cfg.max_per_img,
             min_bbox_size=rpn.test_cfg.get('min_bbox_size', -1),
-            nms=_nms(rpn.test_cfg.nms, 'model.test_cfg.rpn.nms')),
+            nms=_nms(rpn.test_cfg.nms, 'model.test_cfg.rpn.nms'),
+        ),
         box=dict(
             num_maps=roi_head.bbox_roi_extractor.num_inputs,
             coder=_coder(roi_head.bbox_head.bbox_coder, 'model.roi_head.bbox_head.bbox_coder'),
             score_thr=roi_head.test_cfg.score_thr,
             max_per_img=roi_head.test_cfg.max_per_img,
-            nms=_nms(roi_head.test_cfg.nms, 'model.test_cfg.rcnn.nms')))
+            nms=_nms(roi_head.test_cfg.nms, 'model.test_cfg.rcnn.nms'),
+        ),
+    )
     if roi_head.with_mask:
         settings['mask'] = dict(
             num_maps=roi_head.mask_roi_extractor.num_inputs,
             class_agnostic=roi_head.mask_head.class_agnostic,
-            threshold=roi_head.test_cfg.mask_thr_binary)
+            threshold=roi_head.test_cfg.mask_thr_binary,
+        )
     settings['classes'] = list((getattr(model, 'dataset_meta', None) or {}).get('classes', ()))
     return settings
 
@@ -147,16 +153,23 @@ def _preprocess(model: nn.Module, cfg: Config) -> dict:
     preprocessor = model.data_preprocessor
     resize = [step for step in get_test_pipeline_cfg(cfg) if step['type'] == 'Resize']
     others = {step['type'] for step in get_test_pipeline_cfg(cfg)} - {
-        'LoadImageFromFile', 'LoadAnnotations', 'Resize', 'PackDetInputs'}
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'Resize',
+        'PackDetInputs',
+    }
     if others or len(resize) > 1:
-        raise ExportError(f'test_pipeline has {sorted(others) or "two Resize"}: only LoadImageFromFile, one Resize, '
-                          'LoadAnnotations and PackDetInputs can be exported')
+        raise ExportError(
+            f'test_pipeline has {sorted(others) or "two Resize"}: only LoadImageFromFile, one Resize, '
+            'LoadAnnotations and PackDetInputs can be exported'
+        )
     step = dict(resize[0]) if resize else dict(scale_factor=1.0)
     scale: Any = step.get('scale')
     factor: Any = step.get('scale_factor')
     if preprocessor.mean is None or step.get('interpolation', 'bilinear') != 'bilinear':
-        raise ExportError('the data preprocessor needs mean and std, and test_pipeline\'s Resize '
-                          "interpolation='bilinear'")
+        raise ExportError(
+            "the data preprocessor needs mean and std, and test_pipeline's Resize interpolation='bilinear'"
+        )
     return dict(
         scale=None if scale is None else list(scale),
         scale_factor=None if factor is None else list(factor) if isinstance(factor, (list, tuple)) else [factor] * 2,
@@ -165,7 +178,8 @@ def _preprocess(model: nn.Module, cfg: Config) -> dict:
         mean=preprocessor.mean.flatten().tolist(),
         std=preprocessor.std.flatten().tolist(),
         pad_size_divisor=preprocessor.pad_size_divisor,
-        pad_value=float(preprocessor.pad_value))
+        pad_value=float(preprocessor.pad_value),
+    )
 
 
 def _export_graphs(model: nn.Module, settings: dict, folder: Path) -> None:
@@ -177,24 +191,39 @@ def _export_graphs(model: nn.Module, settings: dict, folder: Path) -> None:
     size = {2: 'height', 3: 'width'}
     maps = {name: {2: f'{name}_height', 3: f'{name}_width'} for name in names}
     dense = DenseGraph(model)
-    _export(dense, (image, ), ['image'], names, dict(image=size, **maps), folder / 'dense.onnx')
+    _export(dense, (image,), ['image'], names, dict(image=size, **maps), folder / 'dense.onnx')
     with torch.no_grad():
-        feats = dense(image)[:len(levels)]
-    rois = torch.tensor([[0, 3., 4., 50., 40.], [0, 0., 0., 90., 80.], [0, 60., 20., 75., 90.]])
+        feats = dense(image)[: len(levels)]
+    rois = torch.tensor([[0, 3.0, 4.0, 50.0, 40.0], [0, 0.0, 0.0, 90.0, 80.0], [0, 60.0, 20.0, 75.0, 90.0]])
     for name, graph, outputs in (('box', BoxGraph, ['scores', 'deltas']), ('mask', MaskGraph, ['masks'])):
         if name not in settings:
             continue
         used = settings[name]['num_maps']
         dynamic: Dict[str, dict] = {f'map_{i}': maps[f'map_{i}'] for i in range(used)}
         dynamic.update({key: {0: 'num_rois'} for key in ('rois', *outputs)})
-        _export(graph(model.roi_head), (rois, *feats[:used]), ['rois', *(f'map_{i}' for i in range(used))],
-                outputs, dynamic, folder / f'{name}.onnx')
+        _export(
+            graph(model.roi_head),
+            (rois, *feats[:used]),
+            ['rois', *(f'map_{i}' for i in range(used))],
+            outputs,
+            dynamic,
+            folder / f'{name}.onnx',
+        )
 
 
-def _export(graph: nn.Module, inputs: tuple, input_names: List[str], output_names: List[str],
-            dynamic_axes: dict, path: Path) -> None:
+def _export(
+    graph: nn.Module, inputs: tuple, input_names: List[str], output_names: List[str], dynamic_axes: dict, path: Path
+) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         # Of the checks of shapes, which hold for every size.
         warnings.simplefilter('ignore')
-        torch.onnx.export(graph.eval(), inputs, str(path), input_names=input_names, output_names=output_names,
-                          dynamic_axes=dynamic_axes, opset_version=OPSET, dynamo=False)
+        torch.onnx.export(
+            graph.eval(),
+            inputs,
+            str(path),
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_axes=dynamic_axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )

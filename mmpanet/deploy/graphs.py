@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A detector's networks as modules of tensors alone, fit to be traced."""
+
 from typing import Tuple
 
 import torch
@@ -107,12 +108,15 @@ class Pooling(nn.Module):
         self.takes_one_level = isinstance(extractor, SingleRoIExtractor)
 
     def forward(self, rois: Tensor, feats: Tuple[Tensor]) -> Tensor:
-        pooled = torch.stack([
-            ONNXRoIAlign.apply(feat, rois, *layer.output_size,
-                               layer.spatial_scale, layer.sampling_ratio,
-                               layer.aligned)
-            for layer, feat in zip(self.extractor.roi_layers, feats)
-        ], dim=1)  # yapf: disable
+        pooled = torch.stack(
+            [
+                ONNXRoIAlign.apply(
+                    feat, rois, *layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned
+                )
+                for layer, feat in zip(self.extractor.roi_layers, feats)
+            ],
+            dim=1,
+        )
         if not self.takes_one_level:
             return pooled
         level = self.extractor.map_roi_levels(rois, len(feats))
@@ -128,11 +132,12 @@ class ONNXRoIAlign(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, feat: Tensor, rois: Tensor, height: int, width: int,
-                scale: float, sampling_ratio: int, aligned: bool) -> Tensor:
+    def forward(
+        ctx, feat: Tensor, rois: Tensor, height: int, width: int, scale: float, sampling_ratio: int, aligned: bool
+    ) -> Tensor:
         from mmcv.ops import roi_align
-        return roi_align(feat.contiguous(), rois, (height, width), scale,
-                         sampling_ratio, 'avg', aligned)
+
+        return roi_align(feat.contiguous(), rois, (height, width), scale, sampling_ratio, 'avg', aligned)
 
     @staticmethod
     def symbolic(g, feat, rois, height, width, scale, sampling_ratio, aligned):
@@ -154,4 +159,5 @@ class ONNXRoIAlign(torch.autograd.Function):
             output_height_i=height,
             output_width_i=width,
             sampling_ratio_i=sampling_ratio,
-            spatial_scale_f=scale)
+            spatial_scale_f=scale,
+        )

@@ -5,6 +5,7 @@ The export puts this file beside the graphs, where it works by itself::
 
     python onnx_detector.py IMAGE [IMAGE ...] [--out FOLDER] [--score-thr 0.3]
 """
+
 import argparse
 import json
 from pathlib import Path
@@ -29,14 +30,16 @@ class ONNXDetector:
         threads (int): Threads of onnxruntime; 0 lets it choose.
     """
 
-    def __init__(self, folder, providers=('CPUExecutionProvider', ), threads=0):
+    def __init__(self, folder, providers=('CPUExecutionProvider',), threads=0):
         folder = Path(folder)
         self.settings = json.loads((folder / 'detector.json').read_text())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.graphs = {
             name: onnxruntime.InferenceSession(str(folder / f'{name}.onnx'), options, providers=list(providers))
-            for name in ('dense', 'box', 'mask') if name == 'dense' or name in self.settings}
+            for name in ('dense', 'box', 'mask')
+            if name == 'dense' or name in self.settings
+        }
 
     def __call__(self, image):
         """Detect.
@@ -51,7 +54,7 @@ class ONNXDetector:
         x, shape, scale = self.preprocess(image)
         outputs = self.graphs['dense'].run(None, {'image': x})
         count = self.settings['num_maps']
-        maps, rpn_scores, rpn_deltas = (outputs[i * count:(i + 1) * count] for i in range(3))
+        maps, rpn_scores, rpn_deltas = (outputs[i * count : (i + 1) * count] for i in range(3))
         proposals = self.propose(rpn_scores, rpn_deltas, shape)
         boxes, scores, labels = self.classify(maps, proposals, shape)
         result = dict(bboxes=boxes / np.tile(scale, 2), scores=scores, labels=labels)
@@ -84,12 +87,11 @@ class ONNXDetector:
         settings = self.settings['rpn']
         boxes, kept_scores, levels = [], [], []
         for level, (score, delta) in enumerate(zip(scores, deltas)):
-            priors = anchors(np.float32(settings['base_anchors'][level]), settings['strides'][level],
-                             score.shape[2:])
+            priors = anchors(np.float32(settings['base_anchors'][level]), settings['strides'][level], score.shape[2:])
             score = score[0].transpose(1, 2, 0).ravel()
             delta = delta[0].transpose(1, 2, 0).reshape(-1, 4)
             if 0 < settings['nms_pre'] < len(score):
-                best = np.argsort(-score, kind='stable')[:settings['nms_pre']]
+                best = np.argsort(-score, kind='stable')[: settings['nms_pre']]
                 score, delta, priors = score[best], delta[best], priors[best]
             boxes.append(decode(priors, delta, settings['coder'], shape))
             kept_scores.append(score)
@@ -98,7 +100,7 @@ class ONNXDetector:
         if settings['min_bbox_size'] >= 0:
             large = (boxes[:, 2:] - boxes[:, :2] > settings['min_bbox_size']).all(1)
             boxes, scores, levels = boxes[large], scores[large], levels[large]
-        return boxes[batched_nms(boxes, scores, levels, settings['nms'])[:settings['max_per_img']]]
+        return boxes[batched_nms(boxes, scores, levels, settings['nms'])[: settings['max_per_img']]]
 
     def classify(self, maps, proposals, shape):
         """Boxes in pixels of the resized image, scores, labels."""
@@ -113,7 +115,7 @@ class ONNXDetector:
         sure = scores > settings['score_thr']
         boxes, scores, labels = boxes[sure], scores[sure], labels[sure]
         kept = batched_nms(boxes, scores, labels, settings['nms'])
-        kept = kept[:settings['max_per_img']] if settings['max_per_img'] > 0 else kept
+        kept = kept[: settings['max_per_img']] if settings['max_per_img'] > 0 else kept
         return boxes[kept], scores[kept], labels[kept]
 
     def segment(self, maps, boxes, labels, image_boxes, shape):
@@ -121,10 +123,9 @@ class ONNXDetector:
         settings = self.settings['mask']
         if len(boxes) == 0:
             return np.zeros((0, *shape), bool)
-        masks, = self._run('mask', maps, boxes)
+        (masks,) = self._run('mask', maps, boxes)
         masks = masks[:, 0] if settings['class_agnostic'] else masks[np.arange(len(labels)), labels]
-        return np.stack([paste(mask, box, shape) >= settings['threshold']
-                         for mask, box in zip(masks, image_boxes)])
+        return np.stack([paste(mask, box, shape) >= settings['threshold'] for mask, box in zip(masks, image_boxes)])
 
     def _run(self, name, maps, boxes):
         rois = np.concatenate([np.zeros((len(boxes), 1)), boxes], axis=1).astype(np.float32)
@@ -186,8 +187,9 @@ def nms(boxes, scores, iou_threshold):
 def paste(mask, box, shape):
     """A mask (h, w) of probabilities drawn into its box, bilinear, in an image of ``shape``."""
     pasted = np.zeros(shape, np.float32)
-    (y, rows), (x, columns) = (_taps(box[axis], box[axis + 2], mask.shape[1 - axis], shape[1 - axis])
-                               for axis in (1, 0))
+    (y, rows), (x, columns) = (
+        _taps(box[axis], box[axis + 2], mask.shape[1 - axis], shape[1 - axis]) for axis in (1, 0)
+    )
     pasted[y, x] = rows @ mask @ columns.T
     return pasted
 

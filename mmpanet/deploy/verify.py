@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What an exported detector computes, beside what PyTorch does."""
+
 from typing import Dict, Sequence
 
 import cv2
@@ -39,7 +40,7 @@ def verify(model: nn.Module, cfg: Config, folder: str, images: Sequence[str]) ->
     worst: Dict[str, float] = {}
 
     def note(name: str, value: float) -> None:
-        worst[name] = max(worst.get(name, 0.), float(value))
+        worst[name] = max(worst.get(name, 0.0), float(value))
 
     detections = unmatched = mask_pixels = other_pixels = 0
     for path in images:
@@ -75,16 +76,16 @@ def _compare_graphs(model: nn.Module, detector: ONNXDetector, image: np.ndarray,
     for i, (output, expected) in enumerate(zip(outputs, DenseGraph(model)(torch.from_numpy(x)))):
         note('maps' if i < count else 'rpn', _difference(output, expected))
     maps = outputs[:count]
-    rois = detector.propose(outputs[count:2 * count], outputs[2 * count:], shape)
+    rois = detector.propose(outputs[count : 2 * count], outputs[2 * count :], shape)
     for name, graph in (('box', BoxGraph), ('mask', MaskGraph)):
         if name not in detector.settings:
             continue
         extractor = getattr(model.roi_head, 'bbox_roi_extractor' if name == 'box' else 'mask_roi_extractor')
         head = graph(model.roi_head).head
-        feats = tuple(torch.from_numpy(feat) for feat in maps[:extractor.num_inputs])
+        feats = tuple(torch.from_numpy(feat) for feat in maps[: extractor.num_inputs])
         # The model's own pooling, not the export's.
         predicted = head(extractor(feats, torch.nn.functional.pad(torch.from_numpy(rois), (1, 0))))
-        predicted = (predicted[0].softmax(-1), predicted[1]) if name == 'box' else (predicted.sigmoid(), )
+        predicted = (predicted[0].softmax(-1), predicted[1]) if name == 'box' else (predicted.sigmoid(),)
         for output, expected in zip(detector._run(name, maps, rois), predicted):
             note(name, _difference(output, expected))
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Work folders beside each other: a table of AP and cost, and a plot of the curves."""
+
 import json
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
@@ -14,6 +15,7 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#0
 
 class ComparedRun(NamedTuple):
     """One work folder."""
+
     name: str
     log: RunLog
     parameters: Optional[int]  # of the model; None if the config is not there, or cannot be built here
@@ -45,9 +47,13 @@ class ComparedRun(NamedTuple):
     def as_dict(self) -> dict:
         """For JSON."""
         return dict(
-            name=self.name, iterations=self.log.steps[-1]['iter'] if self.log.steps else None,
-            parameters=self.parameters, seconds_a_step=self.log.seconds_a_step, memory_mib=self.log.memory,
-            evaluations=[one._asdict() for one in self.log.evaluations])  # yapf: disable
+            name=self.name,
+            iterations=self.log.steps[-1]['iter'] if self.log.steps else None,
+            parameters=self.parameters,
+            seconds_a_step=self.log.seconds_a_step,
+            memory_mib=self.log.memory,
+            evaluations=[one._asdict() for one in self.log.evaluations],
+        )
 
 
 def read_runs(work_dirs: Sequence[Path], names: Sequence[str] = ()) -> List[ComparedRun]:
@@ -80,12 +86,23 @@ def shortest_names(paths: Sequence[Path]) -> List[str]:
 
 def markdown(runs: Sequence[ComparedRun]) -> str:
     """A line a run; the difference to the first one behind its AP."""
-    metrics = [f'{branch}_{column}' for branch in BRANCHES for column in COLUMNS
-               if any(f'{branch}_{column}' in run.metrics for run in runs)]  # yapf: disable
+    metrics = [
+        f'{branch}_{column}'
+        for branch in BRANCHES
+        for column in COLUMNS
+        if any(f'{branch}_{column}' in run.metrics for run in runs)
+    ]
     titles = [f'{BRANCHES[branch]} {COLUMNS[column]}' for branch, column in (m.split('_', 1) for m in metrics)]
     bests = [f'{branch}_{MAIN}' for branch in BRANCHES if f'{branch}_{MAIN}' in metrics]
-    head = ['run', 'iterations', *titles, *(f'best {titles[metrics.index(metric)]}' for metric in bests),
-            'M parameters', 's a step', 'GiB']  # yapf: disable
+    head = [
+        'run',
+        'iterations',
+        *titles,
+        *(f'best {titles[metrics.index(metric)]}' for metric in bests),
+        'M parameters',
+        's a step',
+        'GiB',
+    ]
     lines = [head, ['---'] * len(head)]
     for run in runs:
         cells = [f'`{run.name}`', str(run.log.steps[-1]['iter']) if run.log.steps else '-']
@@ -96,9 +113,11 @@ def markdown(runs: Sequence[ComparedRun]) -> str:
                 difference = f' ({100 * (value - first):+.1f})'
             cells.append(_percent(value) + difference)
         cells += [_percent(run.best(metric)) for metric in bests]
-        cells += ['-' if run.parameters is None else f'{run.parameters / 1e6:.2f}',
-                  '-' if run.log.seconds_a_step is None else f'{run.log.seconds_a_step:.2f}',
-                  '-' if run.log.memory is None else f'{run.log.memory / 1024:.1f}']  # yapf: disable
+        cells += [
+            '-' if run.parameters is None else f'{run.parameters / 1e6:.2f}',
+            '-' if run.log.seconds_a_step is None else f'{run.log.seconds_a_step:.2f}',
+            '-' if run.log.memory is None else f'{run.log.memory / 1024:.1f}',
+        ]
         lines.append(cells)
     # A column without anything in it is left out.
     kept = [column for column in range(len(head)) if any(line[column] != '-' for line in lines[2:])]
@@ -123,16 +142,23 @@ def plot(runs: Sequence[ComparedRun], file: Path) -> None:
     figure = Figure(figsize=(4.2 * (1 + len(branches)), 3.4), dpi=150, layout='constrained')
     panels = figure.subplots(1, 1 + len(branches), squeeze=False)[0]
     for run, colour in zip(runs, COLOURS * len(runs)):
-        panels[0].plot([step['iter'] for step in run.log.steps], [step['loss'] for step in run.log.steps],
-                       color=colour, label=run.name)
+        panels[0].plot(
+            [step['iter'] for step in run.log.steps],
+            [step['loss'] for step in run.log.steps],
+            color=colour,
+            label=run.name,
+        )
         for panel, branch in zip(panels[1:], branches):
-            points = [(one.iteration, 100 * one.metrics[f'{branch}_{MAIN}']) for one in run.log.evaluations
-                      if f'{branch}_{MAIN}' in one.metrics]  # yapf: disable
+            points = [
+                (one.iteration, 100 * one.metrics[f'{branch}_{MAIN}'])
+                for one in run.log.evaluations
+                if f'{branch}_{MAIN}' in one.metrics
+            ]
             panel.plot(*zip(*points) if points else ((), ()), 'o-', color=colour, label=run.name, markersize=4)
     for panel, title in zip(panels, ['training loss', *(f'{BRANCHES[branch]} AP' for branch in branches)]):
         panel.set_title(title, fontsize=10)
         panel.set_xlabel('iterations')
-        panel.grid(alpha=.3)
+        panel.grid(alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
     panels[0].set_ylim(bottom=0)
     panels[0].legend(fontsize=8, frameon=False)

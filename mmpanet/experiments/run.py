@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Train several configs over several seeds, one after another, and keep what came out."""
+
 import json
 import os
 import platform
@@ -28,6 +29,7 @@ class ExperimentError(ValueError):
 
 class Run(NamedTuple):
     """One config with one seed, and with overrides if some are tried."""
+
     config: Path
     seed: int
     options: Tuple[str, ...] = ()  # KEY=VALUE
@@ -41,12 +43,14 @@ class Run(NamedTuple):
 
     def work_dir(self, parent: Path) -> Path:
         """One of its own, as a run goes on from the checkpoint that it finds there."""
-        return parent.joinpath(self.name, *([quote(' '.join(self.options), '=,')] if self.options else []),
-                               f'seed_{self.seed}')
+        return parent.joinpath(
+            self.name, *([quote(' '.join(self.options), '=,')] if self.options else []), f'seed_{self.seed}'
+        )
 
 
 class Launcher(NamedTuple):
     """How a training is started: in this process's place, on several GPUs, or on a cluster."""
+
     kind: str = 'none'  # or 'pytorch', 'slurm'
     gpus: int = 1
     partition: str = ''
@@ -84,7 +88,8 @@ class Results:
                 latest[_key(result)] = result
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise ExperimentError(
-                    f'{self.file}, line {number} is not the result of a run: {line[:80]!r}') from error
+                    f'{self.file}, line {number} is not the result of a run: {line[:80]!r}'
+                ) from error
         return iter(latest.values())
 
     def add(self, result: dict) -> None:
@@ -127,8 +132,9 @@ def plan(configs: Sequence[Path], seeds: Sequence[int], results: Results, option
     return [run for run in runs if (run.name, run.options, run.seed) not in finished]
 
 
-def run_all(runs: Sequence[Run], results: Results, work_dir: Path, launcher: Launcher,
-            progress: Progress = print) -> int:
+def run_all(
+    runs: Sequence[Run], results: Results, work_dir: Path, launcher: Launcher, progress: Progress = print
+) -> int:
     """Train and evaluate; a run that fails is recorded with the end of its log, and the next one begins.
 
     Args:
@@ -162,11 +168,19 @@ def train(run: Run, work_dir: Path, launcher: Launcher) -> dict:
     before, started = RunLog.seconds(work_dir), time.time()
     with log.open('a') as file:
         process = subprocess.run(
-            launcher.command(run, work_dir), stdout=file, stderr=subprocess.STDOUT,
-            env={**os.environ, 'PYTHONUNBUFFERED': '1'})  # yapf: disable
+            launcher.command(run, work_dir),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+        )
     result = dict(
-        name=run.name, config=run.config.as_posix(), options=list(run.options), seed=run.seed,
-        seconds=round(before + time.time() - started, 1), **origin())  # yapf: disable
+        name=run.name,
+        config=run.config.as_posix(),
+        options=list(run.options),
+        seed=run.seed,
+        seconds=round(before + time.time() - started, 1),
+        **origin(),
+    )
     try:
         if process.returncode:
             raise ExperimentError(_last_line(log) or f'exit status {process.returncode}')
@@ -191,6 +205,7 @@ def evaluation(work_dir: Path) -> dict:
 def parameters(config: Path) -> int:
     """Of the model of a config, in numbers."""
     from mmpanet.swap.checkpoint import build_model
+
     return sum(parameter.numel() for parameter in build_model(Config.fromfile(config)).parameters())
 
 
@@ -202,8 +217,10 @@ def origin() -> dict:
         hardware = f'{os.cpu_count()} CPU cores, {os.environ.get("OMP_NUM_THREADS", "all")} threads a run'
     versions = {module.__name__: module.__version__ for module in (torch, mmcv, mmengine, mmdet)}
     return dict(
-        commit=_commit(), hardware=hardware, versions={'mmpanet': __version__, 'python': platform.python_version(),
-                                                       **versions})  # yapf: disable
+        commit=_commit(),
+        hardware=hardware,
+        versions={'mmpanet': __version__, 'python': platform.python_version(), **versions},
+    )
 
 
 def _commit() -> Optional[str]:
@@ -211,7 +228,8 @@ def _commit() -> Optional[str]:
     try:
         commit, changes = (
             subprocess.run(['git', *command], capture_output=True, text=True, check=True).stdout.strip()
-            for command in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno']))
+            for command in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno'])
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ('+changes' if changes else '')

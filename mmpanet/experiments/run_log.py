@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What a run of mmengine's left in its work folder."""
+
 import json
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ METRIC_PREFIX = 'coco/'
 
 class Evaluation(NamedTuple):
     """COCO metrics (fractions) after so many iterations."""
+
     iteration: int
     metrics: Dict[str, float]
 
@@ -20,6 +22,7 @@ class RunLog(NamedTuple):
 
     Of iterations that were trained again after a resume, the last time counts.
     """
+
     steps: List[dict]  # of training: iter, loss, time, ...
     evaluations: List[Evaluation]
 
@@ -39,8 +42,11 @@ class RunLog(NamedTuple):
                     iteration = int(values.get('iter', values.get('step', 0)))
                     steps[iteration] = {**values, 'iter': iteration}
                 # COCO's evaluation gives -1 where there is no object of a size.
-                metrics = {key[len(METRIC_PREFIX):]: value for key, value in values.items()
-                           if key.startswith(METRIC_PREFIX) and value >= 0}  # yapf: disable
+                metrics = {
+                    key[len(METRIC_PREFIX) :]: value
+                    for key, value in values.items()
+                    if key.startswith(METRIC_PREFIX) and value >= 0
+                }
                 if metrics:
                     evaluations[iteration] = Evaluation(iteration, metrics)
         return cls([steps[key] for key in sorted(steps)], [evaluations[key] for key in sorted(evaluations)])
@@ -49,8 +55,9 @@ class RunLog(NamedTuple):
     def seconds(work_dir: Path) -> float:
         """Of all starts, each from the time that its folder is named after to its last line."""
         files = Path(work_dir).glob(f'{"[0-9]" * 8}_{"[0-9]" * 6}/vis_data/scalars.json')
-        return sum(file.stat().st_mtime - datetime.strptime(file.parts[-3], '%Y%m%d_%H%M%S').timestamp()
-                   for file in files)
+        return sum(
+            file.stat().st_mtime - datetime.strptime(file.parts[-3], '%Y%m%d_%H%M%S').timestamp() for file in files
+        )
 
     @property
     def seconds_a_step(self) -> Optional[float]:

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Mean and standard deviation over seeds: as Markdown, JSON and a plot."""
+
 import json
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,6 +15,7 @@ MAIN = 'mAP'
 
 class Summary(NamedTuple):
     """All seeds of one config, with one choice of overrides; metrics in percent."""
+
     name: str
     options: List[str]  # KEY=VALUE
     seeds: List[int]
@@ -55,29 +57,47 @@ def summarise(results: Iterable[dict], names: Sequence[str], variants: bool = Fa
     for name, options in sorted(rows, key=lambda row: (names.index(row[0]), bool(row[1]))):
         runs = sorted(rows[name, options], key=lambda run: run['seed'])
         metrics = sorted({metric for run in runs for metric in run['metrics']})
-        values = {metric: [100 * run['metrics'][metric] for run in runs if metric in run['metrics']]
-                  for metric in metrics}  # yapf: disable
+        values = {
+            metric: [100 * run['metrics'][metric] for run in runs if metric in run['metrics']] for metric in metrics
+        }
         steps = sorted(run['seconds_a_step'] for run in runs if run.get('seconds_a_step'))
         summaries.append(
-            Summary(name, list(options), [run['seed'] for run in runs], values, runs[-1].get('parameters'),
-                    steps[len(steps) // 2] if steps else None))
+            Summary(
+                name,
+                list(options),
+                [run['seed'] for run in runs],
+                values,
+                runs[-1].get('parameters'),
+                steps[len(steps) // 2] if steps else None,
+            )
+        )
     return summaries
 
 
 def markdown(summaries: Sequence[Summary], times: bool = True) -> str:
     """A line a summary: box and mask AP, parameters, time a step if wanted, seeds."""
     branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
-    metrics = [f'{branch}_{column}' for branch in branches for column in COLUMNS
-               if any(one.values.get(f'{branch}_{column}') for one in summaries)]  # yapf: disable
-    titles = [f'{BRANCHES[branch]} {COLUMNS[column]}' for branch, column in
-              (metric.split('_', 1) for metric in metrics)]  # yapf: disable
+    metrics = [
+        f'{branch}_{column}'
+        for branch in branches
+        for column in COLUMNS
+        if any(one.values.get(f'{branch}_{column}') for one in summaries)
+    ]
+    titles = [
+        f'{BRANCHES[branch]} {COLUMNS[column]}' for branch, column in (metric.split('_', 1) for metric in metrics)
+    ]
     head = ['config', *titles, 'M parameters', *(['s a step'] if times else []), 'seeds']
     lines = [head, ['---'] * len(head)]
     for one in summaries:
-        lines.append([' '.join(f'`{word}`' for word in (one.name, *one.options)), *map(one.cell, metrics),
-                      '-' if one.parameters is None else f'{one.parameters / 1e6:.2f}',
-                      *([_seconds(one.seconds_a_step)] if times else []),
-                      ', '.join(map(str, one.seeds))])  # yapf: disable
+        lines.append(
+            [
+                ' '.join(f'`{word}`' for word in (one.name, *one.options)),
+                *map(one.cell, metrics),
+                '-' if one.parameters is None else f'{one.parameters / 1e6:.2f}',
+                *([_seconds(one.seconds_a_step)] if times else []),
+                ', '.join(map(str, one.seeds)),
+            ]
+        )
     return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
 
 
@@ -101,7 +121,7 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
 
     branches = [branch for branch in BRANCHES if any(f'{branch}_{MAIN}' in one.values for one in summaries)]
     labels = [f'{one.name}\n{" ".join(map(_short, one.options))}'.rstrip() for one in summaries]
-    label_width = .09 * max(len(line) for label in labels for line in label.splitlines())  # inches
+    label_width = 0.09 * max(len(line) for label in labels for line in label.splitlines())  # inches
     figure = Figure(figsize=(3.8 * len(branches) + label_width, 1 + 0.36 * len(summaries)), layout='constrained')
     panels = figure.subplots(1, len(branches), sharey=True, squeeze=False)[0]
     places = range(len(summaries))
@@ -109,11 +129,18 @@ def plot(summaries: Sequence[Summary], file: Path) -> None:
         for place, one in zip(places, summaries):
             values = one.values.get(f'{branch}_{MAIN}', [])
             if values:
-                panel.errorbar(mean(values), place, xerr=stdev(values) if len(values) > 1 else None, fmt='|',
-                               color='black', capsize=3, markersize=12)
-                panel.plot(values, [place] * len(values), 'o', color='#0072B2', alpha=.6, markersize=4)
+                panel.errorbar(
+                    mean(values),
+                    place,
+                    xerr=stdev(values) if len(values) > 1 else None,
+                    fmt='|',
+                    color='black',
+                    capsize=3,
+                    markersize=12,
+                )
+                panel.plot(values, [place] * len(values), 'o', color='#0072B2', alpha=0.6, markersize=4)
         panel.set_xlabel(f'{BRANCHES[branch]} AP')
-        panel.grid(axis='x', alpha=.3)
+        panel.grid(axis='x', alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
     panels[0].set_yticks(list(places), labels)
     panels[0].invert_yaxis()

@@ -9,7 +9,16 @@ from .panet_neck import PANetNeck
 from .panet_roi_head import PANetRoIHead
 
 __all__ = [
-    'AdaptiveFeaturePooling', 'DetectronAnchorGenerator', 'DetectronBBoxCoder', 'DetectronOverlaps2D',
-    'DetectronRoIHead', 'FastSingleRoIExtractor', 'FCFusionMaskHead', 'PANetNeck', 'PANetRoIHead',
-    'PANetShared2FCBBoxHead', 'PANetShared4Conv1FCBBoxHead', 'ToDetectronBoxes'
+    'AdaptiveFeaturePooling',
+    'DetectronAnchorGenerator',
+    'DetectronBBoxCoder',
+    'DetectronOverlaps2D',
+    'DetectronRoIHead',
+    'FastSingleRoIExtractor',
+    'FCFusionMaskHead',
+    'PANetNeck',
+    'PANetRoIHead',
+    'PANetShared2FCBBoxHead',
+    'PANetShared4Conv1FCBBoxHead',
+    'ToDetectronBoxes',
 ]

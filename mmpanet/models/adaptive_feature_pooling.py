@@ -55,18 +55,18 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         torch.Size([1, 4, 256, 7, 7])
     """
 
-    def __init__(self,
-                 roi_layer: ConfigType,
-                 out_channels: int,
-                 featmap_strides: List[int],
-                 backend: str = 'auto',
-                 init_cfg: OptMultiConfig = None) -> None:
+    def __init__(
+        self,
+        roi_layer: ConfigType,
+        out_channels: int,
+        featmap_strides: List[int],
+        backend: str = 'auto',
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
         check_roi_extractor(roi_layer, out_channels, featmap_strides)
         super().__init__(
-            roi_layer=roi_layer,
-            out_channels=out_channels,
-            featmap_strides=featmap_strides,
-            init_cfg=init_cfg)
+            roi_layer=roi_layer, out_channels=out_channels, featmap_strides=featmap_strides, init_cfg=init_cfg
+        )
         check_backend(backend, self.roi_layers[0])
         self.backend = backend
 
@@ -75,10 +75,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         """tuple[int, int]: h and w of the pooled grids."""
         return self.roi_layers[0].output_size
 
-    def forward(self,
-                feats: Tuple[Tensor],
-                rois: Tensor,
-                roi_scale_factor: Optional[float] = None) -> Tensor:
+    def forward(self, feats: Tuple[Tensor], rois: Tensor, roi_scale_factor: Optional[float] = None) -> Tensor:
         """Pool every RoI on every level.
 
         Args:
@@ -100,25 +97,30 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             raise ValueError(
                 f'featmap_strides={self.featmap_strides} names '
                 f'{self.num_inputs} levels, but {len(feats)} feature maps '
-                'came in')
+                'came in'
+            )
         channels = [feat.size(1) for feat in feats]
         if channels != [self.out_channels] * len(feats):
-            raise ValueError(
-                f'out_channels={self.out_channels}, but the feature maps have '
-                f'{channels} channels')
+            raise ValueError(f'out_channels={self.out_channels}, but the feature maps have {channels} channels')
         if rois.dim() != 2 or rois.size(1) != 5:
-            raise ValueError(f'rois must be of shape (N, 5), not '
-                             f'{tuple(rois.shape)}')
+            raise ValueError(f'rois must be of shape (N, 5), not {tuple(rois.shape)}')
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
         layer = self.roi_layers[0]
         if uses_bag(self.backend, layer, feats[0]):
             return multi_level_roi_align(
-                feats, rois, self.output_size,
+                feats,
+                rois,
+                self.output_size,
                 [1 / stride for stride in self.featmap_strides],
-                layer.sampling_ratio, layer.aligned)
-        return torch.stack([
-            # mmcv's op misreads maps that are not contiguous.
-            layer(feat.contiguous(), rois.to(feat))
-            for layer, feat in zip(self.roi_layers, feats)
-        ], dim=1)  # yapf: disable
+                layer.sampling_ratio,
+                layer.aligned,
+            )
+        return torch.stack(
+            [
+                # mmcv's op misreads maps that are not contiguous.
+                layer(feat.contiguous(), rois.to(feat))
+                for layer, feat in zip(self.roi_layers, feats)
+            ],
+            dim=1,
+        )

@@ -38,64 +38,62 @@ class PANetBBoxHead(ConvFCBBoxHead):
         **kwargs: The arguments of mmdet's ``ConvFCBBoxHead``.
     """
 
-    def __init__(self,
-                 num_shared_convs: int,
-                 num_shared_fcs: int,
-                 num_levels: int = 4,
-                 level_fusion: str = 'max',
-                 share_first_layer: bool = False,
-                 fuse_before_first_layer: bool = False,
-                 fc_norm_cfg: OptConfigType = None,
-                 init_cfg: OptMultiConfig = None,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        num_shared_convs: int,
+        num_shared_fcs: int,
+        num_levels: int = 4,
+        level_fusion: str = 'max',
+        share_first_layer: bool = False,
+        fuse_before_first_layer: bool = False,
+        fc_norm_cfg: OptConfigType = None,
+        init_cfg: OptMultiConfig = None,
+        **kwargs,
+    ) -> None:
         check_count('num_levels', num_levels)
-        check_counts(kwargs, 'in_channels', 'num_classes',
-                     'conv_out_channels', 'fc_out_channels')
+        check_counts(kwargs, 'in_channels', 'num_classes', 'conv_out_channels', 'fc_out_channels')
         check_size('roi_feat_size', kwargs.get('roi_feat_size', 7))
-        check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'),
-                       kwargs.get('conv_out_channels', 256))
+        check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), kwargs.get('conv_out_channels', 256))
         check_norm_cfg(
             # the only norm that a head without convs has
             'fc_norm_cfg' if num_shared_convs else 'norm_cfg',
             fc_norm_cfg,
-            kwargs['fc_out_channels'])
-        super().__init__(
-            num_shared_convs=num_shared_convs,
-            num_shared_fcs=num_shared_fcs,
-            init_cfg=init_cfg,
-            **kwargs)
+            kwargs['fc_out_channels'],
+        )
+        super().__init__(num_shared_convs=num_shared_convs, num_shared_fcs=num_shared_fcs, init_cfg=init_cfg, **kwargs)
         if self.with_avg_pool:
             raise ValueError(
                 f'with_avg_pool=True: {type(self).__name__} needs the grid '
-                'of every RoI and takes only with_avg_pool=False')
+                'of every RoI and takes only with_avg_pool=False'
+            )
         self.num_levels = num_levels
         self.fc_norm_cfg = fc_norm_cfg
 
         def once_a_level(build_layer):
-            return LevelwiseFusion(build_layer, num_levels, level_fusion,
-                                   share_first_layer, fuse_before_first_layer)
+            return LevelwiseFusion(build_layer, num_levels, level_fusion, share_first_layer, fuse_before_first_layer)
 
         # mmdet's layers, with the first one made level-wise and norms on the
         # fcs. The places in the lists stay, so that FPN checkpoints fit.
         if num_shared_convs > 0:
-            self.shared_convs[0] = once_a_level(lambda: ConvModule(
-                self.in_channels,
-                self.conv_out_channels,
-                3,
-                padding=1,
-                conv_cfg=self.conv_cfg,
-                norm_cfg=self.norm_cfg))
+            self.shared_convs[0] = once_a_level(
+                lambda: ConvModule(
+                    self.in_channels,
+                    self.conv_out_channels,
+                    3,
+                    padding=1,
+                    conv_cfg=self.conv_cfg,
+                    norm_cfg=self.norm_cfg,
+                )
+            )
         self.shared_fcs = nn.ModuleList()
-        in_features = self.roi_feat_area * (
-            self.conv_out_channels if num_shared_convs else self.in_channels)
+        in_features = self.roi_feat_area * (self.conv_out_channels if num_shared_convs else self.in_channels)
         for i in range(num_shared_fcs):
 
             def build_fc(in_features=in_features):
                 return FCModule(in_features, self.fc_out_channels, fc_norm_cfg)
 
             is_first = i == 0 and num_shared_convs == 0
-            self.shared_fcs.append(
-                once_a_level(build_fc) if is_first else build_fc())
+            self.shared_fcs.append(once_a_level(build_fc) if is_first else build_fc())
             in_features = self.fc_out_channels
 
         if init_cfg is None:
@@ -103,7 +101,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
             # not fit a norm: the same by layer, before those for the outputs.
             self.init_cfg = [
                 dict(type='Xavier', distribution='uniform', layer='Linear'),
-                *self.init_cfg[:-1]  # type: ignore[has-type]
+                *self.init_cfg[:-1],  # type: ignore[has-type]
             ]
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor]:
@@ -148,16 +146,10 @@ class PANetShared2FCBBoxHead(PANetBBoxHead):
             of mmdet's ``Shared2FCBBoxHead``.
     """
 
-    def __init__(self,
-                 fc_out_channels: int = 1024,
-                 norm_cfg: OptConfigType = None,
-                 **kwargs) -> None:
+    def __init__(self, fc_out_channels: int = 1024, norm_cfg: OptConfigType = None, **kwargs) -> None:
         super().__init__(
-            num_shared_convs=0,
-            num_shared_fcs=2,
-            fc_out_channels=fc_out_channels,
-            fc_norm_cfg=norm_cfg,
-            **kwargs)
+            num_shared_convs=0, num_shared_fcs=2, fc_out_channels=fc_out_channels, fc_norm_cfg=norm_cfg, **kwargs
+        )
 
 
 @MODELS.register_module()
@@ -178,8 +170,4 @@ class PANetShared4Conv1FCBBoxHead(PANetBBoxHead):
     """
 
     def __init__(self, fc_out_channels: int = 1024, **kwargs) -> None:
-        super().__init__(
-            num_shared_convs=4,
-            num_shared_fcs=1,
-            fc_out_channels=fc_out_channels,
-            **kwargs)
+        super().__init__(num_shared_convs=4, num_shared_fcs=1, fc_out_channels=fc_out_channels, **kwargs)

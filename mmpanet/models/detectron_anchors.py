@@ -23,11 +23,8 @@ class DetectronAnchorGenerator(LegacyAnchorGenerator):
     """
 
     def gen_single_level_base_anchors(
-            self,
-            base_size: float,
-            scales: Tensor,
-            ratios: Tensor,
-            center: Optional[Tuple[float, float]] = None) -> Tensor:
+        self, base_size: float, scales: Tensor, ratios: Tensor, center: Optional[Tuple[float, float]] = None
+    ) -> Tensor:
         """Anchors of one level about the first pixel.
 
         Args:
@@ -41,7 +38,7 @@ class DetectronAnchorGenerator(LegacyAnchorGenerator):
             Tensor: (R * S, 4), x1, y1, x2, y2 in pixels.
         """
         if center is None:
-            center = (self.center_offset * (base_size - 1), ) * 2
+            center = (self.center_offset * (base_size - 1),) * 2
         width = (base_size / ratios.sqrt()).round()
         sides = torch.stack([width, (width * ratios).round()], dim=-1)
         if self.scale_major:

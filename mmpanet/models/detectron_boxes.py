@@ -7,6 +7,7 @@ ends. Anchors, box coders, RoIAlign, IoU and NMS of the official configs work
 on such boxes. The parts here stand where boxes come in, are coded and
 compared, and go out.
 """
+
 from typing import Optional, Sequence
 
 import torch
@@ -56,11 +57,13 @@ class DetectronBBoxCoder(LegacyDeltaXYWHBBoxCoder):
         **kwargs: Those of ``LegacyDeltaXYWHBBoxCoder``.
     """
 
-    def decode(self,
-               bboxes: Tensor,
-               pred_bboxes: Tensor,
-               max_shape: Optional[Sequence[int]] = None,
-               wh_ratio_clip: float = 16 / 1000) -> Tensor:
+    def decode(
+        self,
+        bboxes: Tensor,
+        pred_bboxes: Tensor,
+        max_shape: Optional[Sequence[int]] = None,
+        wh_ratio_clip: float = 16 / 1000,
+    ) -> Tensor:
         """As in mmdet.
 
         Args:
@@ -74,15 +77,12 @@ class DetectronBBoxCoder(LegacyDeltaXYWHBBoxCoder):
         Returns:
             Tensor: Boxes, of the shape of ``pred_bboxes``.
         """
-        decoded = get_box_tensor(
-            super().decode(bboxes, pred_bboxes, None, wh_ratio_clip))
+        decoded = get_box_tensor(super().decode(bboxes, pred_bboxes, None, wh_ratio_clip))
         start, last = decoded.view(-1, 4).split(2, dim=-1)
         start, last = start + 0.5, last - 0.5
         if max_shape is not None:
             edge = last.new_tensor((max_shape[1] - 1, max_shape[0] - 1))
-            start, last = (
-                torch.minimum(point.clamp(min=0), edge)
-                for point in (start, last))
+            start, last = (torch.minimum(point.clamp(min=0), edge) for point in (start, last))
         decoded = torch.cat([start, last], dim=-1).view_as(pred_bboxes)
         return HorizontalBoxes(decoded) if self.use_box_type else decoded
 
@@ -91,11 +91,7 @@ class DetectronBBoxCoder(LegacyDeltaXYWHBBoxCoder):
 class DetectronOverlaps2D(BboxOverlaps2D):
     """IoU of boxes that name their last pixel."""
 
-    def __call__(self,
-                 bboxes1: Tensor,
-                 bboxes2: Tensor,
-                 mode: str = 'iou',
-                 is_aligned: bool = False) -> Tensor:
+    def __call__(self, bboxes1: Tensor, bboxes2: Tensor, mode: str = 'iou', is_aligned: bool = False) -> Tensor:
         """As in mmdet.
 
         Args:
@@ -107,9 +103,7 @@ class DetectronOverlaps2D(BboxOverlaps2D):
         Returns:
             Tensor: (M, N), or (M, ) if aligned.
         """
-        return super().__call__(
-            _where_it_ends(bboxes1), _where_it_ends(bboxes2), mode,
-            is_aligned)
+        return super().__call__(_where_it_ends(bboxes1), _where_it_ends(bboxes2), mode, is_aligned)
 
 
 def _where_it_ends(bboxes: Tensor) -> Tensor:
@@ -130,11 +124,9 @@ class DetectronRoIHead(PANetRoIHead):
         **kwargs: The arguments of :class:`PANetRoIHead`.
     """
 
-    def predict(self,
-                x: tuple,
-                rpn_results_list: InstanceList,
-                batch_data_samples: SampleList,
-                rescale: bool = False) -> InstanceList:
+    def predict(
+        self, x: tuple, rpn_results_list: InstanceList, batch_data_samples: SampleList, rescale: bool = False
+    ) -> InstanceList:
         """As in mmdet, with boxes up to where they end.
 
         Args:
@@ -150,14 +142,11 @@ class DetectronRoIHead(PANetRoIHead):
             list[InstanceData]: ``bboxes``, ``scores``, ``labels`` and, with
             a mask head, ``masks`` of each image.
         """
-        results_list = super().predict(x, rpn_results_list,
-                                       batch_data_samples, rescale)
+        results_list = super().predict(x, rpn_results_list, batch_data_samples, rescale)
         for results, sample in zip(results_list, batch_data_samples):
             start, last = results.bboxes.split(2, dim=-1)
             pixel = (1, 1) if rescale else sample.scale_factor
-            height, width = (sample.ori_shape
-                             if rescale else sample.img_shape)[:2]
-            end = torch.minimum(last + last.new_tensor(pixel),
-                                last.new_tensor((width, height)))
+            height, width = (sample.ori_shape if rescale else sample.img_shape)[:2]
+            end = torch.minimum(last + last.new_tensor(pixel), last.new_tensor((width, height)))
             results.bboxes = torch.cat([start, end], dim=-1)
         return results_list

@@ -35,27 +35,27 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
         ValueError: If ``backend`` is unknown or cannot do ``roi_layer``.
     """
 
-    def __init__(self,
-                 roi_layer: ConfigType,
-                 out_channels: int,
-                 featmap_strides: List[int],
-                 finest_scale: int = 56,
-                 backend: str = 'auto',
-                 init_cfg: OptMultiConfig = None) -> None:
+    def __init__(
+        self,
+        roi_layer: ConfigType,
+        out_channels: int,
+        featmap_strides: List[int],
+        finest_scale: int = 56,
+        backend: str = 'auto',
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
         check_roi_extractor(roi_layer, out_channels, featmap_strides)
         super().__init__(
             roi_layer=roi_layer,
             out_channels=out_channels,
             featmap_strides=featmap_strides,
             finest_scale=finest_scale,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
         check_backend(backend, self.roi_layers[0])
         self.backend = backend
 
-    def forward(self,
-                feats: Tuple[Tensor],
-                rois: Tensor,
-                roi_scale_factor: Optional[float] = None) -> Tensor:
+    def forward(self, feats: Tuple[Tensor], rois: Tensor, roi_scale_factor: Optional[float] = None) -> Tensor:
         """Pool every RoI on the level that its size chooses.
 
         Args:
@@ -77,7 +77,7 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
         if roi_scale_factor is not None and len(feats) > 1:
             # With a single level mmdet leaves the RoIs as they are.
             rois = self.roi_rescale(rois, roi_scale_factor)
-        scales = [1 / stride for stride in self.featmap_strides[:len(feats)]]
-        return multi_level_roi_align(feats, rois, layer.output_size, scales,
-                                     layer.sampling_ratio, layer.aligned,
-                                     levels).squeeze(1)
+        scales = [1 / stride for stride in self.featmap_strides[: len(feats)]]
+        return multi_level_roi_align(
+            feats, rois, layer.output_size, scales, layer.sampling_ratio, layer.aligned, levels
+        ).squeeze(1)

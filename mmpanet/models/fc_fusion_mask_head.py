@@ -57,18 +57,19 @@ class FCFusionMaskHead(FCNMaskHead):
         ValueError: If a switch has a value that is not listed above.
     """  # noqa: E501
 
-    def __init__(self,
-                 num_levels: int = 4,
-                 level_fusion: str = 'max',
-                 share_first_layer: bool = False,
-                 fuse_before_first_layer: bool = False,
-                 fc_branch_start: int = 3,
-                 fc_fusion: Optional[str] = 'sum',
-                 fc_relu: bool = True,
-                 **kwargs) -> None:
+    def __init__(
+        self,
+        num_levels: int = 4,
+        level_fusion: str = 'max',
+        share_first_layer: bool = False,
+        fuse_before_first_layer: bool = False,
+        fc_branch_start: int = 3,
+        fc_fusion: Optional[str] = 'sum',
+        fc_relu: bool = True,
+        **kwargs,
+    ) -> None:
         check_count('num_levels', num_levels)
-        check_counts(kwargs, 'in_channels', 'num_classes', 'num_convs',
-                     'conv_out_channels')
+        check_counts(kwargs, 'in_channels', 'num_classes', 'num_convs', 'conv_out_channels')
         check_size('roi_feat_size', kwargs.get('roi_feat_size', 14))
         channels = kwargs.get('conv_out_channels', 256)
         if fc_fusion is not None:  # its second conv has half of them
@@ -76,8 +77,7 @@ class FCFusionMaskHead(FCNMaskHead):
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
         super().__init__(**kwargs)
         if fc_fusion not in FC_FUSIONS:
-            raise ValueError(
-                f'fc_fusion={fc_fusion!r} must be one of {FC_FUSIONS}')
+            raise ValueError(f'fc_fusion={fc_fusion!r} must be one of {FC_FUSIONS}')
         self.num_levels = num_levels
         self.fc_branch_start = fc_branch_start
         self.fc_fusion = fc_fusion
@@ -85,15 +85,18 @@ class FCFusionMaskHead(FCNMaskHead):
 
         self.convs[0] = LevelwiseFusion(
             lambda: self._conv(self.in_channels, self.conv_out_channels),
-            num_levels, level_fusion, share_first_layer,
-            fuse_before_first_layer)
+            num_levels,
+            level_fusion,
+            share_first_layer,
+            fuse_before_first_layer,
+        )
         if self.with_fc_fusion:
-            if fc_branch_start not in FC_BRANCH_STARTS or \
-                    fc_branch_start > self.num_convs:
+            if fc_branch_start not in FC_BRANCH_STARTS or fc_branch_start > self.num_convs:
                 raise ValueError(
                     f'fc_branch_start={fc_branch_start!r} must be one of '
                     f'{FC_BRANCH_STARTS} and at most '
-                    f'num_convs={self.num_convs}')
+                    f'num_convs={self.num_convs}'
+                )
             self._build_fc_branch()
 
     @property
@@ -114,7 +117,8 @@ class FCFusionMaskHead(FCNMaskHead):
             self.conv_kernel_size,
             padding=(self.conv_kernel_size - 1) // 2,
             conv_cfg=self.conv_cfg,
-            norm_cfg=self.norm_cfg)
+            norm_cfg=self.norm_cfg,
+        )
 
     def _build_fc_branch(self) -> None:
         channels = self.conv_out_channels
@@ -123,8 +127,7 @@ class FCFusionMaskHead(FCNMaskHead):
         # The second conv halves the channels "to reduce computation".
         self.conv4_fc = self._conv(channels, channels)
         self.conv5_fc = self._conv(channels, channels // 2)
-        self.mask_fc = nn.Linear(channels // 2 * height * width,
-                                 mask_height * mask_width)
+        self.mask_fc = nn.Linear(channels // 2 * height * width, mask_height * mask_width)
 
     def init_weights(self) -> None:
         """Initialize: MSRA for the convs, N(0, 0.01) for the fc."""
@@ -162,7 +165,8 @@ class FCFusionMaskHead(FCNMaskHead):
             raise ValueError(
                 f'roi_feat_size={self.roi_feat_size} of the mask head does '
                 f'not match its RoI features, which are {tuple(x.shape[-2:])}'
-                ": set it to the roi_layer's output_size")
+                ": set it to the roi_layer's output_size"
+            )
         x = self.conv5_fc(self.conv4_fc(x))
         x = linear(x, self.mask_fc.weight, self.mask_fc.bias)
         if self.fc_relu:

@@ -94,29 +94,28 @@ class PANetNeck(FPN):
         [(256, 64, 64), (256, 32, 32), (256, 16, 16), (256, 8, 8), (256, 4, 4)]
     """
 
-    def __init__(self,
-                 in_channels: List[int],
-                 out_channels: int,
-                 num_outs: int,
-                 start_level: int = 0,
-                 end_level: int = -1,
-                 add_extra_convs: Union[bool, str] = False,
-                 relu_before_extra_convs: bool = False,
-                 no_norm_on_lateral: bool = False,
-                 conv_cfg: OptConfigType = None,
-                 norm_cfg: OptConfigType = None,
-                 act_cfg: OptConfigType = None,
-                 upsample_cfg: ConfigType = dict(mode='nearest'),
-                 bottom_up_norm_cfg: Union[ConfigType, str, None] = 'same',
-                 bottom_up_act_cfg: OptConfigType = dict(type='ReLU'),
-                 bottom_up_bias: Union[bool, str] = 'auto',
-                 fusion: str = 'sum',
-                 warm_start: bool = False,
-                 init_cfg: MultiConfig = dict(
-                     type='Xavier', layer='Conv2d', distribution='uniform')
-                 ) -> None:  # yapf: disable
-        _check_levels(in_channels, out_channels, num_outs, start_level,
-                      end_level, add_extra_convs)
+    def __init__(
+        self,
+        in_channels: List[int],
+        out_channels: int,
+        num_outs: int,
+        start_level: int = 0,
+        end_level: int = -1,
+        add_extra_convs: Union[bool, str] = False,
+        relu_before_extra_convs: bool = False,
+        no_norm_on_lateral: bool = False,
+        conv_cfg: OptConfigType = None,
+        norm_cfg: OptConfigType = None,
+        act_cfg: OptConfigType = None,
+        upsample_cfg: ConfigType = dict(mode='nearest'),
+        bottom_up_norm_cfg: Union[ConfigType, str, None] = 'same',
+        bottom_up_act_cfg: OptConfigType = dict(type='ReLU'),
+        bottom_up_bias: Union[bool, str] = 'auto',
+        fusion: str = 'sum',
+        warm_start: bool = False,
+        init_cfg: MultiConfig = dict(type='Xavier', layer='Conv2d', distribution='uniform'),
+    ) -> None:
+        _check_levels(in_channels, out_channels, num_outs, start_level, end_level, add_extra_convs)
         check_norm_cfg('norm_cfg', norm_cfg, out_channels)
         super().__init__(
             in_channels=in_channels,
@@ -131,18 +130,16 @@ class PANetNeck(FPN):
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
             upsample_cfg=upsample_cfg,
-            init_cfg=init_cfg)
+            init_cfg=init_cfg,
+        )
         if fusion not in NECK_FUSIONS:
-            raise ValueError(f'fusion={fusion!r} must be one of '
-                             f'{NECK_FUSIONS}')
+            raise ValueError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
         if bottom_up_bias not in ('auto', True, False):
-            raise ValueError(f'bottom_up_bias={bottom_up_bias!r} must be '
-                             "'auto', True or False")
+            raise ValueError(f"bottom_up_bias={bottom_up_bias!r} must be 'auto', True or False")
         if bottom_up_norm_cfg == 'same':
             bottom_up_norm_cfg = norm_cfg
         else:
-            check_norm_cfg('bottom_up_norm_cfg', bottom_up_norm_cfg,
-                           out_channels, "None or 'same'")
+            check_norm_cfg('bottom_up_norm_cfg', bottom_up_norm_cfg, out_channels, "None or 'same'")
         self.fusion = fusion
         self.warm_start = warm_start
 
@@ -150,34 +147,22 @@ class PANetNeck(FPN):
             conv_cfg=None if warm_start else conv_cfg,
             norm_cfg=bottom_up_norm_cfg,
             act_cfg=bottom_up_act_cfg,
-            bias=bottom_up_bias)
+            bias=bottom_up_bias,
+        )
         self.downsample_convs = nn.ModuleList()
         self.fusions = nn.ModuleList()
         self.bottom_up_convs = nn.ModuleList()
         for _ in range(len(self.lateral_convs) - 1):
             self.downsample_convs.append(
-                ConvModule(
-                    out_channels,
-                    out_channels,
-                    3,
-                    stride=2,
-                    padding=1,
-                    inplace=False,
-                    **bottom_up_cfg))
-            self.fusions.append(
-                self._build_fusion(fusion, out_channels, bottom_up_cfg))
+                ConvModule(out_channels, out_channels, 3, stride=2, padding=1, inplace=False, **bottom_up_cfg)
+            )
+            self.fusions.append(self._build_fusion(fusion, out_channels, bottom_up_cfg))
             self.bottom_up_convs.append(
-                ConvModule(
-                    out_channels,
-                    out_channels,
-                    3,
-                    padding=1,
-                    inplace=False,
-                    **bottom_up_cfg))
+                ConvModule(out_channels, out_channels, 3, padding=1, inplace=False, **bottom_up_cfg)
+            )
 
     @staticmethod
-    def _build_fusion(fusion: str, channels: int,
-                      conv_cfg: dict) -> BaseModule:
+    def _build_fusion(fusion: str, channels: int, conv_cfg: dict) -> BaseModule:
         if fusion == 'sum':
             return SumFusion()
         if fusion == 'concat':
@@ -190,11 +175,10 @@ class PANetNeck(FPN):
         super().init_weights()
         if not (self.warm_start and is_first_call):
             return
-        for downsample, fusion, conv in zip(
-                self.downsample_convs, self.fusions, self.bottom_up_convs):
+        for downsample, fusion, conv in zip(self.downsample_convs, self.fusions, self.bottom_up_convs):
             constant_init(downsample.conv, 0)
             # Both weights of a new weighted fusion are 1/2: undo that here.
-            _identity_init(conv.conv, 2. if self.fusion == 'weighted' else 1.)
+            _identity_init(conv.conv, 2.0 if self.fusion == 'weighted' else 1.0)
             if self.fusion == 'concat':
                 # The identity on both halves, i.e. their sum: with a zero on
                 # the new half neither conv would ever get a gradient.
@@ -217,23 +201,19 @@ class PANetNeck(FPN):
         if len(inputs) != self.num_ins:
             raise ValueError(
                 f'in_channels={self.in_channels} names {self.num_ins} levels, '
-                f'but the backbone gave {len(inputs)}: see its out_indices')
+                f'but the backbone gave {len(inputs)}: see its out_indices'
+            )
         for i in range(self.start_level, self.backbone_end_level):
             if inputs[i].size(1) != self.in_channels[i]:
                 raise ValueError(
-                    f'in_channels={self.in_channels}, but map {i} of the '
-                    f'backbone has {inputs[i].size(1)} channels')
-        laterals = self._top_down([
-            conv(inputs[self.start_level + i])
-            for i, conv in enumerate(self.lateral_convs)
-        ])
-        pyramid = [conv(lateral)
-                   for conv, lateral in zip(self.fpn_convs, laterals)]
+                    f'in_channels={self.in_channels}, but map {i} of the backbone has {inputs[i].size(1)} channels'
+                )
+        laterals = self._top_down([conv(inputs[self.start_level + i]) for i, conv in enumerate(self.lateral_convs)])
+        pyramid = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals)]
         outs = self._bottom_up(pyramid)
-        source = dict(
-            on_input=inputs[self.backbone_end_level - 1],
-            on_lateral=laterals[-1],
-            on_output=outs[-1]).get(self.add_extra_convs)
+        source = dict(on_input=inputs[self.backbone_end_level - 1], on_lateral=laterals[-1], on_output=outs[-1]).get(
+            self.add_extra_convs
+        )
         return tuple(outs + self._extra_levels(outs[-1], source))
 
     def _top_down(self, laterals: List[Tensor]) -> List[Tensor]:
@@ -242,25 +222,22 @@ class PANetNeck(FPN):
         laterals = list(laterals)
         for i in range(len(laterals) - 1, 0, -1):
             size = {} if fixed_scale else {'size': laterals[i - 1].shape[2:]}
-            laterals[i - 1] = laterals[i - 1] + F.interpolate(
-                laterals[i], **size, **self.upsample_cfg)
+            laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], **size, **self.upsample_cfg)
         return laterals
 
     def _bottom_up(self, pyramid: List[Tensor]) -> List[Tensor]:
         """The new path: P2, P3, ... to N2, N3, ..."""
         outs = pyramid[:1]
         for level, downsample, fuse, conv in zip(
-                pyramid[1:], self.downsample_convs, self.fusions,
-                self.bottom_up_convs):
+            pyramid[1:], self.downsample_convs, self.fusions, self.bottom_up_convs
+        ):
             finer = downsample(outs[-1])
             if finer.shape[2:] != level.shape[2:]:
-                finer = F.interpolate(
-                    finer, size=level.shape[2:], mode='nearest')
+                finer = F.interpolate(finer, size=level.shape[2:], mode='nearest')
             outs.append(conv(fuse(level, finer)))
         return outs
 
-    def _extra_levels(self, last: Tensor,
-                      source: Optional[Tensor]) -> List[Tensor]:
+    def _extra_levels(self, last: Tensor, source: Optional[Tensor]) -> List[Tensor]:
         """Levels above N5: subsampled ``last``, or convs on ``source``."""
         num_paths = len(self.lateral_convs)
         extra: List[Tensor] = []
@@ -275,43 +252,50 @@ class PANetNeck(FPN):
         return extra
 
 
-def _check_levels(in_channels: List[int], out_channels: int, num_outs: int,
-                  start_level: int, end_level: int,
-                  add_extra_convs: Union[bool, str]) -> None:
+def _check_levels(
+    in_channels: List[int],
+    out_channels: int,
+    num_outs: int,
+    start_level: int,
+    end_level: int,
+    add_extra_convs: Union[bool, str],
+) -> None:
     """Name the argument that FPN would refuse with a bare assertion."""
-    if not isinstance(in_channels, list) or not in_channels or not all(
-            isinstance(c, int) and c > 0 for c in in_channels):
-        raise ValueError(f'in_channels={in_channels!r} must be a list of '
-                         'numbers above 0, one a level of the backbone')
+    if (
+        not isinstance(in_channels, list)
+        or not in_channels
+        or not all(isinstance(c, int) and c > 0 for c in in_channels)
+    ):
+        raise ValueError(f'in_channels={in_channels!r} must be a list of numbers above 0, one a level of the backbone')
     check_count('out_channels', out_channels)
     check_count('num_outs', num_outs)
     num_ins = len(in_channels)
     if start_level not in range(num_ins):
-        raise ValueError(f'start_level={start_level!r} must be 0 to '
-                         f'{num_ins - 1}: in_channels names {num_ins} levels')
+        raise ValueError(f'start_level={start_level!r} must be 0 to {num_ins - 1}: in_channels names {num_ins} levels')
     if end_level != -1 and end_level not in range(start_level, num_ins):
         raise ValueError(
             f'end_level={end_level!r} must be -1 (the last level) or '
             f'{start_level} (start_level) to {num_ins - 1}: in_channels '
-            f'names {num_ins} levels')
-    if add_extra_convs not in EXTRA_CONVS or isinstance(add_extra_convs, int) \
-            and not isinstance(add_extra_convs, bool):
-        raise ValueError(f'add_extra_convs={add_extra_convs!r} must be one of '
-                         f'{EXTRA_CONVS}')
+            f'names {num_ins} levels'
+        )
+    if add_extra_convs not in EXTRA_CONVS or isinstance(add_extra_convs, int) and not isinstance(add_extra_convs, bool):
+        raise ValueError(f'add_extra_convs={add_extra_convs!r} must be one of {EXTRA_CONVS}')
     if end_level in (-1, num_ins - 1):
         if num_outs < num_ins - start_level:
             raise ValueError(
                 f'num_outs={num_outs} must be at least {num_ins - start_level}'
                 f': in_channels names {num_ins} levels and start_level='
-                f'{start_level}; end_level leaves out the last ones')
+                f'{start_level}; end_level leaves out the last ones'
+            )
     elif num_outs != end_level - start_level + 1:
         raise ValueError(
             f'num_outs={num_outs} must be {end_level - start_level + 1} with '
             f'start_level={start_level} and end_level={end_level}: there are '
-            'extra levels only above the last level of the backbone')
+            'extra levels only above the last level of the backbone'
+        )
 
 
-def _identity_init(conv: nn.Module, gain: float = 1.) -> None:
+def _identity_init(conv: nn.Module, gain: float = 1.0) -> None:
     """Make a conv return ``gain`` times its first ``out_channels`` maps."""
     constant_init(conv, 0)
     nn.init.dirac_(conv.weight)

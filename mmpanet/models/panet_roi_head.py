@@ -37,16 +37,15 @@ class PANetRoIHead(StandardRoIHead):
             check_count('rois_per_chunk', rois_per_chunk, 'None or ')
         for key in ('bbox_head', 'bbox_roi_extractor'):
             if kwargs.get(key) is None:
-                raise ValueError(f'{key}=None must be a config: a RoI head '
-                                 'cannot do without boxes')
+                raise ValueError(f'{key}=None must be a config: a RoI head cannot do without boxes')
         super().__init__(**kwargs)
         self.rois_per_chunk = rois_per_chunk
-        if self.with_shared_head and (self._is_panet(self.bbox_head)
-                                      or self._is_panet(self.mask_head)):
+        if self.with_shared_head and (self._is_panet(self.bbox_head) or self._is_panet(self.mask_head)):
             raise ValueError(
                 f'shared_head={type(self.shared_head).__name__} works on one '
                 "map a RoI, but PANet's heads take one a level: leave "
-                'shared_head out')
+                'shared_head out'
+            )
         if self.with_bbox:
             self._check_branch('bbox', self.bbox_roi_extractor, self.bbox_head)
         if self.with_mask:
@@ -56,8 +55,7 @@ class PANetRoIHead(StandardRoIHead):
     def _is_panet(head: Optional[BaseModule]) -> bool:
         return isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
 
-    def _check_branch(self, branch: str, extractor: BaseModule,
-                      head: BaseModule) -> None:
+    def _check_branch(self, branch: str, extractor: BaseModule, head: BaseModule) -> None:
         """Refuse an extractor and a head that do not fit."""
         extractor_key = f'{branch}_roi_extractor'
         if branch == 'mask' and self.share_roi_extractor:
@@ -66,32 +64,34 @@ class PANetRoIHead(StandardRoIHead):
         pools_levels = isinstance(extractor, AdaptiveFeaturePooling)
         is_panet = self._is_panet(head)
         takes_one_level = not is_panet or head.num_levels == 1
-        if pools_levels and not is_panet or \
-                not pools_levels and not takes_one_level:
+        if pools_levels and not is_panet or not pools_levels and not takes_one_level:
             panet_heads = (
-                'PANetShared2FCBBoxHead or PANetShared4Conv1FCBBoxHead'
-                if branch == 'bbox' else 'FCFusionMaskHead')
+                'PANetShared2FCBBoxHead or PANetShared4Conv1FCBBoxHead' if branch == 'bbox' else 'FCFusionMaskHead'
+            )
             raise ValueError(
                 f'{extractor_key}.type={type(extractor).__name__} and '
                 f'{head_key}.type={type(head).__name__} do not go together: '
                 f'AdaptiveFeaturePooling goes with {panet_heads}, and these '
-                'with it alone, or with num_levels=1')
+                'with it alone, or with num_levels=1'
+            )
         if not is_panet:
             return
         if pools_levels and extractor.num_inputs != head.num_levels:
             raise ValueError(
                 f'{head_key}.num_levels={head.num_levels}, but '
                 f'{extractor_key}.featmap_strides='
-                f'{extractor.featmap_strides} has {extractor.num_inputs}')
+                f'{extractor.featmap_strides} has {extractor.num_inputs}'
+            )
         if extractor.out_channels != head.in_channels:
             raise ValueError(
-                f'{head_key}.in_channels={head.in_channels}, but '
-                f'{extractor_key}.out_channels={extractor.out_channels}')
+                f'{head_key}.in_channels={head.in_channels}, but {extractor_key}.out_channels={extractor.out_channels}'
+            )
         output_size = tuple(extractor.roi_layers[0].output_size)
         if output_size != tuple(head.roi_feat_size):
             raise ValueError(
                 f'{head_key}.roi_feat_size={tuple(head.roi_feat_size)}, but '
-                f'{extractor_key}.roi_layer.output_size={output_size}')
+                f'{extractor_key}.roi_layer.output_size={output_size}'
+            )
         if branch == 'mask':
             self._check_mask_target()
 
@@ -99,19 +99,19 @@ class PANetRoIHead(StandardRoIHead):
         mask_size = (self.train_cfg or {}).get('mask_size')
         if mask_size is None:
             return
-        mask_size = (mask_size, mask_size) if isinstance(
-            mask_size, int) else tuple(mask_size)
+        mask_size = (mask_size, mask_size) if isinstance(mask_size, int) else tuple(mask_size)
         if mask_size != self.mask_head.mask_size:
             raise ValueError(
                 f'train_cfg.rcnn.mask_size={mask_size}, but mask_head '
                 f'predicts {self.mask_head.mask_size}: '
                 f'roi_feat_size={tuple(self.mask_head.roi_feat_size)} times '
-                f'upsample_cfg.scale_factor={self.mask_head.scale_factor}')
+                f'upsample_cfg.scale_factor={self.mask_head.scale_factor}'
+            )
 
     def _in_chunks(self, rois: Tensor) -> Tuple[Tensor]:
         """RoIs as one piece, or in pieces at inference if so configured."""
         if self.training or self.rois_per_chunk is None:
-            return (rois, )
+            return (rois,)
         return rois.split(self.rois_per_chunk)
 
     def _bbox_forward(self, x: Tuple[Tensor], rois: Tensor) -> dict:
@@ -120,27 +120,24 @@ class PANetRoIHead(StandardRoIHead):
         if len(chunks) == 1:
             return super()._bbox_forward(x, rois)
         forward = super()._bbox_forward
-        return _join(('cls_score', 'bbox_pred'),
-                     (forward(x, chunk) for chunk in chunks))
+        return _join(('cls_score', 'bbox_pred'), (forward(x, chunk) for chunk in chunks))
 
-    def _mask_forward(self,
-                      x: Tuple[Tensor],
-                      rois: Optional[Tensor] = None,
-                      pos_inds: Optional[Tensor] = None,
-                      bbox_feats: Optional[Tensor] = None) -> dict:
+    def _mask_forward(
+        self,
+        x: Tuple[Tensor],
+        rois: Optional[Tensor] = None,
+        pos_inds: Optional[Tensor] = None,
+        bbox_feats: Optional[Tensor] = None,
+    ) -> dict:
         """As in mmdet, in chunks; these leave no ``mask_feats`` behind."""
         chunks = self._in_chunks(rois) if rois is not None else ()
         if len(chunks) < 2:
             return super()._mask_forward(x, rois, pos_inds, bbox_feats)
         forward = super()._mask_forward
-        return _join(('mask_preds', ),
-                     (forward(x, chunk) for chunk in chunks))
+        return _join(('mask_preds',), (forward(x, chunk) for chunk in chunks))
 
 
 def _join(keys: Tuple[str, ...], results: Iterable[dict]) -> dict:
     """Predictions of several chunks of RoIs in one; features are let go."""
     kept = [[result[key] for key in keys] for result in results]
-    return {
-        key: None if values[0] is None else torch.cat(values)
-        for key, values in zip(keys, zip(*kept))
-    }
+    return {key: None if values[0] is None else torch.cat(values) for key, values in zip(keys, zip(*kept))}

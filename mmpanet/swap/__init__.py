@@ -3,6 +3,7 @@
 
 ``import mmpanet`` does not import this package.
 """
+
 from .checkpoint import swap_checkpoint
 from .config import SwapError, load_config, swap_config
 from .verification import verify

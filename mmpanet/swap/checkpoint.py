@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Rewrites a checkpoint for the swapped config: keys mapped, the new path's weights added, nothing dropped unsaid."""
+
 import logging
 import os
 from contextlib import contextmanager
@@ -24,11 +25,12 @@ from .types import SwapError
 # What belongs to a run that goes on with the same parameters; a swapped model starts a new one.
 OF_THE_RUN = ('optimizer', 'param_schedulers', 'message_hub')
 # With this bias the fc of fully-connected fusion stays clear of its ReLU's dead side, see _hide_fc_branch.
-FC_BRANCH_BIAS = 1.
+FC_BRANCH_BIAS = 1.0
 
 
 class CarriedWeights(NamedTuple):
     """What became of every key of a state dict."""
+
     path: Tuple[str, ...]  # the model in the config that it is of
     kept: List[str]  # names of the new model that are names of the old one
     renamed: Dict[str, str]  # other names of the new model, and whose weights they got
@@ -45,23 +47,27 @@ class CarriedWeights(NamedTuple):
         sources = set(self.renamed.values())
         lines = [f'{len(self.kept)} entries as they were']
         if self.renamed:
-            lines.append(f'{len(sources)} entries renamed or copied to several levels, which makes {len(self.renamed)} '
-                         f'({some(self.renamed)})')
+            lines.append(
+                f'{len(sources)} entries renamed or copied to several levels, which makes {len(self.renamed)} '
+                f'({some(self.renamed)})'
+            )
         if self.new:
             lines.append(f'{len(self.new)} new entries ({some(self.new)})')
         if self.missing:
-            lines.append(f'{len(self.missing)} entries were not in the checkpoint and are initialized ('
-                         f'{some(self.missing)})')
+            lines.append(
+                f'{len(self.missing)} entries were not in the checkpoint and are initialized ({some(self.missing)})'
+            )
         if self.unexpected:
-            lines.append(f'{len(self.unexpected)} entries of the checkpoint are unknown to the old model too and left '
-                         f'out ({some(self.unexpected)})')
+            lines.append(
+                f'{len(self.unexpected)} entries of the checkpoint are unknown to the old model too and left '
+                f'out ({some(self.unexpected)})'
+            )
         return '\n'.join(lines)
 
 
-def swap_checkpoint(checkpoint: Union[dict, str, os.PathLike],
-                    cfg: Config,
-                    new_cfg: Config,
-                    out: Union[str, os.PathLike, None] = None) -> Tuple[dict, CarriedWeights]:
+def swap_checkpoint(
+    checkpoint: Union[dict, str, os.PathLike], cfg: Config, new_cfg: Config, out: Union[str, os.PathLike, None] = None
+) -> Tuple[dict, CarriedWeights]:
     """Turn a checkpoint of ``cfg`` into one of ``new_cfg``, which :func:`swap_config` made from it.
 
     Weights that FPN and PANet have in common are kept; the first layer of a RoI head goes to every level; what is
@@ -94,10 +100,7 @@ def swap_checkpoint(checkpoint: Union[dict, str, os.PathLike],
     path = whose_checkpoint(state_dict, new_cfg)
     old, new = build_model(cfg, path), build_model(new_cfg, path)
     carried = carry_weights(state_dict, old, new, starts_warm(new_cfg), path)
-    swapped = {
-        key: value
-        for key, value in loaded.items() if 'state_dict' in loaded and key not in OF_THE_RUN
-    }
+    swapped = {key: value for key, value in loaded.items() if 'state_dict' in loaded and key not in OF_THE_RUN}
     swapped['state_dict'] = new.state_dict()
     if 'ema_state_dict' in loaded:
         swapped['ema_state_dict'] = _swap_average(loaded['ema_state_dict'], old, new, starts_warm(new_cfg))
@@ -124,12 +127,13 @@ def load_checkpoint(path: Union[str, os.PathLike]) -> dict:
     except ConversionError as error:
         raise SwapError(str(error)) from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict', checkpoint), dict):
-        raise SwapError(f'{path} holds a {type(checkpoint).__name__}; a checkpoint is a state dict, or holds one under '
-                        "'state_dict'")
+        raise SwapError(
+            f"{path} holds a {type(checkpoint).__name__}; a checkpoint is a state dict, or holds one under 'state_dict'"
+        )
     return checkpoint
 
 
-def build_model(cfg: Config, path: Tuple[str, ...] = ('model', )) -> nn.Module:
+def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
     """Build the model at ``path`` of a config without downloading the weights that its parts may ask for."""
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model_cfg = cfg
@@ -139,8 +143,10 @@ def build_model(cfg: Config, path: Tuple[str, ...] = ('model', )) -> nn.Module:
     try:
         return MODELS.build(model_cfg)
     except (KeyError, ImportError) as error:
-        raise SwapError(f'the config\'s {".".join(path)} cannot be built: {error.args[0]}; a module that registers '
-                        'what is missing must be installed and named in custom_imports') from error
+        raise SwapError(
+            f"the config's {'.'.join(path)} cannot be built: {error.args[0]}; a module that registers "
+            'what is missing must be installed and named in custom_imports'
+        ) from error
 
 
 def without_downloads(node):
@@ -165,11 +171,9 @@ def _is_pretrained(init_cfg) -> bool:
     return any('checkpoint' in one for one in init_cfgs)
 
 
-def carry_weights(source: Dict[str, Tensor],
-                  old: nn.Module,
-                  new: nn.Module,
-                  warm_start: bool,
-                  path: Tuple[str, ...] = ('model', )) -> CarriedWeights:
+def carry_weights(
+    source: Dict[str, Tensor], old: nn.Module, new: nn.Module, warm_start: bool, path: Tuple[str, ...] = ('model',)
+) -> CarriedWeights:
     """Load a state dict of ``old`` into ``new``.
 
     Args:
@@ -187,7 +191,7 @@ def carry_weights(source: Dict[str, Tensor],
     old_state = old.state_dict()
     found = old_state.keys() - set(incompatible.missing_keys)
     if not any(isinstance(old_state[key], Tensor) and old_state[key].dim() for key in found):
-        raise SwapError('the checkpoint has no weight of this config\'s model')
+        raise SwapError("the checkpoint has no weight of this config's model")
     _init_new_parts(new)
     names = _old_names(new, old_state)
     state, kept, renamed, fresh = {}, [], {}, []
@@ -199,8 +203,10 @@ def carry_weights(source: Dict[str, Tensor],
             state[name] = value
         else:
             if old_state[old_name].shape != value.shape:
-                raise SwapError(f'{old_name} is {tuple(old_state[old_name].shape)}, and {name} must be '
-                                f'{tuple(value.shape)}: the new config is not a swap of the old one')
+                raise SwapError(
+                    f'{old_name} is {tuple(old_state[old_name].shape)}, and {name} must be '
+                    f'{tuple(value.shape)}: the new config is not a swap of the old one'
+                )
             state[name] = old_state[old_name].clone()
             if old_name == name:
                 kept.append(name)
@@ -212,8 +218,9 @@ def carry_weights(source: Dict[str, Tensor],
     new.load_state_dict(state, strict=True)
     if warm_start:
         _hide_fc_branches(new, fresh)
-    return CarriedWeights(path, kept, renamed, fresh, list(incompatible.missing_keys),
-                          list(incompatible.unexpected_keys))
+    return CarriedWeights(
+        path, kept, renamed, fresh, list(incompatible.missing_keys), list(incompatible.unexpected_keys)
+    )
 
 
 def _init_new_parts(model: nn.Module) -> None:
@@ -246,7 +253,8 @@ def _old_names(model: nn.Module, old_state: Dict[str, Tensor]) -> Dict[str, str]
                 # The old layer had the same levels, none, or one.
                 candidates = (name, in_layer, f'levels.0.{in_layer}')
                 names[prefix + name] = next(
-                    (prefix + one for one in candidates if prefix + one in old_state), prefix + in_layer)
+                    (prefix + one for one in candidates if prefix + one in old_state), prefix + in_layer
+                )
         elif isinstance(module, PANetNeck):
             for name in module.state_dict():
                 if name.startswith('bottom_up_convs.'):  # PAFPN has such convs under another name
@@ -269,8 +277,10 @@ def _hide_fc_branch(head: FCFusionMaskHead) -> None:
     """
     bias = getattr(head.conv_logits, 'bias', None)
     if head.fc_fusion != 'sum' or bias is None:
-        raise SwapError(f'mask_head.fc_fusion={head.fc_fusion!r}, conv_logits.bias={bias}: a warm start needs the sum, '
-                        'and a bias to take its start from')
+        raise SwapError(
+            f'mask_head.fc_fusion={head.fc_fusion!r}, conv_logits.bias={bias}: a warm start needs the sum, '
+            'and a bias to take its start from'
+        )
     with torch.no_grad():
         head.mask_fc.weight.zero_()
         head.mask_fc.bias.fill_(FC_BRANCH_BIAS)
@@ -285,18 +295,19 @@ def starts_warm(cfg: Config) -> bool:
 def whose_checkpoint(state_dict: Dict[str, Tensor], new_cfg: Config) -> Tuple[str, ...]:
     """Path of the model that a checkpoint is of: the whole one, or the detector that a tracker holds."""
     for path, model in find_models(new_cfg.model):
-        if path != ('model', ) and is_swapped(model):
+        if path != ('model',) and is_swapped(model):
             # A semi-supervised model has its detector twice, under these names.
             of_the_whole = (f'{".".join(path[1:])}.', 'student.', 'teacher.')
             if not any(name.startswith(of_the_whole) for name in state_dict):
                 return path
-    return ('model', )
+    return ('model',)
 
 
-def _swap_average(ema_state_dict: Dict[str, Tensor], old: nn.Module, new: nn.Module,
-                  warm_start: bool) -> Dict[str, Tensor]:
+def _swap_average(
+    ema_state_dict: Dict[str, Tensor], old: nn.Module, new: nn.Module, warm_start: bool
+) -> Dict[str, Tensor]:
     """The same for the averaged weights of mmengine's EMAHook, which are called ``module.*``."""
-    weights = {key[len('module.'):]: value for key, value in ema_state_dict.items() if key.startswith('module.')}
+    weights = {key[len('module.') :]: value for key, value in ema_state_dict.items() if key.startswith('module.')}
     others = {key: value for key, value in ema_state_dict.items() if not key.startswith('module.')}
     trained = {name: value.clone() for name, value in new.state_dict().items()}
     carry_weights(weights, old, new, warm_start)

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Rewrites a config: ``FPN`` becomes ``PANetNeck`` and, on request, the RoI head PANet's."""
+
 import copy
 import os
 from pathlib import Path
@@ -20,7 +21,7 @@ from .types import SwapError, class_of, name_of, retype
 # Why these necks are left alone. Those that derive from FPN come first.
 REFUSED_NECKS = {
     'RFP': 'it is an FPN that feeds its output back into the backbone, and PANetNeck does not',
-    'FPN_DropBlock': "it is an FPN with DropBlock on its way down, and PANetNeck would lose it",
+    'FPN_DropBlock': 'it is an FPN with DropBlock on its way down, and PANetNeck would lose it',
     'FPN_CARAFE': 'its upsampling is a learned CARAFE, which no argument of PANetNeck stands for',
     'HRFPN': "it resizes HRNet's branches into one map and has no top-down path to build on",
     'NASFPN': 'its searched paths go both ways already',
@@ -39,6 +40,7 @@ REFUSED_NECKS = {
 
 class Swap(NamedTuple):
     """What :func:`plan_swap` returns."""
+
     config: Config
     # Paths of the swapped models, e.g. ('model', 'detector').
     models: List[Tuple[str, ...]]
@@ -59,8 +61,11 @@ def load_config(config: Union[str, os.PathLike]) -> Config:
         # mmengine adds the whole of sys.path to its message, and keeps what failed as the cause.
         cause = error.__cause__ or error.__context__ or error
         missing = getattr(cause, 'name', None)
-        raise SwapError(f'{config} imports a module that is not installed' + (f': {missing!r}' if missing else '') +
-                        f' ({str(error).partition(", the current sys.path")[0]})') from error
+        raise SwapError(
+            f'{config} imports a module that is not installed'
+            + (f': {missing!r}' if missing else '')
+            + f' ({str(error).partition(", the current sys.path")[0]})'
+        ) from error
     except (SyntaxError, OSError) as error:
         what = 'syntax error: ' if isinstance(error, SyntaxError) else ''
         raise SwapError(f'{config} cannot be read as a config: {what}{error}') from error
@@ -100,16 +105,20 @@ def config_path(config: Union[str, os.PathLike]) -> Path:
         return root / name
     by_name = sorted(root.rglob(Path(name).name))
     if len(by_name) != 1:
-        raise SwapError(f'{scope!r} has no config {name}' +
-                        ''.join(f'; did you mean {scope}::{path.relative_to(root)}?' for path in by_name))
+        raise SwapError(
+            f'{scope!r} has no config {name}'
+            + ''.join(f'; did you mean {scope}::{path.relative_to(root)}?' for path in by_name)
+        )
     return by_name[0]
 
 
-def swap_config(cfg: Union[Config, str, os.PathLike],
-                roi_head: bool = False,
-                warm_start: bool = False,
-                fusion: str = 'sum',
-                sampling_ratio: int = 2) -> Config:
+def swap_config(
+    cfg: Union[Config, str, os.PathLike],
+    roi_head: bool = False,
+    warm_start: bool = False,
+    fusion: str = 'sum',
+    sampling_ratio: int = 2,
+) -> Config:
     """Put PANet into a config whose model has an FPN.
 
     Every ``FPN`` and ``PAFPN`` of the model becomes a ``PANetNeck`` with the same arguments, alone or in a list of
@@ -145,8 +154,10 @@ def plan_swap(cfg, roi_head=False, warm_start=False, fusion='sum', sampling_rati
     if fusion not in NECK_FUSIONS:
         raise SwapError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
     if not isinstance(sampling_ratio, int) or sampling_ratio < 0:
-        raise SwapError(f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
-                        'the config as it is')
+        raise SwapError(
+            f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
+            'the config as it is'
+        )
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     if not isinstance(cfg.get('model'), dict):
         raise SwapError('the config has no model')
@@ -173,9 +184,11 @@ def plan_swap(cfg, roi_head=False, warm_start=False, fusion='sum', sampling_rati
     if cfg.get('load_from'):
         notes.append(_untouched_checkpoint('load_from', cfg.load_from, roi_head))
     if roi_head and warm_start:
-        notes.append("--warm-start and --roi-head: the neck starts as the FPN exactly; the RoI head starts from FPN's "
-                     'first layer on every level, which needs the old checkpoint (--checkpoint) and is near, not '
-                     'equal, since every RoI is now pooled on all levels')
+        notes.append(
+            "--warm-start and --roi-head: the neck starts as the FPN exactly; the RoI head starts from FPN's "
+            'first layer on every level, which needs the old checkpoint (--checkpoint) and is near, not '
+            'equal, since every RoI is now pooled on all levels'
+        )
     _import_mmpanet(cfg)
     return Swap(cfg, swapped, notes)
 
@@ -183,7 +196,7 @@ def plan_swap(cfg, roi_head=False, warm_start=False, fusion='sum', sampling_rati
 def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:
     """Let the new config start from a swapped checkpoint, which is of the model at ``path``."""
     model, key = swap.config, 'load_from'
-    if path == ('model', ):
+    if path == ('model',):
         swap.config.load_from = checkpoint
     else:
         for part in path:
@@ -193,7 +206,7 @@ def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:
     swap.notes.append(f'{key} is {checkpoint} in the new config')
 
 
-def find_models(node, path: Tuple[str, ...] = ('model', )) -> Iterator[Tuple[Tuple[str, ...], dict]]:
+def find_models(node, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
     """All dicts with a ``neck`` under a config's model, with their paths, outermost first."""
     if isinstance(node, dict):
         if node.get('neck') is not None:
@@ -224,15 +237,17 @@ def _find_neck(model: dict, scope: Optional[str]) -> Tuple[Optional[dict], str]:
             return neck, ''
         name = name_of(neck['type'])
         if neck_class is None:
-            reason = (f'it is not registered in scope {scope or "mmdet"!r}; the module that registers it must be '
-                      'installed and named in custom_imports')
+            reason = (
+                f'it is not registered in scope {scope or "mmdet"!r}; the module that registers it must be '
+                'installed and named in custom_imports'
+            )
         elif neck_class is MODELS.get(name) and name in REFUSED_NECKS:
             reason = REFUSED_NECKS[name]
         elif isinstance(neck_class, type) and issubclass(neck_class, FPN):
             reason = 'it derives from FPN and does what PANetNeck would not'
         else:
             reason = "it is not mmdet's FPN"
-        reasons.append(f"{name} stays, {reason}")
+        reasons.append(f'{name} stays, {reason}')
     return None, '; '.join(reasons)
 
 
@@ -246,8 +261,10 @@ def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, fusion: str, 
             raise SwapError(f'fusion={fusion!r} and warm_start do not go together for a PAFPN, which adds')
         if warm_start:
             neck['bottom_up_act_cfg'] = neck.get('act_cfg')
-        notes.append("PAFPN's stride-2 convs read the sum before the 3x3 conv, PANet's the finished level. With its "
-                     'weights and --warm-start N2 and N3 are what they were, N4 and above are not.')
+        notes.append(
+            "PAFPN's stride-2 convs read the sum before the 3x3 conv, PANet's the finished level. With its "
+            'weights and --warm-start N2 and N3 are what they were, N4 and above are not.'
+        )
     elif warm_start:
         neck.update(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
 
@@ -261,8 +278,11 @@ def _note_pretrained(model: dict, path: Tuple[str, ...], roi_head: bool, notes: 
 
 
 def _untouched_checkpoint(key: str, checkpoint: str, roi_head: bool) -> str:
-    loses = ("the first layers of its RoI heads do not fit PANet's" if roi_head else
-             'its weights fit, and the new path starts by itself')
+    loses = (
+        "the first layers of its RoI heads do not fit PANet's"
+        if roi_head
+        else 'its weights fit, and the new path starts by itself'
+    )
     return f'{key} still is {checkpoint}: {loses}. --checkpoint and --out-checkpoint swap it along.'
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Rewrites the RoI head of a model: adaptive feature pooling, PANet's box heads, fully-connected fusion."""
+
 from typing import List, Optional, Tuple
 
 from mmdet.models.roi_heads import (
@@ -34,15 +35,13 @@ REFUSED_ROI_HEADS = {
     'MultiInstanceRoIHead': 'its box head predicts several boxes a proposal and refines them from its features',
     'TridentRoIHead': 'it works on one level of several branches',
 }
-BBOX_HEADS = {
-    Shared2FCBBoxHead: PANetShared2FCBBoxHead,
-    Shared4Conv1FCBBoxHead: PANetShared4Conv1FCBBoxHead,
-}
+BBOX_HEADS = {Shared2FCBBoxHead: PANetShared2FCBBoxHead, Shared4Conv1FCBBoxHead: PANetShared4Conv1FCBBoxHead}
 PANET_HEADS = (*BBOX_HEADS.values(), FCFusionMaskHead)
 
 
-def swap_roi_head(model: dict, path: Tuple[str, ...], scope: Optional[str], sampling_ratio: int,
-                  notes: List[str]) -> None:
+def swap_roi_head(
+    model: dict, path: Tuple[str, ...], scope: Optional[str], sampling_ratio: int, notes: List[str]
+) -> None:
     """Swap ``model.roi_head`` in place, whole or not at all.
 
     Raises:
@@ -51,8 +50,9 @@ def swap_roi_head(model: dict, path: Tuple[str, ...], scope: Optional[str], samp
     where = '.'.join(path)
     roi_head = model.get('roi_head')
     if not roi_head:
-        raise SwapError(f'{where} ({name_of(model["type"])}) has no roi_head; without --roi-head its neck can be '
-                        'swapped')
+        raise SwapError(
+            f'{where} ({name_of(model["type"])}) has no roi_head; without --roi-head its neck can be swapped'
+        )
     refusals = []
     roi_head_class = class_of(roi_head['type'], scope)
     name = name_of(roi_head['type'])
@@ -60,8 +60,9 @@ def swap_roi_head(model: dict, path: Tuple[str, ...], scope: Optional[str], samp
         why = REFUSED_ROI_HEADS.get(name, "it is none of mmdet's RoI heads that are known to leave RoI features alone")
         refusals.append(f'type={name}: {why}')
     if roi_head.get('shared_head'):
-        refusals.append(f'shared_head={name_of(roi_head["shared_head"]["type"])}: it works on one map a RoI, PANet '
-                        'has one a level')
+        refusals.append(
+            f'shared_head={name_of(roi_head["shared_head"]["type"])}: it works on one map a RoI, PANet has one a level'
+        )
     if not refusals:
         branches = [_Branch('bbox', roi_head, scope, sampling_ratio)]
         if roi_head.get('mask_head') and roi_head_class is not MaskScoringRoIHead:
@@ -70,16 +71,19 @@ def swap_roi_head(model: dict, path: Tuple[str, ...], scope: Optional[str], samp
     if roi_head_class is MaskScoringRoIHead and not roi_head.get('mask_roi_extractor'):
         refusals.append('mask_roi_extractor: none, so the mask IoU head would read the pooled levels')
     if refusals:
-        raise SwapError(f'{where}.roi_head cannot be swapped, the neck alone can (without --roi-head): ' +
-                        '; '.join(refusals))
+        raise SwapError(
+            f'{where}.roi_head cannot be swapped, the neck alone can (without --roi-head): ' + '; '.join(refusals)
+        )
 
     for branch in branches:
         branch.swap(notes)
     if roi_head_class is StandardRoIHead:
         roi_head['type'] = retype(roi_head['type'], PANetRoIHead)
     elif roi_head_class is MaskScoringRoIHead:
-        notes.append(f'{where}.roi_head: the box branch is swapped; the mask branch stays, because the mask IoU head '
-                     'reads its pooled features itself')
+        notes.append(
+            f'{where}.roi_head: the box branch is swapped; the mask branch stays, because the mask IoU head '
+            'reads its pooled features itself'
+        )
 
 
 class _Branch:
@@ -120,8 +124,10 @@ class _Branch:
     def _refuse_levels(self, head: dict) -> List[str]:
         name, num_levels = name_of(head['type']), head.get('num_levels', 4)
         if class_of(head['type'], self.scope) in PANET_HEADS and num_levels != 1:
-            return [f'{self.branch}_head.num_levels={num_levels}: a {name} of 1 level can be swapped to all of them, '
-                    'and others read several already']
+            return [
+                f'{self.branch}_head.num_levels={num_levels}: a {name} of 1 level can be swapped to all of them, '
+                'and others read several already'
+            ]
         return []
 
     def _refuse_bbox_head(self, head: dict) -> List[str]:
@@ -138,17 +144,20 @@ class _Branch:
             return head_class
         if head_class is not ConvFCBBoxHead:
             return BBOX_HEADS.get(head_class)
-        layers = tuple(head.get(f'num_{layer}', 0) for layer in (
-            'shared_convs', 'shared_fcs', 'cls_convs', 'cls_fcs', 'reg_convs', 'reg_fcs'))
-        return {(0, 2, 0, 0, 0, 0): PANetShared2FCBBoxHead,
-                (4, 1, 0, 0, 0, 0): PANetShared4Conv1FCBBoxHead}.get(layers)  # yapf: disable
+        layers = tuple(
+            head.get(f'num_{layer}', 0)
+            for layer in ('shared_convs', 'shared_fcs', 'cls_convs', 'cls_fcs', 'reg_convs', 'reg_fcs')
+        )
+        return {(0, 2, 0, 0, 0, 0): PANetShared2FCBBoxHead, (4, 1, 0, 0, 0, 0): PANetShared4Conv1FCBBoxHead}.get(layers)
 
     def _refuse_mask_head(self, head: dict) -> List[str]:
         if class_of(head['type'], self.scope) not in (FCNMaskHead, FCFusionMaskHead):
             return [f'mask_head.type={name_of(head["type"])}: PANet has a counterpart of FCNMaskHead']
         if head.get('num_convs', 4) < 2:
-            return [f'mask_head.num_convs={head["num_convs"]}: fully-connected fusion leaves after the second conv '
-                    'or a later one']  # yapf: disable
+            return [
+                f'mask_head.num_convs={head["num_convs"]}: fully-connected fusion leaves after the second conv '
+                'or a later one'
+            ]
         return []
 
     def swap(self, notes: List[str]) -> None:
@@ -171,8 +180,10 @@ class _Branch:
         layer = extractor['roi_layer']
         if layer.get('sampling_ratio', 0) <= 0 and self.sampling_ratio > 0:
             layer['sampling_ratio'] = self.sampling_ratio
-            note = (f'RoIAlign left the number of samples to the size of the RoI; it is sampling_ratio='
-                    f"{self.sampling_ratio} now{', as in the official code' if self.sampling_ratio == 2 else ''}")
+            note = (
+                f'RoIAlign left the number of samples to the size of the RoI; it is sampling_ratio='
+                f'{self.sampling_ratio} now{", as in the official code" if self.sampling_ratio == 2 else ""}'
+            )
             if note not in notes:
                 notes.append(note)
 
@@ -182,8 +193,14 @@ class _Branch:
         if panet_head is class_of(head['type'], self.scope):
             return
         head['type'] = retype(head['type'], panet_head)
-        for key in ('num_shared_convs', 'num_shared_fcs', 'num_cls_convs', 'num_cls_fcs', 'num_reg_convs',
-                    'num_reg_fcs'):
+        for key in (
+            'num_shared_convs',
+            'num_shared_fcs',
+            'num_cls_convs',
+            'num_cls_fcs',
+            'num_reg_convs',
+            'num_reg_fcs',
+        ):
             head.pop(key, None)
         if panet_head is PANetShared2FCBBoxHead and head.get('norm_cfg') is not None:
             # A head without convs makes no use of it in mmdet; here it would be the norm of the fcs.

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The ``type`` of a config's dict: a name, a name with a scope, a dotted path, or a class."""
+
 from typing import Optional, Union
 
 from mmengine.config.config import LazyObject

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Runs a model before and after the swap on one image: how far the outputs differ, and what they cost."""
+
 import os
 import time
 from statistics import median
@@ -24,6 +25,7 @@ NUM_PROPOSALS = 100  # for a detector that has no RPN and is fed with proposals
 
 class Costs(NamedTuple):
     """Of one model on one image."""
+
     parameters: int
     macs: Optional[int]  # multiply-adds of convs and matrix products; None where torch cannot count them
     seconds: float
@@ -31,6 +33,7 @@ class Costs(NamedTuple):
 
 class Verification(NamedTuple):
     """What :func:`verify` finds."""
+
     # By output: its shape before and after, and the largest difference, None if the shapes are not the same.
     differences: Dict[str, Tuple[tuple, tuple, Optional[float]]]
     before: Costs
@@ -54,8 +57,9 @@ class Verification(NamedTuple):
             else:
                 lines.append(f'{name:{width}}  {_shape(old):24}  {difference:.3g}')
         if boxes_differ:
-            lines.append('The boxes differ, so what is predicted of them, labels, scores and masks, is not of the same '
-                         'objects.')
+            lines.append(
+                'The boxes differ, so what is predicted of them, labels, scores and masks, is not of the same objects.'
+            )
         lines += ['', f'{"":24}{"before":>12}{"after":>12}{"ratio":>8}']
         for what, unit, digits in (('parameters', 1e6, 2), ('macs', 1e9, 1), ('seconds', 1, 3)):
             label = dict(parameters='parameters (M)', macs='multiply-adds (G)', seconds='seconds an image')[what]
@@ -65,11 +69,13 @@ class Verification(NamedTuple):
         return '\n'.join(lines)
 
 
-def verify(cfg: Config,
-           new_cfg: Config,
-           checkpoint: Union[str, os.PathLike, None] = None,
-           image: Union[str, os.PathLike, None] = None,
-           runs: int = 3) -> Verification:
+def verify(
+    cfg: Config,
+    new_cfg: Config,
+    checkpoint: Union[str, os.PathLike, None] = None,
+    image: Union[str, os.PathLike, None] = None,
+    runs: int = 3,
+) -> Verification:
     """Compare the models of two configs, with the same weights, on one image.
 
     Args:
@@ -94,8 +100,12 @@ def verify(cfg: Config,
         weights = weights.get('state_dict', weights)
         if path != whose_checkpoint(weights, new_cfg):
             prefixes = (f'{".".join(path[1:])}.', 'teacher.')
-            weights = {name[len(prefix):]: value for prefix in prefixes for name, value in weights.items()
-                       if name.startswith(prefix)}  # yapf: disable
+            weights = {
+                name[len(prefix) :]: value
+                for prefix in prefixes
+                for name, value in weights.items()
+                if name.startswith(prefix)
+            }
     carry_weights(weights, old, new, starts_warm(new_cfg))
 
     inputs = _inputs(old, preprocessor_of(cfg, path), image)
@@ -137,7 +147,7 @@ def _inputs(model: nn.Module, preprocessor: DetDataPreprocessor, image: Union[st
         pixels = mmcv.imrescale(pixels, (LONG_EDGE, SHORT_EDGE))
         pixels = torch.from_numpy(pixels).permute(2, 0, 1)
     size = tuple(pixels.shape[1:])
-    sample = DetDataSample(metainfo=dict(img_id=0, img_shape=size, ori_shape=size, scale_factor=(1., 1.)))
+    sample = DetDataSample(metainfo=dict(img_id=0, img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
     if hasattr(model, 'roi_head') and not getattr(model, 'with_rpn', True):
         corners = torch.rand(NUM_PROPOSALS, 2, 2, generator=torch.Generator().manual_seed(0)).sort(dim=1)[0]
         boxes = corners.flatten(1) * torch.tensor([size[1], size[0]] * 2)
@@ -152,7 +162,9 @@ def generated_image(height: int, width: int) -> Tensor:
     for _ in range(8):
         y, x = (torch.rand(2, generator=generator) * torch.tensor([height, width])).int().tolist()
         h, w = (torch.rand(2, generator=generator) * torch.tensor([height, width]) / 3).int().tolist()
-        pixels[:, y:y + h + 1, x:x + w + 1] = torch.randint(0, 256, (3, 1, 1), generator=generator, dtype=torch.uint8)
+        pixels[:, y : y + h + 1, x : x + w + 1] = torch.randint(
+            0, 256, (3, 1, 1), generator=generator, dtype=torch.uint8
+        )
     return pixels
 
 
@@ -170,7 +182,8 @@ def _outputs(model: nn.Module, inputs: dict) -> Dict[str, Tensor]:
 
     # A cascade's heads have a number for a name.
     hooks = [
-        module.register_forward_hook(record(name)) for name, module in model.named_modules()
+        module.register_forward_hook(record(name))
+        for name, module in model.named_modules()
         if name == 'neck' or name.rstrip('.0123456789').endswith('_head')
     ]
     try:
@@ -180,7 +193,7 @@ def _outputs(model: nn.Module, inputs: dict) -> Dict[str, Tensor]:
             hook.remove()
     for sample in results:
         for kind in ('pred_instances', 'pred_sem_seg', 'pred_panoptic_seg'):
-            for key, value in (sample.get(kind).items() if kind in sample else ()):
+            for key, value in sample.get(kind).items() if kind in sample else ():
                 outputs[f'{kind}.{key}'] = torch.as_tensor(value)
     return outputs
 
@@ -207,7 +220,7 @@ def _difference(old: Optional[Tensor], new: Optional[Tensor]) -> Tuple[tuple, tu
     if old is None or new is None or old.shape != new.shape:
         return old_shape, new_shape, None
     if not old.numel():
-        return old_shape, new_shape, 0.
+        return old_shape, new_shape, 0.0
     # Where both are infinite, or not a number, they are the same.
     difference = (old.double() - new.double()).abs()
     same = (old == new) | (old.isnan() & new.isnan()) if old.is_floating_point() else old == new

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Writes a config as what it changes of another one."""
+
 import difflib
 import keyword
 import os
@@ -85,8 +86,12 @@ def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str
         elif not _equal(old[key], new[key]):
             lines.append(writer.assignment(key, old[key], new[key]))
     if isinstance(writer, _NewStyleSource):
-        head = ['from mmengine.config import read_base\n', 'with read_base():', f'    from {module} import *',
-                *(f'from {module} import {name}' for module, name in sorted(writer.imports))]
+        head = [
+            'from mmengine.config import read_base\n',
+            'with read_base():',
+            f'    from {module} import *',
+            *(f'from {module} import {name}' for module, name in sorted(writer.imports)),
+        ]
     else:
         head = [f'_base_ = {_base_name(base, Path(out))!r}']
     lines.sort(key=lambda line: not line.startswith('custom_imports'))  # first, as in mmdet's own configs
@@ -96,8 +101,9 @@ def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str
 
 def config_diff(old: Config, new: Config, context: int = 1) -> str:
     """The lines of the full configs that differ."""
-    lines = difflib.unified_diff(old.pretty_text.splitlines(), new.pretty_text.splitlines(), 'before', 'after',
-                                 lineterm='', n=context)
+    lines = difflib.unified_diff(
+        old.pretty_text.splitlines(), new.pretty_text.splitlines(), 'before', 'after', lineterm='', n=context
+    )
     return '\n'.join(lines)
 
 
@@ -169,10 +175,13 @@ class _TextSource:
         if isinstance(new, dict):
             if not isinstance(old, dict) or old.keys() - new.keys():
                 return self.literal({'_delete_': True, **new})
-            return self._call({
-                key: self.change(old[key], new[key], f'{base}.{key}') if key in old else self.literal(new[key])
-                for key in new if key not in old or not _equal(old[key], new[key])
-            })
+            return self._call(
+                {
+                    key: self.change(old[key], new[key], f'{base}.{key}') if key in old else self.literal(new[key])
+                    for key in new
+                    if key not in old or not _equal(old[key], new[key])
+                }
+            )
         return self.rebuilt(old, new, base)
 
     def rebuilt(self, old: Any, new: Any, base: str) -> str:
@@ -180,10 +189,14 @@ class _TextSource:
         if _equal(old, new):
             return base
         if isinstance(old, dict) and isinstance(new, dict) and not old.keys() - new.keys():
-            return self._call({
-                key: self.rebuilt(old[key], new[key], f'{base}.{key}') if key in old else self.literal(new[key])
-                for key in new if key not in old or not _equal(old[key], new[key])
-            }, base)
+            return self._call(
+                {
+                    key: self.rebuilt(old[key], new[key], f'{base}.{key}') if key in old else self.literal(new[key])
+                    for key in new
+                    if key not in old or not _equal(old[key], new[key])
+                },
+                base,
+            )
         if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
             alike = {self.rebuilt(a, b, 'stage') for a, b in zip(old, new)}
             if len(alike) == 1 and len(new) > 1:

@@ -4,6 +4,7 @@
 Every config is loaded, swapped and built, and its neck runs before and after. Of every group of configs that are the
 same but for the backbone, losses and schedule, the smallest trains a step and predicts.
 """
+
 import gc
 import json
 import os
@@ -33,7 +34,7 @@ from .written_config import write_config
 
 IMAGE_SIZE = 128
 # Whose deformable convs need at least 3 x 3 pixels on the coarsest level.
-LARGE_IMAGE_SIZE, NEED_LARGE_IMAGES = 384, ('DDOD', )
+LARGE_IMAGE_SIZE, NEED_LARGE_IMAGES = 384, ('DDOD',)
 FINEST_SIZE = 16  # of the random maps that the necks are run on
 # Keys of a config's RoI heads and necks that make no difference to what is swapped.
 INDIFFERENT = {'in_channels', 'num_classes', 'init_cfg', 'bbox_coder', 'custom_cls_channels'}
@@ -73,8 +74,9 @@ class Zoo:
         for name in sorted(self.builds):
             if self.builds[name].get('built'):
                 groups[self.builds[name]['group']].append(name)
-        smallest = {min(names, key=lambda name: (self.builds[name]['parameters'][0], name)): names
-                    for names in groups.values()}  # yapf: disable
+        smallest = {
+            min(names, key=lambda name: (self.builds[name]['parameters'][0], name)): names for names in groups.values()
+        }
         return dict(sorted(smallest.items()))
 
     def build(self, name: str) -> dict:
@@ -114,7 +116,8 @@ def build_swapped(path: Path) -> dict:
         model=' > '.join(name_of(node['type']) for node in _nodes(cfg, where)),
         neck=' + '.join(name_of(one['type']) for one in necks_of(model)),
         arguments=_arguments(neck),
-        roi_head=name_of(model['roi_head']['type']) if model.get('roi_head') else '-')
+        roi_head=name_of(model['roi_head']['type']) if model.get('roi_head') else '-',
+    )
     try:
         cold, warm = (plan_swap(cfg, warm_start=warm_start).config for warm_start in (False, True))
     except SwapError as error:
@@ -205,9 +208,11 @@ def _group(cfg: Config, where: Tuple[str, ...], model: dict, result: dict) -> st
 
     def essence(node):
         if isinstance(node, dict):
-            return {key: name_of(node[key]) if key == 'type' else essence(node[key])
-                    for key in sorted(node, key=str)
-                    if key not in INDIFFERENT and not key.startswith('loss')}  # yapf: disable
+            return {
+                key: name_of(node[key]) if key == 'type' else essence(node[key])
+                for key in sorted(node, key=str)
+                if key not in INDIFFERENT and not key.startswith('loss')
+            }
         if isinstance(node, (list, tuple)):
             return [essence(item) for item in node]
         return node
@@ -232,8 +237,9 @@ def _neck_difference(cfg: Config, where: Tuple[str, ...], cold: Config, warm: Co
     """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     old, *swapped = (_build_neck(one, where) for one in (cfg, cold, warm))
-    maps = tuple(torch.randn(1, channels, *[max(1, FINEST_SIZE >> i)] * 2)
-                 for i, channels in enumerate(old[0].in_channels))  # yapf: disable
+    maps = tuple(
+        torch.randn(1, channels, *[max(1, FINEST_SIZE >> i)] * 2) for i, channels in enumerate(old[0].in_channels)
+    )
     expected = old(maps)
     for neck in swapped:
         if neck is swapped[-1]:
@@ -269,11 +275,16 @@ def _smaller(node):
     """With fewer proposals, samples and detections, and every score counting, so that all heads have work."""
     if isinstance(node, dict):
         limits = {'max_per_img': 100, 'nms_post': 50, 'num': 64}
-        return type(node)({
-            key: min(node[key], limits[key]) if isinstance(node[key], int) and key in limits else
-            0. if key == 'score_thr' and isinstance(node[key], (int, float)) else _smaller(node[key])
-            for key in node
-        })
+        return type(node)(
+            {
+                key: min(node[key], limits[key])
+                if isinstance(node[key], int) and key in limits
+                else 0.0
+                if key == 'score_thr' and isinstance(node[key], (int, float))
+                else _smaller(node[key])
+                for key in node
+            }
+        )
     if isinstance(node, (list, tuple)):
         return type(node)(_smaller(item) for item in node)
     return node
@@ -325,8 +336,7 @@ def _train(model: nn.Module, preprocess: nn.Module) -> None:
         raise NotWorkingError(f'the loss is {loss.item()}')
     trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     loss.backward()
-    idle = [name for name, parameter in trained if parameter.grad is None
-            and name.startswith(('neck.', 'roi_head.'))]  # yapf: disable
+    idle = [name for name, parameter in trained if parameter.grad is None and name.startswith(('neck.', 'roi_head.'))]
     if idle:
         raise NotWorkingError(f'no gradient for {", ".join(idle[:3])}')
     bad = [name for name, parameter in trained if parameter.grad is not None and not parameter.grad.isfinite().all()]
@@ -350,29 +360,40 @@ def _batch(model: nn.Module, batch_size: int) -> dict:
     """Images with two objects each: boxes, masks, a semantic map, and proposals for models without an RPN."""
     edge = LARGE_IMAGE_SIZE if type(model).__name__ in NEED_LARGE_IMAGES else IMAGE_SIZE
     size = (edge, edge)
-    boxes = torch.tensor([[8., 16., 72., 80.], [40., 40., 120., 104.]])
+    boxes = torch.tensor([[8.0, 16.0, 72.0, 80.0], [40.0, 40.0, 120.0, 104.0]])
     masks = torch.zeros(len(boxes), *size, dtype=torch.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
         mask[y1:y2, x1:x2] = 1
-    semantic = getattr(model, 'semantic_head', None) or getattr(
-        getattr(model, 'roi_head', None), 'semantic_head', None)
+    semantic = getattr(model, 'semantic_head', None) or getattr(getattr(model, 'roi_head', None), 'semantic_head', None)
     # Panoptic FPN takes the map in full size, HTC and SCNet at an eighth.
     stride = 8 if semantic is not None and hasattr(semantic, 'fusion_level') else 1
     samples = []
     for i in range(batch_size):
         sample = DetDataSample(
             metainfo=dict(
-                img_id=i, img_shape=size, ori_shape=size, scale_factor=(1., 1.), flip=False, border=[0, 0, 0, 0],
-                text='object', custom_entities=True, tokens_positive=-1))  # yapf: disable
+                img_id=i,
+                img_shape=size,
+                ori_shape=size,
+                scale_factor=(1.0, 1.0),
+                flip=False,
+                border=[0, 0, 0, 0],
+                text='object',
+                custom_entities=True,
+                tokens_positive=-1,
+            )
+        )
         sample.gt_instances = InstanceData(
-            bboxes=boxes.clone(), labels=torch.zeros(len(boxes), dtype=torch.long),
-            masks=BitmapMasks(masks.numpy().copy(), *size))  # yapf: disable
+            bboxes=boxes.clone(),
+            labels=torch.zeros(len(boxes), dtype=torch.long),
+            masks=BitmapMasks(masks.numpy().copy(), *size),
+        )
         sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
         sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *(length // stride for length in size), dtype=torch.long))
         if hasattr(model, 'roi_head') and not getattr(model, 'with_rpn', True):
             corners = torch.rand(50, 2, 2, generator=torch.Generator().manual_seed(i)).sort(dim=1)[0]
             sample.proposals = InstanceData(
-                bboxes=torch.cat([boxes + 2, corners.flatten(1) * edge]), scores=torch.ones(52))
+                bboxes=torch.cat([boxes + 2, corners.flatten(1) * edge]), scores=torch.ones(52)
+            )
         samples.append(sample)
     return dict(inputs=[generated_image(*size) for _ in range(batch_size)], data_samples=samples)
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The page that tells what the swap makes of a zoo of configs."""
+
 from collections import Counter, defaultdict
 from typing import Iterable, List, Sequence
 
@@ -34,11 +35,17 @@ def zoo_page(zoo: Zoo) -> str:
     """The page as Markdown."""
     builds = [zoo.builds[name] for name in sorted(zoo.builds)]
     with_fpn = [build for build in builds if 'arguments' in build]
-    versions = dict(mmdet=mmdet.__version__, mmpanet=mmpanet.__version__, mmcv=mmcv.__version__,
-                    mmengine=mmengine.__version__, torch=torch.__version__.partition('+')[0])  # yapf: disable
+    versions = dict(
+        mmdet=mmdet.__version__,
+        mmpanet=mmpanet.__version__,
+        mmcv=mmcv.__version__,
+        mmengine=mmengine.__version__,
+        torch=torch.__version__.partition('+')[0],
+    )
     parts = [
-        INTRODUCTION.format(size=IMAGE_SIZE, large_size=LARGE_IMAGE_SIZE, large_models=', '.join(NEED_LARGE_IMAGES),
-                            **versions),
+        INTRODUCTION.format(
+            size=IMAGE_SIZE, large_size=LARGE_IMAGE_SIZE, large_models=', '.join(NEED_LARGE_IMAGES), **versions
+        ),
         _what_is_left(zoo),
         '## Totals\n',
         _totals(zoo, builds, with_fpn),
@@ -65,9 +72,11 @@ def _what_is_left(zoo: Zoo) -> str:
     builds, trainings = len(zoo.to_build()), len(zoo.to_train())
     if not builds and not trainings:
         return ''
-    return (f'**Unfinished.** {configs - builds} of {configs} configs were gone through, and {groups - trainings} of '
-            f'the {groups} groups among them trained, when this was written; `python tools/zoo_table.py` goes on from '
-            'there.\n')
+    return (
+        f'**Unfinished.** {configs - builds} of {configs} configs were gone through, and {groups - trainings} of '
+        f'the {groups} groups among them trained, when this was written; `python tools/zoo_table.py` goes on from '
+        'there.\n'
+    )
 
 
 def _totals(zoo: Zoo, builds: List[dict], with_fpn: List[dict]) -> str:
@@ -102,8 +111,15 @@ def _roi_heads(with_fpn: List[dict]) -> str:
     rows = []
     for head, swaps in sorted(heads.items(), key=lambda item: -len(item[1])):
         refused = Counter(_reason(swap) for swap in swaps if swap != 'swapped')
-        rows.append((head, len(swaps), swaps.count('swapped'), sum(refused.values()),
-                     '; '.join(f'{count}: {reason}' for reason, count in refused.most_common())))
+        rows.append(
+            (
+                head,
+                len(swaps),
+                swaps.count('swapped'),
+                sum(refused.values()),
+                '; '.join(f'{count}: {reason}' for reason, count in refused.most_common()),
+            )
+        )
     rows.append(('none', sum(build['roi_head'] == '-' for build in with_fpn), 0, 0, 'the neck alone'))
     return _table(('RoI head', 'configs', 'swapped', 'refused', 'why'), rows)
 
@@ -125,12 +141,15 @@ def _failures(zoo: Zoo, with_fpn: List[dict]) -> str:
                 what = 'does not train and predict'
             else:
                 what = 'does not train and predict, nor before the swap' + (
-                    '' if before == training['why'] else f' ({before})')
+                    '' if before == training['why'] else f' ({before})'
+                )
             failed[what, training['why']].append(name)
     if not failed:
         return 'Nothing.'
-    return _table(('what', 'why', 'configs'),
-                  [(what, why, ', '.join(f'`{name}`' for name in names)) for (what, why), names in failed.items()])
+    return _table(
+        ('what', 'why', 'configs'),
+        [(what, why, ', '.join(f'`{name}`' for name in names)) for (what, why), names in failed.items()],
+    )
 
 
 def _other_necks(builds: List[dict]) -> str:
@@ -139,8 +158,10 @@ def _other_necks(builds: List[dict]) -> str:
         if build.get('failed') == 'no FPN':
             why = build['why'].partition('stays, ')[2] or build['why'].replace('nothing to swap: ', '')
             necks[build['neck'], why].append(build['config'])
-    rows = [(neck, len(names), why, f'`{names[0]}`')
-            for (neck, why), names in sorted(necks.items(), key=lambda item: -len(item[1]))]  # yapf: disable
+    rows = [
+        (neck, len(names), why, f'`{names[0]}`')
+        for (neck, why), names in sorted(necks.items(), key=lambda item: -len(item[1]))
+    ]
     return _table(('neck', 'configs', 'why', 'such as'), rows)
 
 
@@ -170,10 +191,18 @@ def _configs(zoo: Zoo, with_fpn: List[dict]) -> str:
             swap = build.get('roi_head_swap', '-')
             roi_head = f'{build["roi_head"]}: {"swapped" if swap == "swapped" else "refused"}'
         parameters = ' / '.join(f'{number / 1e6:.1f}' for number in build.get('parameters', []) if number is not None)
-        rows.append((f'`{build["config"]}`', build['model'], f'{build["neck"]} ({build["arguments"]})', roi_head,
-                     'yes' if build.get('built') else f'no ({build["failed"]})',
-                     f'{build["difference"]:.1g}' if 'difference' in build else '-', parameters or '-',
-                     group_of.get(build['config'], '-')))
+        rows.append(
+            (
+                f'`{build["config"]}`',
+                build['model'],
+                f'{build["neck"]} ({build["arguments"]})',
+                roi_head,
+                'yes' if build.get('built') else f'no ({build["failed"]})',
+                f'{build["difference"]:.1g}' if 'difference' in build else '-',
+                parameters or '-',
+                group_of.get(build['config'], '-'),
+            )
+        )
     head = ('config', 'model', 'neck', 'RoI head', 'built', 'warm start differs by', 'parameters', 'group')
     return _table(head, rows)
 

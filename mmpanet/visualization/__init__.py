@@ -4,6 +4,11 @@ from .level_shares import LevelDistribution, LevelRecorder, RoILevels, level_sha
 from .pictures import draw_distribution, draw_image
 
 __all__ = [
-    'LevelDistribution', 'LevelDistributionHook', 'LevelRecorder', 'RoILevels',
-    'draw_distribution', 'draw_image', 'level_shares'
+    'LevelDistribution',
+    'LevelDistributionHook',
+    'LevelRecorder',
+    'RoILevels',
+    'draw_distribution',
+    'draw_image',
+    'level_shares',
 ]

@@ -49,7 +49,8 @@ class LevelDistributionHook(Hook):
         if not self._recorder.strides:
             raise ValueError(
                 'LevelDistributionHook: the model has no roi_head with an AdaptiveFeaturePooling and a head of '
-                'num_levels above 1; leave it out of custom_hooks')
+                'num_levels above 1; leave it out of custom_hooks'
+            )
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         if mode != 'train':
@@ -60,8 +61,14 @@ class LevelDistributionHook(Hook):
         if mode != 'train' and batch_idx % self.interval == 0:
             self._recorder.attach()
 
-    def _after_iter(self, runner: Runner, batch_idx: int, data_batch=None,
-                    outputs: Optional[Sequence[DetDataSample]] = None, mode: str = 'train') -> None:  # yapf: disable
+    def _after_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch=None,
+        outputs: Optional[Sequence[DetDataSample]] = None,
+        mode: str = 'train',
+    ) -> None:
         if mode == 'train' or batch_idx % self.interval or outputs is None:
             return
         self._recorder.detach()
@@ -87,8 +94,10 @@ class LevelDistributionHook(Hook):
             all_reduce(numbers)  # over the processes of a distributed run
             distribution.counts, distribution.sums = numbers[:, 0].cpu(), numbers[:, 1:].cpu()
         runner.visualizer.add_image('level_distribution', draw_distribution(self._distributions), step=runner.iter)
-        scalars = {f'level_share/{name}/stride_{stride}': share
-                   for name, distribution in self._distributions.items()
-                   for stride, share in zip(distribution.strides, distribution.as_dict()['all'] or [])}  # yapf: disable
+        scalars = {
+            f'level_share/{name}/stride_{stride}': share
+            for name, distribution in self._distributions.items()
+            for stride, share in zip(distribution.strides, distribution.as_dict()['all'] or [])
+        }
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter)

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The pictures of levels for a trained model and some images."""
+
 import json
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence
@@ -29,8 +30,9 @@ def images_of_test_data(cfg: Config, number: int) -> List[Path]:
     return [Path(dataset.get_data_info(index)['img_path']) for index in range(min(number, len(dataset)))]
 
 
-def run(inferencer: DetInferencer, images: Sequence[Path], out_dir: Path, num_pictures: int = 3,
-        max_rois: int = 50) -> Iterator[str]:
+def run(
+    inferencer: DetInferencer, images: Sequence[Path], out_dir: Path, num_pictures: int = 3, max_rois: int = 50
+) -> Iterator[str]:
     """Write ``level_distribution.png`` and ``.json``, and ``levels_<image>.png`` for some of the images.
 
     Args:
@@ -49,8 +51,7 @@ def run(inferencer: DetInferencer, images: Sequence[Path], out_dir: Path, num_pi
     recorder = LevelRecorder(inferencer.model)
     if not recorder.heads and not hasattr(inferencer.model, 'neck'):
         raise InputError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
-    distributions: Dict[str, LevelDistribution] = {
-        name: LevelDistribution(recorder.strides) for name in recorder.heads}
+    distributions: Dict[str, LevelDistribution] = {name: LevelDistribution(recorder.strides) for name in recorder.heads}
     out_dir.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(images):
         image = read_image(path)
@@ -61,8 +62,9 @@ def run(inferencer: DetInferencer, images: Sequence[Path], out_dir: Path, num_pi
             distributions[name].add(levels)
         if number < num_pictures:
             size = (*sample.img_shape[:2], *sample.get('batch_input_shape', sample.img_shape)[:2])
-            picture = draw_image(image[..., ::-1], [level[0] for level in recorder.pyramid], size, seen,
-                                 recorder.strides, max_rois)
+            picture = draw_image(
+                image[..., ::-1], [level[0] for level in recorder.pyramid], size, seen, recorder.strides, max_rois
+            )
             yield _write(out_dir / f'levels_{path.stem}.png', picture)
     if not distributions:
         yield 'no head of this model pools several levels: there is no distribution to draw, only the pyramid'
@@ -74,7 +76,8 @@ def run(inferencer: DetInferencer, images: Sequence[Path], out_dir: Path, num_pi
     for name, distribution in distributions.items():
         shares = distribution.as_dict()['all'] or []
         yield f'{name}, {int(distribution.counts.sum())} RoIs of {len(images)} images: ' + ', '.join(
-            f'{100 * share:.1f} % from stride {stride}' for stride, share in zip(distribution.strides, shares))
+            f'{100 * share:.1f} % from stride {stride}' for stride, share in zip(distribution.strides, shares)
+        )
 
 
 def _write(path: Path, picture: np.ndarray) -> str:

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """From which level of the pyramid adaptive feature pooling takes the features of each RoI: PANet, Figure 3."""
+
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -40,6 +41,7 @@ def level_shares(fusion: LevelwiseFusion, grids: Tensor) -> Tensor:
 
 class RoILevels(NamedTuple):
     """The RoIs that a head has seen, and where their features came from."""
+
     rois: Tensor  # (N, 5): image of the batch, and x1, y1, x2, y2 in pixels of the network's input
     shares: Tensor  # (N, L), see level_shares()
 
@@ -74,9 +76,11 @@ class LevelRecorder:
         self._pooling = [module for module in model.modules() if isinstance(module, AdaptiveFeaturePooling)]
         self._fusions = [
             (name.rpartition('roi_head.')[2], module)
-            for name, head in model.named_modules() if isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
-            for module in head.modules() if isinstance(module, LevelwiseFusion) and module.num_levels > 1
-        ]  # yapf: disable
+            for name, head in model.named_modules()
+            if isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
+            for module in head.modules()
+            if isinstance(module, LevelwiseFusion) and module.num_levels > 1
+        ]
         self.heads = [name for name, _ in self._fusions]
         if self._fusions and self._pooling:
             self.strides = list(self._pooling[0].featmap_strides)
@@ -162,8 +166,12 @@ class LevelDistribution:
         """For JSON: strides, number of RoIs and mean shares by FPN's level, and the mean shares over all RoIs."""
         rows = [row.tolist() if count else None for row, count in zip(self.means, self.counts)]
         total = self.sums.sum(0) / self.counts.sum() if self.counts.sum() else None
-        return dict(strides=self.strides, rois=[int(count) for count in self.counts], shares=rows,
-                    all=None if total is None else total.tolist())  # yapf: disable
+        return dict(
+            strides=self.strides,
+            rois=[int(count) for count in self.counts],
+            shares=rows,
+            all=None if total is None else total.tolist(),
+        )
 
 
 def fpn_levels(rois: Tensor, num_levels: int) -> Tensor:

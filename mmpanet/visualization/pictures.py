@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Pictures of the pyramid, of the level that gives most to each RoI, and of the distribution over levels."""
+
 from typing import Dict, Sequence, Tuple
 
 import numpy as np
@@ -13,8 +14,14 @@ from .level_shares import LevelDistribution, RoILevels
 COLOURS = ('#0072B2', '#009E73', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9')
 
 
-def draw_image(image: np.ndarray, pyramid: Sequence[Tensor], input_size: Tuple[int, int, int, int],
-               seen: Dict[str, RoILevels], strides: Sequence[int], max_rois: int = 50) -> np.ndarray:
+def draw_image(
+    image: np.ndarray,
+    pyramid: Sequence[Tensor],
+    input_size: Tuple[int, int, int, int],
+    seen: Dict[str, RoILevels],
+    strides: Sequence[int],
+    max_rois: int = 50,
+) -> np.ndarray:
     """One image's pyramid, and its RoIs in the colour of the level that gives most to them.
 
     Args:
@@ -37,8 +44,9 @@ def draw_image(image: np.ndarray, pyramid: Sequence[Tensor], input_size: Tuple[i
         rows = max(1, round(magnitude.shape[1] * height / padded_height))
         cols = max(1, round(magnitude.shape[2] * width / padded_width))
         magnitude = torch.nn.functional.interpolate(
-            magnitude[None, :, :rows, :cols], image.shape[:2], mode='bilinear', align_corners=False)[0]
-        panel.imshow(Visualizer.draw_featmap(magnitude, image, channel_reduction=None, topk=0, alpha=.4))
+            magnitude[None, :, :rows, :cols], image.shape[:2], mode='bilinear', align_corners=False
+        )[0]
+        panel.imshow(Visualizer.draw_featmap(magnitude, image, channel_reduction=None, topk=0, alpha=0.4))
         panel.set_title(f'1/{round(padded_height / level.shape[1])}', fontsize=8)
     panels[1][0].imshow(image)
     panels[1][0].set_title('image', fontsize=8)
@@ -62,19 +70,25 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
     Returns:
         The picture, RGB, uint8.
     """
-    figure, panels = _panels(1, len(distributions), 3.6, .8, axes=True)
+    figure, panels = _panels(1, len(distributions), 3.6, 0.8, axes=True)
     for panel, (name, distribution) in zip(panels[0], distributions.items()):
         places = range(len(distribution.strides))
         for row, count, stride, colour in zip(distribution.means, distribution.counts, distribution.strides, COLOURS):
             if count:
-                panel.plot(places, 100 * row.numpy(), 'o-', color=colour, markersize=4,
-                           label=f'RoIs of stride {stride} in FPN ({int(count)})')
+                panel.plot(
+                    places,
+                    100 * row.numpy(),
+                    'o-',
+                    color=colour,
+                    markersize=4,
+                    label=f'RoIs of stride {stride} in FPN ({int(count)})',
+                )
         panel.set_xticks(places, [str(stride) for stride in distribution.strides])
         panel.set_xlabel('stride of the pooled level')
         panel.set_ylabel('share of the fused features, %')
         panel.set_ylim(bottom=0)
         panel.set_title(name, fontsize=9)
-        panel.grid(alpha=.3)
+        panel.grid(alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
         if distribution.counts.any():
             panel.legend(fontsize=7, frameon=False)
@@ -84,7 +98,7 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
 def _panels(rows, columns, width, aspect, axes=False):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, width * aspect * rows + .5), dpi=150, layout='constrained')
+    figure = Figure(figsize=(width * columns, width * aspect * rows + 0.5), dpi=150, layout='constrained')
     panels = figure.subplots(rows, columns, squeeze=False)
     if not axes:
         for panel in panels.flat:
@@ -95,8 +109,13 @@ def _panels(rows, columns, width, aspect, axes=False):
 def _legend(figure, texts):
     from matplotlib.lines import Line2D
 
-    figure.legend(handles=[Line2D([], [], color=colour, label=text) for colour, text in zip(COLOURS, texts)],
-                  loc='outside lower center', ncols=len(texts), fontsize=8, frameon=False)
+    figure.legend(
+        handles=[Line2D([], [], color=colour, label=text) for colour, text in zip(COLOURS, texts)],
+        loc='outside lower center',
+        ncols=len(texts),
+        fontsize=8,
+        frameon=False,
+    )
 
 
 def _rendered(figure) -> np.ndarray:

@@ -19,28 +19,36 @@ def box(x1, y1, x2, y2, category=1, **more):
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order='F')
     mask[y1:y2, x1:x2] = 1
     rle = coco_mask.encode(mask)
-    return dict(category_id=category, mask=dict(rle, counts=rle['counts'].decode()), area=int(mask.sum()),
-                bbox=[x1, y1, x2 - x1, y2 - y1], **more)  # yapf: disable
+    return dict(
+        category_id=category,
+        mask=dict(rle, counts=rle['counts'].decode()),
+        area=int(mask.sum()),
+        bbox=[x1, y1, x2 - x1, y2 - y1],
+        **more,
+    )
 
 
 LEFT, RIGHT = box(10, 10, 30, 30), box(32, 10, 52, 30)
 BOTH, LEFT_TOP, LEFT_BOTTOM = box(10, 10, 52, 30), box(10, 10, 30, 19), box(10, 21, 30, 30)
 
 
-@pytest.mark.parametrize('objects, predictions, kinds, false', [
-    ([LEFT, RIGHT], [RIGHT, LEFT], ['found', 'found'], ['', '']),
-    ([LEFT, RIGHT], [], ['missed', 'missed'], []),
-    ([], [LEFT], [], ['background']),
-    ([], [], [], []),
-    # half of it is no group: with an IoU of 0.49 it finds neither
-    ([LEFT, RIGHT], [BOTH], ['merged', 'merged'], ['part or group']),
-    ([LEFT, RIGHT], [RIGHT, BOTH], ['merged', 'found'], ['', 'part or group']),
-    ([LEFT], [LEFT_TOP, LEFT_BOTTOM], ['split'], ['part or group', 'part or group']),
-    ([LEFT], [LEFT_TOP], ['inexact'], ['part or group']),
-    ([LEFT], [LEFT, LEFT], ['found'], ['', 'duplicate']),
-    ([LEFT], [box(10, 10, 30, 30, category=2)], ['missed'], ['part or group']),
-    ([LEFT], [box(28, 28, 40, 40)], ['missed'], ['background']),
-])
+@pytest.mark.parametrize(
+    'objects, predictions, kinds, false',
+    [
+        ([LEFT, RIGHT], [RIGHT, LEFT], ['found', 'found'], ['', '']),
+        ([LEFT, RIGHT], [], ['missed', 'missed'], []),
+        ([], [LEFT], [], ['background']),
+        ([], [], [], []),
+        # half of it is no group: with an IoU of 0.49 it finds neither
+        ([LEFT, RIGHT], [BOTH], ['merged', 'merged'], ['part or group']),
+        ([LEFT, RIGHT], [RIGHT, BOTH], ['merged', 'found'], ['', 'part or group']),
+        ([LEFT], [LEFT_TOP, LEFT_BOTTOM], ['split'], ['part or group', 'part or group']),
+        ([LEFT], [LEFT_TOP], ['inexact'], ['part or group']),
+        ([LEFT], [LEFT, LEFT], ['found'], ['', 'duplicate']),
+        ([LEFT], [box(10, 10, 30, 30, category=2)], ['missed'], ['part or group']),
+        ([LEFT], [box(28, 28, 40, 40)], ['missed'], ['background']),
+    ],
+)
 def test_kinds(objects, predictions, kinds, false):
     errors = compare(objects, predictions)
     assert errors.objects == kinds and errors.false_kinds == false
@@ -53,6 +61,7 @@ def random_scene(rng):
     def one():
         x, y = rng.integers(0, WIDTH - 12), rng.integers(0, HEIGHT - 12)
         return box(x, y, x + rng.integers(4, 12), y + rng.integers(4, 12), category=int(rng.integers(1, 3)))
+
     objects = [one() for _ in range(rng.integers(0, 9))]
     found = []
     for other in objects:  # near them, or anywhere
@@ -68,15 +77,27 @@ def random_scene(rng):
 def coco_file(scenes):
     images = [dict(id=i, file_name=f'{i}.png', height=HEIGHT, width=WIDTH) for i in range(1, len(scenes) + 1)]
     annotations = [
-        dict(id=100 * i + j, image_id=i, category_id=one['category_id'], segmentation=one['mask'], area=one['area'],
-             bbox=[int(v) for v in one['bbox']], iscrowd=one.get('iscrowd', 0))
-        for i, (objects, _) in enumerate(scenes, start=1) for j, one in enumerate(objects, start=1)]  # yapf: disable
+        dict(
+            id=100 * i + j,
+            image_id=i,
+            category_id=one['category_id'],
+            segmentation=one['mask'],
+            area=one['area'],
+            bbox=[int(v) for v in one['bbox']],
+            iscrowd=one.get('iscrowd', 0),
+        )
+        for i, (objects, _) in enumerate(scenes, start=1)
+        for j, one in enumerate(objects, start=1)
+    ]
     return dict(images=images, annotations=annotations, categories=[dict(id=1, name='a'), dict(id=2, name='b')])
 
 
 def results(scenes):
-    return [dict(image_id=i, category_id=one['category_id'], segmentation=one['mask'], score=one['score'])
-            for i, (_, found) in enumerate(scenes, start=1) for one in found]
+    return [
+        dict(image_id=i, category_id=one['category_id'], segmentation=one['mask'], score=one['score'])
+        for i, (_, found) in enumerate(scenes, start=1)
+        for one in found
+    ]
 
 
 def test_found_objects_are_those_of_coco():
@@ -86,7 +107,7 @@ def test_found_objects_are_those_of_coco():
     truth.dataset = coco_file(scenes)
     truth.createIndex()
     evaluation = COCOeval(truth, truth.loadRes(results(scenes)), 'segm')
-    evaluation.params.iouThrs, evaluation.params.maxDets = np.array([.5]), [1000]
+    evaluation.params.iouThrs, evaluation.params.maxDets = np.array([0.5]), [1000]
     evaluation.evaluate()
     areas = len(evaluation.params.areaRng)
     total = 0
@@ -130,11 +151,11 @@ def test_more_than_255_predictions_on_an_image():
 @pytest.fixture
 def files(tmp_path):
     """The first model is right on image 1, the second on image 2; neither on 3; a crowd region on 4."""
-    false = dict(box(60, 40, 70, 50), score=.9)
-    right = [dict(LEFT, score=.9), dict(RIGHT, score=.8)]
+    false = dict(box(60, 40, 70, 50), score=0.9)
+    right = [dict(LEFT, score=0.9), dict(RIGHT, score=0.8)]
     objects = [[LEFT, RIGHT], [LEFT, RIGHT], [LEFT, RIGHT], [dict(box(0, 0, 80, 60), iscrowd=1)]]
-    first = [right, [dict(BOTH, score=.7)], [false], [false]]
-    second = [[dict(LEFT, score=.9), dict(RIGHT, score=.2)], right, [false], [false]]
+    first = [right, [dict(BOTH, score=0.7)], [false], [false]]
+    second = [[dict(LEFT, score=0.9), dict(RIGHT, score=0.2)], right, [false], [false]]
     (tmp_path / 'truth.json').write_text(json.dumps(coco_file([(one, []) for one in objects])))
     for name, found in (('first', first), ('second', second)):
         (tmp_path / f'{name}.segm.json').write_text(json.dumps(results(list(zip(objects, found)))))
@@ -145,8 +166,19 @@ def files(tmp_path):
 
 
 def run(files, *more, truth='truth.json', first='first.segm.json', images='images'):
-    run_tool('compare_predictions', files / truth, files / images, files / first, files / 'second.segm.json',
-             '--names', 'FPN', 'PANet', '--out-dir', files / 'out', *more)
+    run_tool(
+        'compare_predictions',
+        files / truth,
+        files / images,
+        files / first,
+        files / 'second.segm.json',
+        '--names',
+        'FPN',
+        'PANet',
+        '--out-dir',
+        files / 'out',
+        *more,
+    )
 
 
 def test_tool(files, capsys):
@@ -160,7 +192,7 @@ def test_tool(files, capsys):
     assert counts['FPN']['false_predictions'] == {'duplicate': 0, 'part or group': 1, 'background': 1}
     assert counts['PANet']['objects']['all']['missed'] == 3
     by_image = json.loads((files / 'out' / 'images.json').read_text())
-    assert by_image[0] == dict(file_name='1.png', f1=dict(FPN=1., PANet=.6667)) and by_image[3]['f1']['FPN'] == 1
+    assert by_image[0] == dict(file_name='1.png', f1=dict(FPN=1.0, PANet=0.6667)) and by_image[3]['f1']['FPN'] == 1
     assert [path.name for path in (files / 'out' / 'better_FPN').iterdir()] == ['01_1.png']
     panels = cv2.imread(str(files / 'out' / 'better_PANet' / '01_2.png'))
     thirds = np.array_split(panels[30:], 3, axis=1)  # truth, FPN, PANet
@@ -188,16 +220,25 @@ def test_all_scores(files, capsys):
     assert 'PANet is ahead on 1, FPN on 0' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('file, content, message', [
-    ('truth.json', 'x', 'truth.json: no annotations in COCO format'),
-    ('truth.json', '{"images": 3}', 'truth.json: no annotations in COCO format'),
-    ('first.segm.json', '{', "first.segm.json: no list of results"),
-    ('first.segm.json', '[{"score": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]',
-     "no 'segmentation'; it must be the .segm.json"),
-    ('first.segm.json', '[{"score": 1, "image_id": 99, "category_id": 1, "segmentation": {}}]',
-     'image_id 99 is not in .*truth.json'),
-    ('images/1.png', 'x', '1.png: no image that can be read'),
-])
+@pytest.mark.parametrize(
+    'file, content, message',
+    [
+        ('truth.json', 'x', 'truth.json: no annotations in COCO format'),
+        ('truth.json', '{"images": 3}', 'truth.json: no annotations in COCO format'),
+        ('first.segm.json', '{', 'first.segm.json: no list of results'),
+        (
+            'first.segm.json',
+            '[{"score": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]',
+            "no 'segmentation'; it must be the .segm.json",
+        ),
+        (
+            'first.segm.json',
+            '[{"score": 1, "image_id": 99, "category_id": 1, "segmentation": {}}]',
+            'image_id 99 is not in .*truth.json',
+        ),
+        ('images/1.png', 'x', '1.png: no image that can be read'),
+    ],
+)
 def test_what_is_refused(files, file, content, message):
     (files / file).write_text(content)
     with pytest.raises(SystemExit, match=message):

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The whole corpus."""
+
 import annotation_cases
 import dataset_cases
 import model_cases

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Wrong annotation files and images, each handed to a training."""
+
 import copy
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ ANNOTATIONS, IMAGES = 'Annotations', 'Images'
 CLASSES = ('disc', 'ring')
 
 # One file says all: a config that inherits takes half a second to load.
-CONFIG = '''
+CONFIG = """
 default_scope = 'mmdet'
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 pipeline = [
@@ -64,22 +65,31 @@ default_hooks = dict(logger=dict(type='LoggerHook'))
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 visualizer = dict(type='DetLocalVisualizer', vis_backends=[])
 log_level = 'ERROR'
-'''
+"""
 
 
 def good_data() -> dict:
     """Two images of 32 x 48 with a disc and a ring each."""
     size = [32, 48]
-    disc = dict(category_id=1, iscrowd=0, area=96, bbox=[2., 3., 12., 8.], segmentation=[[2, 3, 14, 3, 14, 11, 2, 11]])
+    disc = dict(
+        category_id=1, iscrowd=0, area=96, bbox=[2.0, 3.0, 12.0, 8.0], segmentation=[[2, 3, 14, 3, 14, 11, 2, 11]]
+    )
     # Runs down the columns: 20 of them empty, then 8 pixels of every 32, ten times
     runs = [20 * 32 + 4] + [8, 24] * 9 + [8, 20 + 18 * 32]
-    ring = dict(category_id=2, iscrowd=0, area=80, bbox=[20., 4., 10., 8.],
-                segmentation=dict(size=size, counts=runs))
+    ring = dict(
+        category_id=2, iscrowd=0, area=80, bbox=[20.0, 4.0, 10.0, 8.0], segmentation=dict(size=size, counts=runs)
+    )
     images = [dict(id=i, file_name=f'{i}.png', height=32, width=48) for i in (1, 2)]
-    annotations = [dict(id=2 * image['id'] + j, image_id=image['id'], **copy.deepcopy(kind))
-                   for image in images for j, kind in enumerate((disc, ring))]
-    return dict(images=images, annotations=annotations,
-                categories=[dict(id=1, name='disc'), dict(id=2, name='ring'), dict(id=7, name='rod')])
+    annotations = [
+        dict(id=2 * image['id'] + j, image_id=image['id'], **copy.deepcopy(kind))
+        for image in images
+        for j, kind in enumerate((disc, ring))
+    ]
+    return dict(
+        images=images,
+        annotations=annotations,
+        categories=[dict(id=1, name='disc'), dict(id=2, name='ring'), dict(id=7, name='rod')],
+    )
 
 
 def write_project(folder: Path) -> None:
@@ -129,7 +139,7 @@ def looks_at(change: Callable[[Path], object]):
 
 def cut_in_half(path: Path) -> None:
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) // 2])
+    path.write_bytes(content[: len(content) // 2])
 
 
 def another_size(folder: Path) -> None:
@@ -154,110 +164,345 @@ NAN = float('nan')
 DATASET = 'train_dataloader.dataset'
 
 CASES = [
-    Case(ANNOTATIONS, 'no annotation file', trains_with(lambda f: (f / 'train.json').unlink()), 1,
-         ('train.json', 'no such', 'annotation file')),
-    Case(ANNOTATIONS, 'annotation file is cut off', trains_with(lambda f: cut_in_half(f / 'train.json')), 1,
-         ('train.json', 'char', 'not a JSON file')),
-    Case(ANNOTATIONS, 'annotation file of the validation is no JSON',
-         trains_with(lambda f: (f / 'val.json').write_text('<xml/>')), 1,
-         ('val.json', 'char 0', 'not a JSON file')),
-    Case(ANNOTATIONS, 'annotation file holds a list', trains_with(lambda f: (f / 'train.json').write_text('[]')), 1,
-         ('train.json', 'a list', 'images, annotations and categories')),
-    Case(ANNOTATIONS, 'annotation file without categories', trains_on(lambda d: d.pop('categories')), 1,
-         ('train.json.*categories', "'images', 'annotations'", 'images, annotations and categories')),
-    Case(ANNOTATIONS, 'annotation file without annotations', trains_on(lambda d: d.pop('annotations')), 1,
-         ("'annotations'", "but 'images', 'categories'", 'COCO format')),
-    Case(ANNOTATIONS, 'annotation file without images', trains_on(lambda d: d.update(images=None)), 1,
-         ("no list 'images'", "'images' is None", 'COCO format')),
-    Case(ANNOTATIONS, 'a list of no images', trains_on(lambda d: d.update(images=[], annotations=[])), 1,
-         ('images', 'empty', 'one image or more')),
-    Case(ANNOTATIONS, 'no object of the classes', trains_on(lambda d: [a.update(category_id=7) for a in
-                                                                       d['annotations']]), 1,
-         ('annotations', 'none of 4', "'disc', 'ring'")),
-    Case(ANNOTATIONS, 'no class is a category', trains_on(lambda d: [c.update(name=c['name'].upper()) for c in
-                                                                     d['categories']]), 1,
-         ('classes', "'disc', 'ring', which no category", "'DISC', 'RING', 'ROD'")),
-    Case(ANNOTATIONS, 'one of the classes is no category', trains_on(lambda d: d['categories'][0].update(name='disk')),
-         1, ('metainfo.classes', "holds 'disc', which no category", "'disk', 'ring', 'rod'")),
-    Case(ANNOTATIONS, 'classes in another order than the categories', trains_on(lambda d: d['categories'].reverse()), 1,
-         ('classes', "'disc', 'ring'", "come as 'ring', 'disc'")),
-    Case(ANNOTATIONS, 'classes is one string', trains_with(
-        lambda f: (f / 'config.py').write_text(CONFIG.replace("('disc', 'ring'))", "('disc'))"))), 1,
-         (f'{DATASET}.metainfo.classes', "='disc'", r"a tuple of names; of a single one: \('disc', \)")),
-    Case(ANNOTATIONS, 'classes holds a name twice', trains_with(
-        lambda f: (f / 'config.py').write_text(CONFIG.replace("('disc', 'ring'))", "('disc', 'disc'))"))), 1,
-         (f'{DATASET}.metainfo.classes', "'disc' twice", 'each once')),
-    Case(ANNOTATIONS, 'num_classes of a head is not the number of classes',
-         trains_with(lambda f: None, '--cfg-options', 'model.roi_head.mask_head.num_classes=80'), 1,
-         ('model.roi_head.mask_head.num_classes', '=80', "2 classes: 'disc', 'ring'")),
-    Case(ANNOTATIONS, 'annotation file of the evaluator is missing', trains_with(
-        lambda f: (f / 'config.py').write_text(CONFIG.replace("'CocoMetric', ann_file='val.json'",
-                                                              "'CocoMetric', ann_file='valid.json'"))), 1,
-         ('val_evaluator.ann_file', "'valid.json'", 'no such file')),
-    Case(ANNOTATIONS, 'a category without a name', trains_on(lambda d: d['categories'][2].pop('name')), 1,
-         (r'categories\[2\]', "{'id': 7}", 'id .a whole number. and name')),
-    Case(ANNOTATIONS, 'two categories of one id', trains_on(lambda d: d['categories'][1].update(id=1)), 1,
-         (r'categories\[1\]', "id 1 is that of 'disc'", 'its own')),
-    Case(ANNOTATIONS, 'two categories of one name', trains_on(lambda d: d['categories'][2].update(name='ring')), 1,
-         (r'categories\[2\]', "'ring' is there twice", 'its own')),
-    Case(ANNOTATIONS, 'two images of one id', trains_on(lambda d: d['images'][1].update(id=1)), 1,
-         (r'images\[1\] \(id 1\)', "'1.png'", 'each takes its own')),
-    Case(ANNOTATIONS, 'an image without a height', trains_on(lambda d: d['images'][0].pop('height')), 1,
-         (r'images\[0\] \(id 1\): height', 'is None', 'above 0')),
-    Case(ANNOTATIONS, 'an image with a width of 0', trains_on(lambda d: d['images'][0].update(width=0)), 1,
-         (r'images\[0\] \(id 1\): width', 'is 0', 'a whole number of pixels above 0')),
-    Case(ANNOTATIONS, 'an image without a file name', trains_on(lambda d: d['images'][1].pop('file_name')), 1,
-         (r'images\[1\] \(id 2\): file_name', 'is None', 'a path below the image folder')),
-    Case(ANNOTATIONS, 'an image whose id is a string', trains_on(lambda d: d['images'][1].update(id='2')), 1,
-         (r'images\[1\]', "'id': '2'", 'id .a whole number')),
-    Case(ANNOTATIONS, 'two annotations of one id', trains_on(lambda d: d['annotations'][1].update(id=2)), 1,
-         (r'annotations\[1\]', 'id 2', 'each its own')),
-    Case(ANNOTATIONS, 'an annotation of no image', trains_on(first(image_id=9)), 1,
-         (r'annotations\[0\] \(id 2\): image_id', 'is 9', 'there are 1, 2')),
-    Case(ANNOTATIONS, 'an annotation of no category', trains_on(first(category_id=3)), 1,
-         (r'annotations\[0\] \(id 2\): category_id', 'is 3', 'there are 1, 2, 7')),
-    Case(ANNOTATIONS, 'a box of negative width', trains_on(first(bbox=[14., 3., -12., 8.])), 1,
-         (r'annotations\[0\] \(id 2\): bbox', r'\[14.0, 3.0, -12.0, 8.0\]', 'not below 0')),
-    Case(ANNOTATIONS, 'a box that holds NaN', trains_on(first(bbox=[2., NAN, 12., 8.])), 1,
-         (r'annotations\[0\] \(id 2\): bbox', r'\[2.0, nan', r'takes \[x, y, width, height\]')),
-    Case(ANNOTATIONS, 'a box of three numbers', trains_on(first(bbox=[2., 3., 12.])), 1,
-         ('bbox', r'\[2.0, 3.0, 12.0\]', r'\[x, y, width, height\]')),
-    Case(ANNOTATIONS, 'no box', trains_on(lambda d: d['annotations'][0].pop('bbox')), 1,
-         ('bbox', 'is None', r'\[x, y, width, height\]')),
-    Case(ANNOTATIONS, 'a box outside its image', trains_on(first(bbox=[60., 3., 12., 8.])), 1,
-         ('bbox', r'\[60.0, 3.0, 12.0, 8.0\]', "outside its image '1.png' of 32 x 48")),
-    Case(ANNOTATIONS, 'a box that reaches far beyond its image', trains_on(first(bbox=[2., 3., 12., 8e5])), 1,
-         ('bbox', r'\[2.0, 3.0, 12.0, 800000.0\]', "far beyond its image '1.png' of 32 x 48")),
-    Case(ANNOTATIONS, 'no area', trains_on(lambda d: d['annotations'][0].pop('area')), 1,
-         ('area', 'None', 'a number of pixels')),
-    Case(ANNOTATIONS, 'a polygon with an odd number of coordinates',
-         trains_on(first(segmentation=[[2, 3, 14, 3, 14, 11, 2]])), 1,
-         (r'segmentation \[0\]', '7 coordinates', 'an even number .* 6 or more')),
-    Case(ANNOTATIONS, 'a polygon of two points', trains_on(first(segmentation=[[2, 3, 14, 11]])), 1,
-         (r'segmentation \[0\]', '4 coordinates', '6 or more')),
-    Case(ANNOTATIONS, 'a polygon far beyond its image', trains_on(first(segmentation=[[2, 3, 1e9, 3, 14, 11]])), 1,
-         (r'segmentation \[0\]', '1000000000.0', "far beyond its image '1.png' of 32 x 48")),
-    Case(ANNOTATIONS, 'a polygon of pairs', trains_on(first(segmentation=[[[2, 3], [14, 3], [14, 11]]])), 1,
-         (r'segmentation \[0\]', r'\[\[2, 3\]', 'x1, y1, x2, y2')),
-    Case(ANNOTATIONS, 'no mask where masks are learned', trains_on(lambda d: d['annotations'][0].pop('segmentation')),
-         1, (r'annotations\[0\] \(id 2\): segmentation', 'is None', 'polygons or RLE')),
-    Case(ANNOTATIONS, 'a RLE of another size than its image', trains_on(second(size=[48, 32])), 1,
-         ('segmentation', r'\[48, 32\]', r"'1.png': \[32, 48\] \(height, width\)")),
-    Case(ANNOTATIONS, 'a RLE that ends before its image', trains_on(second(counts=[100, 20])), 1,
-         ('segmentation', '120 pixels', 'takes 1536')),
-    Case(ANNOTATIONS, 'a compressed RLE that is cut off', trains_on(second(counts='PPYo0n')), 1,
-         ('segmentation', "'PPYo0n'", 'no RLE')),
-
-    Case(IMAGES, 'an image that is not there', trains_with(lambda f: (f / 'images' / '2.png').unlink()), 1,
-         ("'2.png' .id 2.", 'is not in images', 'data_root, data_prefix.img')),
-    Case(IMAGES, 'no folder of images', trains_with(lambda f: (f / 'images').rename(f / 'pictures')), 1,
-         ('train.json', 'no such folder', 'data_root, data_prefix.img')),
-    Case(IMAGES, 'an image that is cut off', looks_at(lambda f: cut_in_half(f / 'images' / '2.png')), 1,
-         ("image '2.png'", 'truncated', 'damaged or no image')),
-    Case(IMAGES, 'an image that is text', looks_at(text_for_image), 1,
-         ("image '1.png'", 'cannot identify', 'damaged or no image')),
-    Case(IMAGES, 'an image of another size than annotated', looks_at(another_size), 1,
-         ("image '2.png'", '48 x 32', 'annotated at 32 x 48')),
-    Case(IMAGES, 'an image that is text, in a training', trains_with(text_for_image), AssertionError,
-         ('1.png', 'failed to load'), 'mmcv'),
+    Case(
+        ANNOTATIONS,
+        'no annotation file',
+        trains_with(lambda f: (f / 'train.json').unlink()),
+        1,
+        ('train.json', 'no such', 'annotation file'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation file is cut off',
+        trains_with(lambda f: cut_in_half(f / 'train.json')),
+        1,
+        ('train.json', 'char', 'not a JSON file'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation file of the validation is no JSON',
+        trains_with(lambda f: (f / 'val.json').write_text('<xml/>')),
+        1,
+        ('val.json', 'char 0', 'not a JSON file'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation file holds a list',
+        trains_with(lambda f: (f / 'train.json').write_text('[]')),
+        1,
+        ('train.json', 'a list', 'images, annotations and categories'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation file without categories',
+        trains_on(lambda d: d.pop('categories')),
+        1,
+        ('train.json.*categories', "'images', 'annotations'", 'images, annotations and categories'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation file without annotations',
+        trains_on(lambda d: d.pop('annotations')),
+        1,
+        ("'annotations'", "but 'images', 'categories'", 'COCO format'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation file without images',
+        trains_on(lambda d: d.update(images=None)),
+        1,
+        ("no list 'images'", "'images' is None", 'COCO format'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a list of no images',
+        trains_on(lambda d: d.update(images=[], annotations=[])),
+        1,
+        ('images', 'empty', 'one image or more'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'no object of the classes',
+        trains_on(lambda d: [a.update(category_id=7) for a in d['annotations']]),
+        1,
+        ('annotations', 'none of 4', "'disc', 'ring'"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'no class is a category',
+        trains_on(lambda d: [c.update(name=c['name'].upper()) for c in d['categories']]),
+        1,
+        ('classes', "'disc', 'ring', which no category", "'DISC', 'RING', 'ROD'"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'one of the classes is no category',
+        trains_on(lambda d: d['categories'][0].update(name='disk')),
+        1,
+        ('metainfo.classes', "holds 'disc', which no category", "'disk', 'ring', 'rod'"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'classes in another order than the categories',
+        trains_on(lambda d: d['categories'].reverse()),
+        1,
+        ('classes', "'disc', 'ring'", "come as 'ring', 'disc'"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'classes is one string',
+        trains_with(lambda f: (f / 'config.py').write_text(CONFIG.replace("('disc', 'ring'))", "('disc'))"))),
+        1,
+        (f'{DATASET}.metainfo.classes', "='disc'", r"a tuple of names; of a single one: \('disc', \)"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'classes holds a name twice',
+        trains_with(lambda f: (f / 'config.py').write_text(CONFIG.replace("('disc', 'ring'))", "('disc', 'disc'))"))),
+        1,
+        (f'{DATASET}.metainfo.classes', "'disc' twice", 'each once'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'num_classes of a head is not the number of classes',
+        trains_with(lambda f: None, '--cfg-options', 'model.roi_head.mask_head.num_classes=80'),
+        1,
+        ('model.roi_head.mask_head.num_classes', '=80', "2 classes: 'disc', 'ring'"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation file of the evaluator is missing',
+        trains_with(
+            lambda f: (f / 'config.py').write_text(
+                CONFIG.replace("'CocoMetric', ann_file='val.json'", "'CocoMetric', ann_file='valid.json'")
+            )
+        ),
+        1,
+        ('val_evaluator.ann_file', "'valid.json'", 'no such file'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a category without a name',
+        trains_on(lambda d: d['categories'][2].pop('name')),
+        1,
+        (r'categories\[2\]', "{'id': 7}", 'id .a whole number. and name'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'two categories of one id',
+        trains_on(lambda d: d['categories'][1].update(id=1)),
+        1,
+        (r'categories\[1\]', "id 1 is that of 'disc'", 'its own'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'two categories of one name',
+        trains_on(lambda d: d['categories'][2].update(name='ring')),
+        1,
+        (r'categories\[2\]', "'ring' is there twice", 'its own'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'two images of one id',
+        trains_on(lambda d: d['images'][1].update(id=1)),
+        1,
+        (r'images\[1\] \(id 1\)', "'1.png'", 'each takes its own'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'an image without a height',
+        trains_on(lambda d: d['images'][0].pop('height')),
+        1,
+        (r'images\[0\] \(id 1\): height', 'is None', 'above 0'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'an image with a width of 0',
+        trains_on(lambda d: d['images'][0].update(width=0)),
+        1,
+        (r'images\[0\] \(id 1\): width', 'is 0', 'a whole number of pixels above 0'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'an image without a file name',
+        trains_on(lambda d: d['images'][1].pop('file_name')),
+        1,
+        (r'images\[1\] \(id 2\): file_name', 'is None', 'a path below the image folder'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'an image whose id is a string',
+        trains_on(lambda d: d['images'][1].update(id='2')),
+        1,
+        (r'images\[1\]', "'id': '2'", 'id .a whole number'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'two annotations of one id',
+        trains_on(lambda d: d['annotations'][1].update(id=2)),
+        1,
+        (r'annotations\[1\]', 'id 2', 'each its own'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'an annotation of no image',
+        trains_on(first(image_id=9)),
+        1,
+        (r'annotations\[0\] \(id 2\): image_id', 'is 9', 'there are 1, 2'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'an annotation of no category',
+        trains_on(first(category_id=3)),
+        1,
+        (r'annotations\[0\] \(id 2\): category_id', 'is 3', 'there are 1, 2, 7'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a box of negative width',
+        trains_on(first(bbox=[14.0, 3.0, -12.0, 8.0])),
+        1,
+        (r'annotations\[0\] \(id 2\): bbox', r'\[14.0, 3.0, -12.0, 8.0\]', 'not below 0'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a box that holds NaN',
+        trains_on(first(bbox=[2.0, NAN, 12.0, 8.0])),
+        1,
+        (r'annotations\[0\] \(id 2\): bbox', r'\[2.0, nan', r'takes \[x, y, width, height\]'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a box of three numbers',
+        trains_on(first(bbox=[2.0, 3.0, 12.0])),
+        1,
+        ('bbox', r'\[2.0, 3.0, 12.0\]', r'\[x, y, width, height\]'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'no box',
+        trains_on(lambda d: d['annotations'][0].pop('bbox')),
+        1,
+        ('bbox', 'is None', r'\[x, y, width, height\]'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a box outside its image',
+        trains_on(first(bbox=[60.0, 3.0, 12.0, 8.0])),
+        1,
+        ('bbox', r'\[60.0, 3.0, 12.0, 8.0\]', "outside its image '1.png' of 32 x 48"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a box that reaches far beyond its image',
+        trains_on(first(bbox=[2.0, 3.0, 12.0, 8e5])),
+        1,
+        ('bbox', r'\[2.0, 3.0, 12.0, 800000.0\]', "far beyond its image '1.png' of 32 x 48"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'no area',
+        trains_on(lambda d: d['annotations'][0].pop('area')),
+        1,
+        ('area', 'None', 'a number of pixels'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a polygon with an odd number of coordinates',
+        trains_on(first(segmentation=[[2, 3, 14, 3, 14, 11, 2]])),
+        1,
+        (r'segmentation \[0\]', '7 coordinates', 'an even number .* 6 or more'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a polygon of two points',
+        trains_on(first(segmentation=[[2, 3, 14, 11]])),
+        1,
+        (r'segmentation \[0\]', '4 coordinates', '6 or more'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a polygon far beyond its image',
+        trains_on(first(segmentation=[[2, 3, 1e9, 3, 14, 11]])),
+        1,
+        (r'segmentation \[0\]', '1000000000.0', "far beyond its image '1.png' of 32 x 48"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a polygon of pairs',
+        trains_on(first(segmentation=[[[2, 3], [14, 3], [14, 11]]])),
+        1,
+        (r'segmentation \[0\]', r'\[\[2, 3\]', 'x1, y1, x2, y2'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'no mask where masks are learned',
+        trains_on(lambda d: d['annotations'][0].pop('segmentation')),
+        1,
+        (r'annotations\[0\] \(id 2\): segmentation', 'is None', 'polygons or RLE'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a RLE of another size than its image',
+        trains_on(second(size=[48, 32])),
+        1,
+        ('segmentation', r'\[48, 32\]', r"'1.png': \[32, 48\] \(height, width\)"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a RLE that ends before its image',
+        trains_on(second(counts=[100, 20])),
+        1,
+        ('segmentation', '120 pixels', 'takes 1536'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a compressed RLE that is cut off',
+        trains_on(second(counts='PPYo0n')),
+        1,
+        ('segmentation', "'PPYo0n'", 'no RLE'),
+    ),
+    Case(
+        IMAGES,
+        'an image that is not there',
+        trains_with(lambda f: (f / 'images' / '2.png').unlink()),
+        1,
+        ("'2.png' .id 2.", 'is not in images', 'data_root, data_prefix.img'),
+    ),
+    Case(
+        IMAGES,
+        'no folder of images',
+        trains_with(lambda f: (f / 'images').rename(f / 'pictures')),
+        1,
+        ('train.json', 'no such folder', 'data_root, data_prefix.img'),
+    ),
+    Case(
+        IMAGES,
+        'an image that is cut off',
+        looks_at(lambda f: cut_in_half(f / 'images' / '2.png')),
+        1,
+        ("image '2.png'", 'truncated', 'damaged or no image'),
+    ),
+    Case(
+        IMAGES,
+        'an image that is text',
+        looks_at(text_for_image),
+        1,
+        ("image '1.png'", 'cannot identify', 'damaged or no image'),
+    ),
+    Case(
+        IMAGES,
+        'an image of another size than annotated',
+        looks_at(another_size),
+        1,
+        ("image '2.png'", '48 x 32', 'annotated at 32 x 48'),
+    ),
+    Case(
+        IMAGES,
+        'an image that is text, in a training',
+        trains_with(text_for_image),
+        AssertionError,
+        ('1.png', 'failed to load'),
+        'mmcv',
+    ),
 ]

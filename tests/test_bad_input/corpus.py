@@ -4,6 +4,7 @@
 A case prepares its input in an empty folder and returns what has to fail. Its error must match regular expressions for
 the key or file, for what it holds and for what it takes; nothing may be written by the failure but a run's own log.
 """
+
 import contextlib
 import hashlib
 import io
@@ -33,6 +34,7 @@ class Case(NamedTuple):
         words (tuple[str]): Regular expressions that all match the message.
         whose (str): Whose words the message is in.
     """
+
     part: str
     what: str
     prepare: Callable[[Path], Action]
@@ -49,6 +51,7 @@ class Failure(NamedTuple):
         message (str): What the user reads, without the paths of this machine.
         written (list[str]): Files that are new or changed.
     """
+
     error: Union[Type[BaseException], int]
     message: str
     written: Tuple[str, ...]
@@ -80,8 +83,9 @@ def _run(case: Case, folder: Path) -> Failure:
     here = Path.cwd()
     os.chdir(folder)
     try:
-        with warnings.catch_warnings(), mock.patch.dict(os.environ), contextlib.redirect_stdout(io.StringIO()), \
-                contextlib.redirect_stderr(stderr):
+        with warnings.catch_warnings(), mock.patch.dict(os.environ), contextlib.redirect_stdout(
+            io.StringIO()
+        ), contextlib.redirect_stderr(stderr):
             warnings.simplefilter('ignore')
             act = case.prepare(folder)
             before = _state(folder)

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Write every message of the corpus into one page: ``python tests/test_bad_input/record.py``."""
+
 import logging
 import sys
 import tempfile
@@ -14,7 +15,7 @@ STACK_HEADING = '## In the words of the stack\n'
 
 HINT = '(tools/check_dataset.py lists all;'  # the last line of every refusal of data, said once in the head
 
-HEAD = '''# Error messages
+HEAD = """# Error messages
 
 Wrong configs, checkpoints, annotations, images and command lines, and what mmpanet says to each: the key or the file,
 what it holds, and what it takes. None of these inputs trains or is converted, and none leaves anything half-written; a
@@ -39,12 +40,15 @@ page: {ours} messages of mmpanet, and at the end {others} of the stack.
 - `tools/test.py` and `--resume` refuse a checkpoint that lacks a parameter of the model, and `load_from` one that has
   none of them. mmengine alone logs a warning and goes on with random weights.
 
-'''
-STACK = STACK_HEADING + '''
+"""
+STACK = (
+    STACK_HEADING
+    + """
 Here mmpanet leaves the words to those who check: argparse, Python, mmengine, mmcv, MMDetection. They change with their
 versions.
 
-'''
+"""
+)
 
 
 def write_page(cases, failures):
@@ -71,6 +75,7 @@ def main():
     from corpus import failure_of
 
     import mmpanet  # noqa: F401  registers the modules
+
     init_default_scope('mmdet')
     MMLogger.get_instance('mmengine').setLevel(logging.ERROR)
     failures = []

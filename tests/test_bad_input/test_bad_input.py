@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Wrong configs, checkpoints, annotations, images and command lines: each fails, by name, and leaves nothing behind."""
+
 import json
 import re
 
@@ -41,8 +42,9 @@ def test_page_of_messages_is_up_to_date(tmp_path_factory):
     """As far as the words are ours; those of the stack change with its versions."""
     failures = [failure_of(case, tmp_path_factory.mktemp('case')) for case in CASES]
     now, written = write_page(CASES, failures), PAGE.read_text(encoding='utf-8')
-    assert written.partition(STACK_HEADING)[0] == now.partition(STACK_HEADING)[0], \
+    assert written.partition(STACK_HEADING)[0] == now.partition(STACK_HEADING)[0], (
         f'renew {PAGE.relative_to(ROOT)}: python tests/test_bad_input/record.py'
+    )
     assert all(case.what in written for case in CASES)
 
 
@@ -74,8 +76,9 @@ def test_what_mmdet_does_without_the_check(project):
     data = good_data()
     data['categories'][0]['name'] = 'disk'
     (project / 'train.json').write_text(json.dumps(data))
-    dataset = CocoDataset(ann_file='train.json', metainfo=dict(classes=('disc', 'ring')),
-                          data_prefix=dict(img='images/'), pipeline=[])
+    dataset = CocoDataset(
+        ann_file='train.json', metainfo=dict(classes=('disc', 'ring')), data_prefix=dict(img='images/'), pipeline=[]
+    )
     labels = [instance['bbox_label'] for instance in dataset.get_data_info(0)['instances']]
     assert labels == [0]  # 'disc', and it is the ring
     tool('train', 'config.py', '--work-dir', LOGS, '--cfg-options', 'check_annotations=False')()
@@ -83,12 +86,14 @@ def test_what_mmdet_does_without_the_check(project):
 
 def test_objects_without_a_pixel_are_told_and_do_no_harm(project):
     data = good_data()
-    data['annotations'][0]['bbox'] = [2., 3., 0., 8.]
+    data['annotations'][0]['bbox'] = [2.0, 3.0, 0.0, 8.0]
     data['annotations'][1]['area'] = 0
     (project / 'train.json').write_text(json.dumps(data))
     left_out = check_datasets(Config.fromfile('config.py'), 'train', 'val')
     assert [re.sub(r'.*(annotations\S+).*(bbox|area).*', r'\1 \2', text) for text in left_out] == [
-        'annotations[0] bbox', 'annotations[1] area']
+        'annotations[0] bbox',
+        'annotations[1] area',
+    ]
 
 
 def test_all_faults_are_found_at_once(project):
@@ -98,7 +103,11 @@ def test_all_faults_are_found_at_once(project):
     (project / 'train.json').write_text(json.dumps(data))
     findings = check_annotations('train.json', ('disc', 'ring'), masks=True)
     assert [re.search(r'(\w+) is', fault)[1] for fault in findings.faults] == [
-        'bbox', 'image_id', 'category_id', 'area']
+        'bbox',
+        'image_id',
+        'category_id',
+        'area',
+    ]
 
 
 def test_a_test_set_may_come_without_annotations(project):
@@ -111,7 +120,7 @@ def test_a_test_set_may_come_without_annotations(project):
 
 def test_runs_of_rle_against_pycocotools():
     for size in ((1, 1), (7, 5), (64, 48), (300, 301)):
-        for share in (0., 0.03, 0.5, 1.):
+        for share in (0.0, 0.03, 0.5, 1.0):
             mask = (torch.rand(size) < share).byte().numpy()
             rle = mask_utils.encode(mask.copy(order='F'))
             runs = rle_runs(rle['counts'].decode())

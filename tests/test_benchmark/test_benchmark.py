@@ -34,7 +34,6 @@ def small(name='fpn') -> Contender:
 
 
 class TestWorkload:
-
     def test_sizes_and_numbers(self):
         workload = SMALL._replace(batch=2)
         assert workload.images().shape == (2, 3, 96, 128)
@@ -62,8 +61,9 @@ class TestWorkload:
         assert all(mask.sum() > 0 for mask in objects.masks.masks)
 
     def test_the_same_every_time(self):
-        for one, other in zip((SMALL.images(), SMALL.proposals()[0].bboxes), (SMALL.images(),
-                                                                             SMALL.proposals()[0].bboxes)):
+        for one, other in zip(
+            (SMALL.images(), SMALL.proposals()[0].bboxes), (SMALL.images(), SMALL.proposals()[0].bboxes)
+        ):
             assert torch.equal(one, other)
         assert not torch.equal(SMALL.images(), SMALL._replace(seed=1).images())
 
@@ -75,7 +75,8 @@ def test_every_variant_runs_on_the_pinned_rois(name):
     roi_head, seen = subject.model.roi_head, {}
     for branch in ('bbox', 'mask'):
         getattr(roi_head, f'{branch}_head').register_forward_pre_hook(
-            lambda module, args, branch=branch: seen.update({branch: len(args[0])}))
+            lambda module, args, branch=branch: seen.update({branch: len(args[0])})
+        )
     subject.run('inference')
     assert seen == dict(bbox=40, mask=6)
     subject.run('training')
@@ -115,10 +116,10 @@ def test_config_paths_and_one_stage_models(tmp_path):
     assert {'backbone', 'neck', 'box head'} <= set(parts)
 
 
-@pytest.mark.parametrize('name,message', [
-    ('yolo', "'yolo' is neither a config .* nor one of fpn, fpn-s2"),
-    ('no_such.py', 'there is no config no_such.py'),
-])
+@pytest.mark.parametrize(
+    'name,message',
+    [('yolo', "'yolo' is neither a config .* nor one of fpn, fpn-s2"), ('no_such.py', 'there is no config no_such.py')],
+)
 def test_unknown_models_are_named(name, message):
     with pytest.raises(SwapError, match=message):
         contender(name)
@@ -130,7 +131,6 @@ def test_variants_need_what_they_change():
 
 
 class TestMeasure:
-
     def test_order_and_counts(self):
         calls = []
         functions = {name: (lambda name=name: calls.append(name)) for name in 'abc'}
@@ -139,9 +139,9 @@ class TestMeasure:
         assert {name: len(seconds) for name, seconds in times.items()} == dict(a=2, b=2, c=2)
 
     def test_times(self):
-        times = interleave({'slow': lambda: time.sleep(.03), 'fast': lambda: time.sleep(.01)}, 3, CPU)
+        times = interleave({'slow': lambda: time.sleep(0.03), 'fast': lambda: time.sleep(0.01)}, 3, CPU)
         ratio = paired_ratio(times['slow'], times['fast'])
-        assert 2 < ratio.median < 4 and min(times['slow']) >= .03
+        assert 2 < ratio.median < 4 and min(times['slow']) >= 0.03
 
     def test_a_drift_that_all_share_does_not_matter(self):
         drift = np.linspace(1, 3, 20)
@@ -152,7 +152,7 @@ class TestMeasure:
         """Of many experiments with a known ratio about 95 % have it in their interval."""
         generator, inside = np.random.default_rng(0), 0
         for i in range(200):
-            ratios = np.exp(generator.normal(0, .1, 15)) * 1.2
+            ratios = np.exp(generator.normal(0, 0.1, 15)) * 1.2
             ratio = paired_ratio(ratios, np.ones(15), seed=i)
             assert ratio.low <= ratio.median <= ratio.high
             inside += ratio.low <= 1.2 <= ratio.high
@@ -160,7 +160,6 @@ class TestMeasure:
 
 
 class TestParts:
-
     def test_parts_add_up_and_leave_nothing_behind(self):
         subject = Subject(small('panet'), SMALL, Setting())
         hooks = [len(module._forward_hooks) for module in subject.model.modules()]
@@ -173,7 +172,8 @@ class TestParts:
         assert set(parts) == forward | {f'{part}, backward' for part in forward} | {'optimizer', 'rest'}
         assert hooks == [len(module._forward_hooks) for module in subject.model.modules()]
         assert [sorted(one) for one in own] == [
-            sorted(module.__dict__) for module in (subject.model.rpn_head, subject.model.roi_head.bbox_head)]
+            sorted(module.__dict__) for module in (subject.model.rpn_head, subject.model.roi_head.bbox_head)
+        ]
 
     def test_flops_of_layers_that_can_be_counted_by_hand(self):
         subject = Subject(small('panet'), SMALL, Setting())
@@ -191,15 +191,22 @@ class TestParts:
 def test_a_whole_benchmark_with_its_files(tmp_path):
     contenders = [small('fpn'), small('panet')]
     said = []
-    benchmark = run_benchmark(contenders, ['inference', 'training'], SMALL, Setting(), rounds=2, memory=False,
-                              progress=said.append)
+    benchmark = run_benchmark(
+        contenders, ['inference', 'training'], SMALL, Setting(), rounds=2, memory=False, progress=said.append
+    )
     assert [(row.mode, row.name) for row in benchmark.rows] == [
-        (mode, name) for mode in ('inference', 'training') for name in ('fpn', 'panet')]
-    assert benchmark.rows[0].ratio == Ratio(1., 1., 1.)
+        (mode, name) for mode in ('inference', 'training') for name in ('fpn', 'panet')
+    ]
+    assert benchmark.rows[0].ratio == Ratio(1.0, 1.0, 1.0)
     assert any('round 2/2' in line for line in said)
     files = report.write(benchmark, tmp_path)
     assert sorted(file.name for file in files) == [
-        'benchmark.csv', 'benchmark.json', 'benchmark.md', 'inference.png', 'training.png']
+        'benchmark.csv',
+        'benchmark.json',
+        'benchmark.md',
+        'inference.png',
+        'training.png',
+    ]
     assert all(file.stat().st_size > 100 for file in files)
     with open(tmp_path / 'benchmark.csv') as file:
         lines = list(csv.DictReader(file))
@@ -220,7 +227,7 @@ def test_peak_memory_counts_the_tensors_of_a_run():
     workload = SMALL._replace(rois=500)
     few, many = (peak_memory(small(), workload._replace(rois=rois), Setting(), 'inference') for rois in (500, 4500))
     features = 4000 * 64 * 49 * 4
-    assert features * .9 < many - few < features * 4
+    assert features * 0.9 < many - few < features * 4
 
 
 @pytest.mark.parametrize('name', ['fpn+channels_last', 'panet+channels_last'])
@@ -232,7 +239,8 @@ def test_channels_last_gives_the_same(name):
     for one in (subject, expected):
         for branch in ('bbox', 'mask'):
             getattr(one.model.roi_head, f'{branch}_head').register_forward_hook(
-                lambda module, args, output: outputs.append(output[0]))
+                lambda module, args, output: outputs.append(output[0])
+            )
         one.run('inference')
     for one, other in zip(outputs[:2], outputs[2:]):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -272,7 +280,8 @@ def test_images_and_checkpoints(tmp_path):
 def test_pooling_alone():
     rows = benchmark_pooling(SMALL, channels=8, rounds=2)
     assert [(row.form, row.direction) for row in rows] == [
-        (form, direction) for form in ('every level', 'its own level') for direction in ('forward', 'backward')]
+        (form, direction) for form in ('every level', 'its own level') for direction in ('forward', 'backward')
+    ]
     for row in rows:
         assert row.difference < 1e-4 * row.magnitude and row.magnitude > 0.1
         assert [len(seconds) for seconds in row.seconds] == [2, 2]

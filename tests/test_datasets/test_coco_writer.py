@@ -19,17 +19,13 @@ def write(out_dir, recipe=RECIPE, force=False):
             name = f'{split}.png'
             (folder / 'images' / name).write_text(str(recipe))
             image = dict(file_name=name, height=4, width=5, instances=[])
-            write_annotations(folder / f'{split}.json', [image], ['thing'],
-                              dict(recipe=recipe))
+            write_annotations(folder / f'{split}.json', [image], ['thing'], dict(recipe=recipe))
     return True
 
 
 def tree(folder):
     """Every file below a folder with its bytes."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob('*')) if path.is_file()
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
 
 
 def test_encode_instance():
@@ -57,10 +53,8 @@ def test_ids_start_at_one(tmp_path):
     data = json.loads((tmp_path / 'x.json').read_text())
     assert [image['id'] for image in data['images']] == [1, 2, 3]
     assert 'instances' not in data['images'][0]
-    assert [(a['id'], a['image_id']) for a in data['annotations']] == [
-        (1, 1), (2, 1), (3, 3)]  # yapf: disable
-    assert data['categories'] == [
-        dict(id=1, name='p'), dict(id=2, name='q')]  # yapf: disable
+    assert [(a['id'], a['image_id']) for a in data['annotations']] == [(1, 1), (2, 1), (3, 3)]
+    assert data['categories'] == [dict(id=1, name='p'), dict(id=2, name='q')]
 
 
 def test_written_whole_and_recognised(tmp_path):
@@ -147,6 +141,7 @@ def test_file_in_the_way(tmp_path):
 
 def test_old_dataset_survives_a_failed_rename(tmp_path, monkeypatch):
     from mmpanet.datasets import coco_writer
+
     out_dir = tmp_path / 'set'
     write(out_dir)
     before = tree(tmp_path)

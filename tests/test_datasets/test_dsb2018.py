@@ -25,14 +25,14 @@ def add_sample(source, name, kind='colour'):
         'colour': np.dstack([grey, grey // 2, grey]),
         'alpha': np.dstack([grey, grey // 2, grey, np.full_like(grey, 255)]),
         'grey': grey,
-        'grey as colour': np.dstack([grey] * 3)
+        'grey as colour': np.dstack([grey] * 3),
     }[kind]
     (source / name / 'images').mkdir(parents=True)
     (source / name / 'masks').mkdir()
     cv2.imwrite(str(source / name / 'images' / f'{name}.png'), image)
     for i in range(3):
         mask = np.zeros(SIZE, np.uint8)
-        mask[5 + 10 * i:12 + 10 * i, 4 + 9 * i:12 + 9 * i] = 255
+        mask[5 + 10 * i : 12 + 10 * i, 4 + 9 * i : 12 + 9 * i] = 255
         cv2.imwrite(str(source / name / 'masks' / f'm{i}.png'), mask)
     return image
 
@@ -46,10 +46,7 @@ def source(tmp_path):
 
 
 def load(out_dir):
-    return {
-        split: COCO(str(out_dir / f'{split}.json'))
-        for split in ('train', 'val')
-    }
+    return {split: COCO(str(out_dir / f'{split}.json')) for split in ('train', 'val')}
 
 
 def names(coco):
@@ -73,18 +70,14 @@ def test_convert(source, tmp_path):
             assert ann['bbox'][2:] == [8, 7]
 
 
-@pytest.mark.parametrize('kind, shape', [
-    ('colour', (*SIZE, 3)),
-    ('alpha', (*SIZE, 3)),
-    ('grey', SIZE),
-    ('grey as colour', SIZE),
-])
+@pytest.mark.parametrize(
+    'kind, shape', [('colour', (*SIZE, 3)), ('alpha', (*SIZE, 3)), ('grey', SIZE), ('grey as colour', SIZE)]
+)
 def test_kinds_of_image(tmp_path, kind, shape):
     image = add_sample(tmp_path / 'in', 'a', kind)
     add_sample(tmp_path / 'in', 'b', kind)
     convert_dsb2018(tmp_path / 'in', tmp_path / 'out', val_fraction=0.5)
-    stored = cv2.imread(
-        str(tmp_path / 'out' / 'images' / 'a.png'), cv2.IMREAD_UNCHANGED)
+    stored = cv2.imread(str(tmp_path / 'out' / 'images' / 'a.png'), cv2.IMREAD_UNCHANGED)
     assert stored.shape == shape
     expected = image[..., 0] if image.ndim > len(shape) else image[..., :3]
     if kind == 'grey':
@@ -95,8 +88,7 @@ def test_kinds_of_image(tmp_path, kind, shape):
 def test_split_depends_on_the_seed_alone(source, tmp_path):
     for name in ('a', 'b'):
         convert_dsb2018(source, tmp_path / name)
-    assert (tmp_path / 'a/train.json').read_bytes() == (
-        tmp_path / 'b/train.json').read_bytes()
+    assert (tmp_path / 'a/train.json').read_bytes() == (tmp_path / 'b/train.json').read_bytes()
     convert_dsb2018(source, tmp_path / 'c', seed=1)
     assert names(load(tmp_path / 'a')['val']) != names(load(tmp_path / 'c')['val'])
 
@@ -214,12 +206,15 @@ def test_recognised_until_the_source_changes(source, tmp_path):
     assert convert_dsb2018(source, out_dir, force=True)
 
 
-@pytest.mark.parametrize('argument, value, error', [
-    ('val_fraction', 0, ValueError),
-    ('val_fraction', 1, ValueError),
-    ('on_error', 'ignore', ValueError),
-    ('source', 'nowhere', FileNotFoundError),
-])
+@pytest.mark.parametrize(
+    'argument, value, error',
+    [
+        ('val_fraction', 0, ValueError),
+        ('val_fraction', 1, ValueError),
+        ('on_error', 'ignore', ValueError),
+        ('source', 'nowhere', FileNotFoundError),
+    ],
+)
 def test_bad_argument_is_named(source, tmp_path, argument, value, error):
     args = dict(source=source, out_dir=tmp_path / 'out')
     args[argument] = value

@@ -42,8 +42,15 @@ def add(source, name, shapes, image=True, **more):
     path.parent.mkdir(parents=True, exist_ok=True)
     if image:
         path.with_suffix('.png').write_bytes(png(picture()))
-    data = dict(version='5.5.0', flags={}, shapes=shapes, imagePath=f'{path.stem}.png', imageData=None,
-                imageHeight=SIZE[0], imageWidth=SIZE[1])
+    data = dict(
+        version='5.5.0',
+        flags={},
+        shapes=shapes,
+        imagePath=f'{path.stem}.png',
+        imageData=None,
+        imageHeight=SIZE[0],
+        imageWidth=SIZE[1],
+    )
     path.write_text(json.dumps(dict(data, **more)))
 
 
@@ -60,8 +67,11 @@ def source(tmp_path):
 def convert(source, tmp_path, **kwargs):
     converted = convert_labelme(source, tmp_path / 'out', **dict(dict(val_fraction=0.25), **kwargs))
     splits = [COCO(str(tmp_path / 'out' / f'{split}.json')) for split in ('train', 'val')]
-    return converted, {image['file_name']: (coco, image, coco.imgToAnns[image['id']])
-                       for coco in splits for image in coco.imgs.values()}
+    return converted, {
+        image['file_name']: (coco, image, coco.imgToAnns[image['id']])
+        for coco in splits
+        for image in coco.imgs.values()
+    }
 
 
 def test_shapes_of_every_kind(source, tmp_path):
@@ -84,8 +94,9 @@ def test_shapes_of_every_kind(source, tmp_path):
             x, y, w, h = annotation['bbox']
             assert (x, y, x + w, y + h) == (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
             areas[name] = annotation['area']
-            assert coco.cats[annotation['category_id']]['name'] == ('cat' if name[0] in 'tc' and 'turned' not in name
-                                                                    else 'dog')
+            assert coco.cats[annotation['category_id']]['name'] == (
+                'cat' if name[0] in 'tc' and 'turned' not in name else 'dog'
+            )
     assert images['nothing.png'][2] == []
     # against the formulas of the plane
     assert areas['deep/er/box.png'] == 30 * 20 and areas['mask.png'] == patch.sum()
@@ -110,8 +121,14 @@ def test_polygons_and_masks_of_them_are_the_same_dataset(source, tmp_path):
             category = folder / ('cat', 'dog')[annotation['category_id'] - 1]
             category.mkdir(exist_ok=True)
             cv2.imwrite(str(category / f'{i}.png'), mask_utils.decode(rle) * 255)
-    converted = convert_masks(tmp_path / 'out' / 'images', tmp_path / 'masks', tmp_path / 'other', 'files',
-                              classes=('cat', 'dog'), val_fraction=0.2)
+    converted = convert_masks(
+        tmp_path / 'out' / 'images',
+        tmp_path / 'masks',
+        tmp_path / 'other',
+        'files',
+        classes=('cat', 'dog'),
+        val_fraction=0.2,
+    )
     assert converted.problems == []
     found = 0
     for split in ('train', 'val'):
@@ -119,7 +136,8 @@ def test_polygons_and_masks_of_them_are_the_same_dataset(source, tmp_path):
         for image in coco.imgs.values():
             ours, annotations = coco.imgToAnns[image['id']], from_polygons[image['file_name']][2]
             assert [(a['area'], a['bbox'], a['category_id']) for a in ours] == [
-                (a['area'], a['bbox'], a['category_id']) for a in annotations]
+                (a['area'], a['bbox'], a['category_id']) for a in annotations
+            ]
             found += len(ours)
     assert found == 5
 
@@ -135,10 +153,14 @@ def test_ids(source, tmp_path):
 
 def test_mmdet_reads_it(source, tmp_path):
     convert(source, tmp_path)
-    dataset = CocoDataset(ann_file='train.json', data_root=str(tmp_path / 'out'), data_prefix=dict(img='images/'),
-                          metainfo=dict(classes=('cat', 'dog')), filter_cfg=dict(filter_empty_gt=False),
-                          pipeline=[dict(type='LoadImageFromFile'),
-                                    dict(type='LoadAnnotations', with_bbox=True, with_mask=True)])
+    dataset = CocoDataset(
+        ann_file='train.json',
+        data_root=str(tmp_path / 'out'),
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=('cat', 'dog')),
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True, with_mask=True)],
+    )
     assert len(dataset) == 3
     for i in range(3):
         sample = dataset[i]
@@ -148,27 +170,36 @@ def test_mmdet_reads_it(source, tmp_path):
 
 def test_groups_are_one_object(tmp_path):
     patch = np.ones((10, 10), np.uint8)
-    add(tmp_path / 'in', 'a', [
-        shape('cat', [[10, 10], [20, 20]], 'rectangle') | dict(group_id=1),
-        shape('dog', [[60, 10], [70, 20]], 'rectangle') | dict(group_id=1),
-        shape('cat', [[15, 10], [30, 20]], 'rectangle') | dict(group_id=1),
-        shape('cat', [[40, 40], [50, 50]], 'rectangle') | dict(group_id=2),
-        shape('cat', [[45, 40], [54, 49]], 'mask', mask=in_base64(patch)) | dict(group_id=2),
-        shape('cat', [[0, 0], [4, 4]], 'rectangle'),
-        shape('cat', [[0, 0], [4, 4]], 'rectangle'),
-    ])
+    add(
+        tmp_path / 'in',
+        'a',
+        [
+            shape('cat', [[10, 10], [20, 20]], 'rectangle') | dict(group_id=1),
+            shape('dog', [[60, 10], [70, 20]], 'rectangle') | dict(group_id=1),
+            shape('cat', [[15, 10], [30, 20]], 'rectangle') | dict(group_id=1),
+            shape('cat', [[40, 40], [50, 50]], 'rectangle') | dict(group_id=2),
+            shape('cat', [[45, 40], [54, 49]], 'mask', mask=in_base64(patch)) | dict(group_id=2),
+            shape('cat', [[0, 0], [4, 4]], 'rectangle'),
+            shape('cat', [[0, 0], [4, 4]], 'rectangle'),
+        ],
+    )
     add(tmp_path / 'in', 'b', [])
     _, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
     annotations = images['a.png'][2]
-    assert [(a['category_id'], a['area']) for a in annotations] == [
-        (1, 200), (2, 100), (1, 150), (1, 16), (1, 16)]
+    assert [(a['category_id'], a['area']) for a in annotations] == [(1, 200), (2, 100), (1, 150), (1, 16), (1, 16)]
     assert len(annotations[0]['segmentation']) == 2
     assert isinstance(annotations[2]['segmentation'], dict)
 
 
 def test_image_in_the_file(tmp_path):
-    add(tmp_path / 'in', 'a', [shape('cat', TRIANGLE)], image=False, imageData=in_base64(picture(3)),
-        imagePath='..\\photos\\a.png')
+    add(
+        tmp_path / 'in',
+        'a',
+        [shape('cat', TRIANGLE)],
+        image=False,
+        imageData=in_base64(picture(3)),
+        imagePath='..\\photos\\a.png',
+    )
     add(tmp_path / 'in', 'b', [])
     _, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
     assert (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture(3))
@@ -187,6 +218,7 @@ def test_image_elsewhere(tmp_path):
 def test_turned_photo(tmp_path):
     """EXIF says that the photo is to be turned: LabelMe shows it so, and MMDetection loads it so."""
     from PIL import Image
+
     for name in 'ab':
         add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], image=False, imagePath=f'{name}.jpg')
         photo = Image.fromarray(np.rot90(picture()).copy())
@@ -201,6 +233,7 @@ def test_turned_photo(tmp_path):
 def set_key(**changes):
     def spoil(path):
         path.write_text(json.dumps(dict(json.loads(path.read_text()), **changes)))
+
     return spoil
 
 
@@ -217,22 +250,32 @@ BAD_FILES = [
     (set_key(imagePath='gone.png'), "triangle.json: no image 'gone.png' beside it, and no 'imageData' in it"),
     (set_key(imagePath='gone.png', imageData='%%'), "triangle.json: 'imageData' is not base64"),
     (set_key(imageHeight=61), "triangle.json: annotated at 61 x 80 (height x width), image 'triangle.png' is 60 x 80"),
-    (lambda path: path.with_suffix('.png').write_bytes(b'x'),
-     "triangle.json: image 'triangle.png': not readable as an image"),
-    (lambda path: path.with_suffix('.png').write_bytes(png(np.zeros(SIZE, np.uint16))),
-     "triangle.json: image 'triangle.png': holds uint16 pixels, not uint8"),
+    (
+        lambda path: path.with_suffix('.png').write_bytes(b'x'),
+        "triangle.json: image 'triangle.png': not readable as an image",
+    ),
+    (
+        lambda path: path.with_suffix('.png').write_bytes(png(np.zeros(SIZE, np.uint16))),
+        "triangle.json: image 'triangle.png': holds uint16 pixels, not uint8",
+    ),
     (set_shape(label='cow'), "triangle.json: shapes[0] ('cow'): no such class, there are cat, dog"),
     (set_shape(shape_type='blob'), "triangle.json: shapes[0] ('cat'): shape_type is 'blob', which is not known"),
     (set_shape(points=TRIANGLE[:2]), "triangle.json: shapes[0] ('cat'): a polygon of 2 points, it takes 3 or more"),
-    (set_shape(points=[[1, 2], [3, None], [4, 5]]),
-     "triangle.json: shapes[0] ('cat'): points of a polygon are pairs of numbers"),
-    (set_shape(points=[[1, 2], [3], [4, 5]]),
-     "triangle.json: shapes[0] ('cat'): points of a polygon are pairs of numbers"),
+    (
+        set_shape(points=[[1, 2], [3, None], [4, 5]]),
+        "triangle.json: shapes[0] ('cat'): points of a polygon are pairs of numbers",
+    ),
+    (
+        set_shape(points=[[1, 2], [3], [4, 5]]),
+        "triangle.json: shapes[0] ('cat'): points of a polygon are pairs of numbers",
+    ),
     (set_shape(shape_type='rectangle'), "triangle.json: shapes[0] ('cat'): a rectangle of 3 points, it takes 2 or 4"),
     (set_shape(shape_type='circle'), "triangle.json: shapes[0] ('cat'): a circle of 3 points, it takes 2"),
     (set_shape(shape_type='mask', points=TRIANGLE[:2]), "triangle.json: shapes[0] ('cat'): 'mask' is not a PNG"),
-    (set_shape(shape_type='mask', points=[[75, 0], [79, 9]], mask=in_base64(np.ones((10, 10), np.uint8))),
-     "triangle.json: shapes[0] ('cat'): 'mask' of 10 x 10 at x 75, y 0 does not lie in its image of 60 x 80"),
+    (
+        set_shape(shape_type='mask', points=[[75, 0], [79, 9]], mask=in_base64(np.ones((10, 10), np.uint8))),
+        "triangle.json: shapes[0] ('cat'): 'mask' of 10 x 10 at x 75, y 0 does not lie in its image of 60 x 80",
+    ),
 ]
 
 
@@ -248,11 +291,14 @@ def test_bad_file_is_named(source, tmp_path, spoil, problem):
     assert not (tmp_path / 'strict').exists() or not any((tmp_path / 'strict').iterdir())
 
 
-@pytest.mark.parametrize('changes, problem', [
-    (dict(shape_type='point', points=[[3, 4]]), 'a point has no area'),
-    (dict(shape_type='linestrip'), 'a linestrip has no area'),
-    (dict(points=[[200, 200], [220, 200], [220, 220]]), 'a polygon that covers no pixel'),
-])
+@pytest.mark.parametrize(
+    'changes, problem',
+    [
+        (dict(shape_type='point', points=[[3, 4]]), 'a point has no area'),
+        (dict(shape_type='linestrip'), 'a linestrip has no area'),
+        (dict(points=[[200, 200], [220, 200], [220, 220]]), 'a polygon that covers no pixel'),
+    ],
+)
 def test_shape_without_area_is_left_out_alone(source, tmp_path, changes, problem):
     set_key(shapes=[dict(shape('cat', TRIANGLE), **changes), shape('dog', TRIANGLE)])(source / 'triangle.json')
     converted, images = convert(source, tmp_path)
@@ -262,18 +308,21 @@ def test_shape_without_area_is_left_out_alone(source, tmp_path, changes, problem
 
 def test_ignored_labels(source, tmp_path):
     converted, images = convert(source, tmp_path, ignore=['dog'])
-    assert converted.classes == ('cat', ) and converted.problems == []
+    assert converted.classes == ('cat',) and converted.problems == []
     assert images['deep/er/box.png'][2] == []
 
 
-@pytest.mark.parametrize('arguments, error, message', [
-    (dict(source='nowhere'), FileNotFoundError, "source 'nowhere' is not a folder"),
-    (dict(classes=['a', 'a']), ValueError, 'classes is .* each once'),
-    (dict(classes='cat'), ValueError, "classes is 'cat', it takes a sequence"),
-    (dict(classes=['cat'], ignore=['cat']), ValueError, 'ignore is'),
-    (dict(val_fraction=1), ValueError, 'val_fraction is 1'),
-    (dict(on_error='maybe'), ValueError, "on_error is 'maybe'"),
-])
+@pytest.mark.parametrize(
+    'arguments, error, message',
+    [
+        (dict(source='nowhere'), FileNotFoundError, "source 'nowhere' is not a folder"),
+        (dict(classes=['a', 'a']), ValueError, 'classes is .* each once'),
+        (dict(classes='cat'), ValueError, "classes is 'cat', it takes a sequence"),
+        (dict(classes=['cat'], ignore=['cat']), ValueError, 'ignore is'),
+        (dict(val_fraction=1), ValueError, 'val_fraction is 1'),
+        (dict(on_error='maybe'), ValueError, "on_error is 'maybe'"),
+    ],
+)
 def test_bad_arguments(source, tmp_path, arguments, error, message):
     with pytest.raises(error, match=message):
         convert_labelme(**dict(dict(source=source, out_dir=tmp_path / 'out'), **arguments))

@@ -31,8 +31,10 @@ def values_of(name):
 def folders(tmp_path):
     images, masks = tmp_path / 'photos', tmp_path / 'truth'
     for name in NAMES:
-        for folder, suffix, array in ((images, '.jpg', np.full((*SIZE, 3), 90, np.uint8)),
-                                      (masks, '.png', values_of(name))):
+        for folder, suffix, array in (
+            (images, '.jpg', np.full((*SIZE, 3), 90, np.uint8)),
+            (masks, '.png', values_of(name)),
+        ):
             path = folder / (name + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), array)
@@ -58,7 +60,7 @@ FIRST, SECOND = (1, 42 + 35, [3, 2, 7, 23]), (1, 200, [20, 10, 10, 20])
 
 def test_objects(folders, tmp_path):
     converted, images = convert(folders, tmp_path, 'objects')
-    assert converted.problems == [] and converted.classes == ('object', )
+    assert converted.problems == [] and converted.classes == ('object',)
     assert images == {'a.jpg': [FIRST, SECOND], 'b.jpg': [FIRST, SECOND], 'sub/c.jpg': [FIRST, SECOND], 'd.jpg': []}
     for name in images:
         assert (tmp_path / 'out' / 'images' / name).read_bytes() == (folders[0] / name).read_bytes()
@@ -72,8 +74,10 @@ def test_classes(folders, tmp_path):
 
 
 def test_parts_that_touch_at_a_corner_are_one(folders, tmp_path):
-    cv2.imwrite(str(folders[1] / 'a.png'), np.pad(np.kron(np.eye(2, dtype=np.uint8), np.ones((5, 5), np.uint8)),
-                                                  ((0, 30), (0, 40))))
+    cv2.imwrite(
+        str(folders[1] / 'a.png'),
+        np.pad(np.kron(np.eye(2, dtype=np.uint8), np.ones((5, 5), np.uint8)), ((0, 30), (0, 40))),
+    )
     _, images = convert(folders, tmp_path, 'classes', classes=('rod', 'block'))
     assert images['a.jpg'] == [(1, 50, [0, 0, 10, 10])]
 
@@ -81,7 +85,7 @@ def test_parts_that_touch_at_a_corner_are_one(folders, tmp_path):
 def test_binary_masks(folders, tmp_path):
     for path in folders[1].rglob('*.png'):
         cv2.imwrite(str(path), (cv2.imread(str(path), 0) > 0) * np.uint8(255))
-    _, images = convert(folders, tmp_path, 'classes', classes=('thing', ), values=[255])
+    _, images = convert(folders, tmp_path, 'classes', classes=('thing',), values=[255])
     assert [area for _, area, _ in images['a.jpg']] == [42, 200, 35]
     # the same files taken for numbered objects would make three objects one
     with pytest.raises(BadSampleError, match="truth/a.png: holds the value 255 alone, in 3 parts.*'classes'"):
@@ -181,6 +185,7 @@ def write(name, content):
             path.write_bytes(content)
         else:
             cv2.imwrite(str(path), content)
+
     return spoil
 
 
@@ -192,16 +197,21 @@ def bad_image(folders):
     (folders[0] / 'a.jpg').write_bytes(b'x')
 
 
-@pytest.mark.parametrize('spoil, problem', [
-    (write('a.png', b'no PNG'), 'truth/a.png: not readable as an image'),
-    (write('a.png', b''), 'truth/a.png: not readable as an image'),
-    (write('a.png', np.zeros((9, 8), np.uint8)), 'truth/a.png: 9 x 8, its image is 40 x 50'),
-    (write('a.png', np.dstack([values_of('a')] * 2 + [np.ones(SIZE, np.uint8)])), 'truth/a.png: holds colours'),
-    (write('a.png', np.full(SIZE, 3, np.uint8)),
-     'truth/a.png: holds 3, which is no class; there are 1 (rod), 2 (block); leave it out with ignore_values'),
-    (lossy, 'truth/a.jpg: this format changes values; a mask is one of .png'),
-    (bad_image, 'a.jpg: not readable as an image'),
-])
+@pytest.mark.parametrize(
+    'spoil, problem',
+    [
+        (write('a.png', b'no PNG'), 'truth/a.png: not readable as an image'),
+        (write('a.png', b''), 'truth/a.png: not readable as an image'),
+        (write('a.png', np.zeros((9, 8), np.uint8)), 'truth/a.png: 9 x 8, its image is 40 x 50'),
+        (write('a.png', np.dstack([values_of('a')] * 2 + [np.ones(SIZE, np.uint8)])), 'truth/a.png: holds colours'),
+        (
+            write('a.png', np.full(SIZE, 3, np.uint8)),
+            'truth/a.png: holds 3, which is no class; there are 1 (rod), 2 (block); leave it out with ignore_values',
+        ),
+        (lossy, 'truth/a.jpg: this format changes values; a mask is one of .png'),
+        (bad_image, 'a.jpg: not readable as an image'),
+    ],
+)
 def test_bad_mask_is_named(folders, tmp_path, spoil, problem):
     spoil(folders)
     converted, images = convert(folders, tmp_path, 'classes', classes=('rod', 'block'))
@@ -213,14 +223,17 @@ def test_bad_mask_is_named(folders, tmp_path, spoil, problem):
     assert not (tmp_path / 'strict').exists()
 
 
-@pytest.mark.parametrize('classes, path, problem', [
-    (('rod', 'block'), 'a/1.png', 'truth/a/1.png: of which class? Its folder takes one folder a class: rod, block'),
-    (('rod', 'block'), 'a/cow/1.png', "truth/a/cow/1.png: 'cow' is no class, there are rod, block"),
-    (('rod', ), 'a/notes.txt', 'truth/a/notes.txt: a mask is one of .png, .tif, .tiff, .bmp'),
-])
+@pytest.mark.parametrize(
+    'classes, path, problem',
+    [
+        (('rod', 'block'), 'a/1.png', 'truth/a/1.png: of which class? Its folder takes one folder a class: rod, block'),
+        (('rod', 'block'), 'a/cow/1.png', "truth/a/cow/1.png: 'cow' is no class, there are rod, block"),
+        (('rod',), 'a/notes.txt', 'truth/a/notes.txt: a mask is one of .png, .tif, .tiff, .bmp'),
+    ],
+)
 def test_bad_files_are_named(folders, tmp_path, classes, path, problem):
     as_files(folders, one_folder_a_class=True)
-    if classes == ('rod', ):
+    if classes == ('rod',):
         for folder in folders[1].rglob('block'):
             for file in folder.iterdir():
                 file.unlink()
@@ -232,19 +245,22 @@ def test_bad_files_are_named(folders, tmp_path, classes, path, problem):
     assert str(error.value) == problem
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(kind='blobs'), "kind is 'blobs', it takes objects, classes, files"),
-    (dict(kind='objects', classes=('a', 'b')), r"classes is \('a', 'b'\); with kind 'objects'"),
-    (dict(kind='objects', values=[7]), r'values is \(7,\); only kind'),
-    (dict(kind='files', values=[7]), r'values is \(7,\); only kind'),
-    (dict(kind='classes', classes=('a', 'b'), values=[7]), r'values is \(7,\), it takes one number'),
-    (dict(kind='classes', values=[0]), r'values is \(0,\), it takes one number above 0'),
-    (dict(kind='classes', class_divisor=1000), 'class_divisor is 1000'),
-    (dict(kind='classes', classes=()), 'classes is empty'),
-    (dict(kind='classes', min_area=0), 'min_area is 0'),
-    (dict(kind='classes', val_fraction=0), 'val_fraction is 0'),
-    (dict(kind='classes', masks='nowhere'), "masks 'nowhere' is not a folder"),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(kind='blobs'), "kind is 'blobs', it takes objects, classes, files"),
+        (dict(kind='objects', classes=('a', 'b')), r"classes is \('a', 'b'\); with kind 'objects'"),
+        (dict(kind='objects', values=[7]), r'values is \(7,\); only kind'),
+        (dict(kind='files', values=[7]), r'values is \(7,\); only kind'),
+        (dict(kind='classes', classes=('a', 'b'), values=[7]), r'values is \(7,\), it takes one number'),
+        (dict(kind='classes', values=[0]), r'values is \(0,\), it takes one number above 0'),
+        (dict(kind='classes', class_divisor=1000), 'class_divisor is 1000'),
+        (dict(kind='classes', classes=()), 'classes is empty'),
+        (dict(kind='classes', min_area=0), 'min_area is 0'),
+        (dict(kind='classes', val_fraction=0), 'val_fraction is 0'),
+        (dict(kind='classes', masks='nowhere'), "masks 'nowhere' is not a folder"),
+    ],
+)
 def test_bad_arguments(folders, tmp_path, arguments, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         convert_masks(**dict(dict(images=folders[0], masks=folders[1], out_dir=tmp_path / 'out'), **arguments))

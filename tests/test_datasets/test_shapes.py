@@ -15,14 +15,7 @@ from pycocotools.coco import COCO
 
 from mmdet.datasets import CocoDataset
 from mmpanet.datasets.dsb2018 import CLASSES
-from mmpanet.datasets.shapes import (
-    SHAPES,
-    ShapesConfig,
-    _area,
-    make_image,
-    make_shapes,
-    rasterise,
-)
+from mmpanet.datasets.shapes import SHAPES, ShapesConfig, _area, make_image, make_shapes, rasterise
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'make_shapes.py'
 SMALL = dict(num_train=24, num_val=8, image_size=(128, 160), area=(40, 5000))
@@ -37,25 +30,21 @@ def dataset(tmp_path_factory):
 
 def digests(folder):
     return {
-        str(path.relative_to(folder)):
-        hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob('*') if path.is_file()
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob('*')
+        if path.is_file()
     }
 
 
 def test_same_arguments_same_bytes(dataset, tmp_path):
-    make_shapes(
-        tmp_path / 'again',
-        ShapesConfig(empty_fraction=0.2, **SMALL),
-        workers=2)
+    make_shapes(tmp_path / 'again', ShapesConfig(empty_fraction=0.2, **SMALL), workers=2)
     assert digests(tmp_path / 'again') == digests(dataset[0])
 
 
 def test_another_seed_another_image():
     images = [
         make_image(ShapesConfig(seed=seed), split, index)[0]
-        for seed, split, index in [(0, 'train', 0), (1, 'train', 0),
-                                   (0, 'val', 0), (0, 'train', 1)]
+        for seed, split, index in [(0, 'train', 0), (1, 'train', 0), (0, 'val', 0), (0, 'train', 1)]
     ]
     assert len({image.tobytes() for image in images}) == 4
 
@@ -77,17 +66,14 @@ def test_pycocotools_reads_it(dataset):
         names = [category['name'] for category in coco.dataset['categories']]
         assert names == list(ShapesConfig().classes)
         for image_id, image in coco.imgs.items():
-            stored = cv2.imread(
-                str(out_dir / 'images' / image['file_name']),
-                cv2.IMREAD_UNCHANGED)
+            stored = cv2.imread(str(out_dir / 'images' / image['file_name']), cv2.IMREAD_UNCHANGED)
             assert stored.shape == (image['height'], image['width'], 3)
             covered = np.zeros(stored.shape[:2], int)
             for ann in coco.loadAnns(coco.getAnnIds(image_id)):
                 mask = coco.annToMask(ann)
                 assert mask.sum() == ann['area'] > 0
                 ys, xs = mask.nonzero()
-                assert ann['bbox'] == [
-                    xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]  # yapf: disable
+                assert ann['bbox'] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
                 covered += mask
             assert covered.max() <= 1  # masks are what can be seen
 
@@ -104,37 +90,31 @@ def test_mmdet_reads_it(dataset):
             pipeline=[
                 dict(type='LoadImageFromFile'),
                 dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-                dict(type='PackDetInputs')
-            ])
+                dict(type='PackDetInputs'),
+            ],
+        )
         assert len(coco) == counts['train'][0]
         samples = [coco[i]['data_samples'].gt_instances for i in range(len(coco))]
     assert sum(len(s) for s in samples) == counts['train'][1]
-    assert {label for s in samples for label in s.labels.tolist()} == set(
-        range(len(ShapesConfig().classes)))
+    assert {label for s in samples for label in s.labels.tolist()} == set(range(len(ShapesConfig().classes)))
     assert all(s.masks.masks.shape[0] == len(s) for s in samples)
 
 
 def test_images_without_objects(dataset):
     empty = [
-        index for index in range(24) if not make_image(
-            ShapesConfig(empty_fraction=0.2, **SMALL), 'train', index)[1]
+        index for index in range(24) if not make_image(ShapesConfig(empty_fraction=0.2, **SMALL), 'train', index)[1]
     ]
     coco = COCO(str(dataset[0] / 'train.json'))
     assert [i - 1 for i in coco.imgs if not coco.getAnnIds(i)] == empty
     assert empty
     for fraction, expected in ((0, False), (1, True)):
         config = ShapesConfig(empty_fraction=fraction)
-        assert all(
-            bool(make_image(config, 'val', i)[1]) != expected
-            for i in range(5))
+        assert all(bool(make_image(config, 'val', i)[1]) != expected for i in range(5))
 
 
 def test_areas_over_two_orders_of_magnitude():
     config = ShapesConfig()
-    areas = np.array([
-        item.mask.sum() for index in range(60)
-        for item in make_image(config, 'train', index)[1]
-    ])
+    areas = np.array([item.mask.sum() for index in range(60) for item in make_image(config, 'train', index)[1]])
     smallest, largest = config.area
     # rasterising moves an area by a few pixels at most
     assert areas.min() >= smallest * config.min_visible - 1
@@ -164,34 +144,28 @@ def test_shape_has_its_area_and_its_holes(name, area):
     for seed in range(4):
         contours = SHAPES[name](np.random.RandomState(seed))
         scale = np.sqrt(area / _area(contours))
-        window, coverage = rasterise([c * scale + 200.3 for c in contours],
-                                     (400, 400))
+        window, coverage = rasterise([c * scale + 200.3 for c in contours], (400, 400))
         assert coverage.shape == tuple(s.stop - s.start for s in window)
         # fillPoly includes the outline: half a sample all around
-        perimeter = sum(
-            np.hypot(*(c - np.roll(c, 1, axis=0)).T).sum()
-            for c in contours) * scale
+        perimeter = sum(np.hypot(*(c - np.roll(c, 1, axis=0)).T).sum() for c in contours) * scale
         covered = coverage.sum() / 255
         assert area - 0.05 * perimeter - 1 < covered < area + 0.25 * perimeter
         mask = np.pad(coverage >= 128, 1)
-        ground = cv2.connectedComponents(
-            (~mask).astype(np.uint8), connectivity=4)[0] - 1
+        ground = cv2.connectedComponents((~mask).astype(np.uint8), connectivity=4)[0] - 1
         assert ground == 1 + (name in ('ring', 'frame'))
         assert cv2.connectedComponents(mask.astype(np.uint8))[0] == 2
 
 
 def test_hole_shows_what_lies_behind():
     """Neither the mask nor the picture of a ring covers its hole."""
-    config = ShapesConfig(
-        classes=['ring'], num_objects=(1, 1), area=(3000, 6000))
+    config = ShapesConfig(classes=['ring'], num_objects=(1, 1), area=(3000, 6000))
     for index in range(10):
         _, objects = make_image(config, 'train', index)
         for item in objects:
             rle = mask_utils.encode(np.asfortranarray(item.mask.view(np.uint8)))
             ys, xs = item.mask.nonzero()
             cy, cx = int(ys.mean()), int(xs.mean())
-            whole = (ys.min() > 0 and xs.min() > 0 and ys.max() < 255
-                     and xs.max() < 255)
+            whole = ys.min() > 0 and xs.min() > 0 and ys.max() < 255 and xs.max() < 255
             if whole:
                 assert mask_utils.decode(rle)[cy, cx] == 0
                 return
@@ -220,26 +194,29 @@ def test_rerun_and_other_arguments(tmp_path):
     assert digests(tmp_path) != before
 
 
-@pytest.mark.parametrize('argument, value', [
-    ('num_train', 0),
-    ('num_val', -1),
-    ('image_size', (16, 64)),
-    ('image_size', (64, )),
-    ('classes', ()),
-    ('classes', ('blob', )),
-    ('classes', ('star', 'star')),
-    ('num_objects', (0, 3)),
-    ('num_objects', (5, 3)),
-    ('area', (4, 100)),
-    ('area', (200, 100)),
-    ('area', (100, 1e6)),
-    ('min_visible', 0),
-    ('min_visible', 1.5),
-    ('empty_fraction', -0.1),
-    ('empty_fraction', 1.1),
-    ('seed', -1),
-    ('seed', 2**32),
-])
+@pytest.mark.parametrize(
+    'argument, value',
+    [
+        ('num_train', 0),
+        ('num_val', -1),
+        ('image_size', (16, 64)),
+        ('image_size', (64,)),
+        ('classes', ()),
+        ('classes', ('blob',)),
+        ('classes', ('star', 'star')),
+        ('num_objects', (0, 3)),
+        ('num_objects', (5, 3)),
+        ('area', (4, 100)),
+        ('area', (200, 100)),
+        ('area', (100, 1e6)),
+        ('min_visible', 0),
+        ('min_visible', 1.5),
+        ('empty_fraction', -0.1),
+        ('empty_fraction', 1.1),
+        ('seed', -1),
+        ('seed', 2**32),
+    ],
+)
 def test_bad_argument_is_named(argument, value):
     with pytest.raises(ValueError, match=f'^{argument} is .*, it takes '):
         ShapesConfig(**{argument: value})
@@ -252,8 +229,22 @@ def test_bad_workers(tmp_path):
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
-    args = [str(TOOL), '--num-train', '3', '--num-val', '1', '--image-size', '64', '96',
-            '--area', '30', '900', '--classes', 'star', 'ring']  # yapf: disable
+    args = [
+        str(TOOL),
+        '--num-train',
+        '3',
+        '--num-val',
+        '1',
+        '--image-size',
+        '64',
+        '96',
+        '--area',
+        '30',
+        '900',
+        '--classes',
+        'star',
+        'ring',
+    ]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', args)
     runpy.run_path(str(TOOL), run_name='__main__')

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Exported graphs against PyTorch, and the runtime without PyTorch against ``model.test_step``."""
+
 import json
 import subprocess
 import sys
@@ -25,15 +26,21 @@ PANET = ROOT / 'configs/dsb2018/mask-rcnn_r18_panet_dsb2018.py'
 def build(path, **options):
     torch.manual_seed(0)
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict({'model.test_cfg.rcnn.score_thr': 0.2, 'model.test_cfg.rcnn.max_per_img': 30,
-                         'model.test_cfg.rpn.max_per_img': 60, **options})
+    cfg.merge_from_dict(
+        {
+            'model.test_cfg.rcnn.score_thr': 0.2,
+            'model.test_cfg.rcnn.max_per_img': 30,
+            'model.test_cfg.rpn.max_per_img': 60,
+            **options,
+        }
+    )
     model = MODELS.build(cfg.model)
     model.init_weights()
     # A fresh detector finds nothing sure: spread its scores.
     torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.2)
     torch.nn.init.normal_(model.roi_head.mask_head.conv_logits.weight, std=0.2)
     torch.nn.init.normal_(model.rpn_head.rpn_cls.weight, std=0.1)
-    model.dataset_meta = dict(classes=('nucleus', ))
+    model.dataset_meta = dict(classes=('nucleus',))
     return model.eval(), cfg
 
 
@@ -63,23 +70,37 @@ def test_the_export_runs_without_pytorch(tmp_path, images):
     model, cfg = build(PANET)
     export_detector(model, cfg, tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {
-        'dense.onnx', 'box.onnx', 'mask.onnx', 'detector.json', 'onnx_detector.py'}
-    program = ('import sys; sys.modules.update(torch=None, mmdet=None, mmcv=None, mmengine=None, mmpanet=None)\n'
-               f'sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ["demo", *{images!r}, "--score-thr", "0.2", '
-               f'"--out", {str(tmp_path / "drawn")!r}]\nimport onnx_detector; onnx_detector.main()')
+        'dense.onnx',
+        'box.onnx',
+        'mask.onnx',
+        'detector.json',
+        'onnx_detector.py',
+    }
+    program = (
+        'import sys; sys.modules.update(torch=None, mmdet=None, mmcv=None, mmengine=None, mmpanet=None)\n'
+        f'sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ["demo", *{images!r}, "--score-thr", "0.2", '
+        f'"--out", {str(tmp_path / "drawn")!r}]\nimport onnx_detector; onnx_detector.main()'
+    )
     printed = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.count('nucleus') > 10
     assert len(list((tmp_path / 'drawn').iterdir())) == len(images)
 
 
-@pytest.mark.parametrize('options, message', [
-    ({'model.test_cfg.rcnn.nms.type': 'soft_nms'}, r"model\.test_cfg\.rcnn\.nms\.type='soft_nms': only 'nms'"),
-    ({'model.rpn_head.bbox_coder.type': 'LegacyDeltaXYWHBBoxCoder'},
-     r'model\.rpn_head\.bbox_coder is a LegacyDeltaXYWHBBoxCoder: only DeltaXYWHBBoxCoder'),
-    ({'model.roi_head.mask_roi_extractor.roi_layer.pool_mode': 'max'},
-     r"mask_roi_extractor\.roi_layer\.pool_mode='max': only 'avg'"),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'model.test_cfg.rcnn.nms.type': 'soft_nms'}, r"model\.test_cfg\.rcnn\.nms\.type='soft_nms': only 'nms'"),
+        (
+            {'model.rpn_head.bbox_coder.type': 'LegacyDeltaXYWHBBoxCoder'},
+            r'model\.rpn_head\.bbox_coder is a LegacyDeltaXYWHBBoxCoder: only DeltaXYWHBBoxCoder',
+        ),
+        (
+            {'model.roi_head.mask_roi_extractor.roi_layer.pool_mode': 'max'},
+            r"mask_roi_extractor\.roi_layer\.pool_mode='max': only 'avg'",
+        ),
+    ],
+)
 def test_what_cannot_be_exported_is_named_and_nothing_written(tmp_path, options, message):
     model, cfg = build(PANET, **options)
     with pytest.raises(ExportError, match=message):
@@ -94,10 +115,11 @@ def test_other_detectors_are_refused(tmp_path):
 
 # The runtime's own pieces against mmcv's and mmdet's
 
+
 def test_nms_against_mmcv():
     boxes = torch.rand(300, 4) * 50
     boxes[:, 2:] += boxes[:, :2]
-    scores, groups = torch.rand(300), torch.randint(3, (300, ))
+    scores, groups = torch.rand(300), torch.randint(3, (300,))
     for class_agnostic in (False, True):
         settings = dict(iou_threshold=0.5, class_agnostic=class_agnostic)
         expected = batched_nms(boxes, scores, groups, dict(type='nms', iou_threshold=0.5), class_agnostic)[1]
@@ -115,7 +137,9 @@ def test_many_boxes_are_suppressed_group_by_group(monkeypatch):
     assert onnx_detector.batched_nms(boxes, scores, groups, settings).tolist() == at_once.tolist()
 
 
-@pytest.mark.parametrize('box', [[3.2, 5.1, 40.7, 30.3], [-4., -9., 20., 70.], [10., 10., 11., 10.5], [0, 0, 60, 50]])
+@pytest.mark.parametrize(
+    'box', [[3.2, 5.1, 40.7, 30.3], [-4.0, -9.0, 20.0, 70.0], [10.0, 10.0, 11.0, 10.5], [0, 0, 60, 50]]
+)
 def test_pasting_against_mmdet(box):
     mask = torch.rand(1, 1, 28, 28)
     part, where = _do_paste_mask(mask, torch.tensor([box]), 50, 60, skip_empty=True)
@@ -126,12 +150,16 @@ def test_pasting_against_mmdet(box):
     np.testing.assert_allclose(found, expected.numpy(), atol=2e-5)
 
 
-@pytest.mark.parametrize('resize', [dict(scale=(200, 120), keep_ratio=True), dict(scale=(90, 70)),
-                                    dict(scale_factor=1.3)])
+@pytest.mark.parametrize(
+    'resize', [dict(scale=(200, 120), keep_ratio=True), dict(scale=(90, 70)), dict(scale_factor=1.3)]
+)
 def test_preprocessing_against_the_test_pipeline(tmp_path, images, resize):
     model, cfg = build(PANET)
-    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', **resize), dict(type='PackDetInputs', meta_keys=(
-        'img_shape', 'scale_factor'))]
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', **resize),
+        dict(type='PackDetInputs', meta_keys=('img_shape', 'scale_factor')),
+    ]
     cfg.test_dataloader.dataset.pipeline = pipeline
     detector = object.__new__(onnx_detector.ONNXDetector)
     detector.settings = json.loads(json.dumps(describe(model, cfg)))

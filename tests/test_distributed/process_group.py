@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Processes that form a gloo group."""
+
 import os
 import queue
 import socket
@@ -27,8 +28,10 @@ def run_in_group(size, function, *args, timeout=120):
     """
     context = fresh_processes()
     results, port = context.Queue(), free_port()
-    processes = [context.Process(target=_worker, args=(results, rank, size, port, function, args), daemon=True)
-                 for rank in range(size)]
+    processes = [
+        context.Process(target=_worker, args=(results, rank, size, port, function, args), daemon=True)
+        for rank in range(size)
+    ]
     for process in processes:
         process.start()
     answers, end = {}, time.monotonic() + timeout
@@ -54,7 +57,8 @@ def run_in_group(size, function, *args, timeout=120):
 
 def _worker(results, rank, size, port, function, args):
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)
+    )
     torch.set_num_threads(1)
     answer, fault = None, ''
     try:

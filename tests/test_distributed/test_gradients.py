@@ -6,6 +6,7 @@ processes. So the gradient of n processes is the mean over the processes' batche
 and it is that of one process with the whole batch exactly if each process samples equally many anchors, RoIs and
 positive RoIs. Both are tested, in float64.
 """
+
 import pytest
 import torch
 import torch.distributed
@@ -36,8 +37,10 @@ class PinnedProposals(MaskRCNN):
 
     def loss(self, inputs, samples):
         features = self.extract_feat(inputs.to(next(self.parameters()).dtype))  # the preprocessor makes it float32
-        return {**self.rpn_head.loss(features, samples),
-                **self.roi_head.loss(features, [sample.proposals.clone() for sample in samples], samples)}
+        return {
+            **self.rpn_head.loss(features, samples),
+            **self.roi_head.loss(features, [sample.proposals.clone() for sample in samples], samples),
+        }
 
 
 def build(config):
@@ -64,12 +67,16 @@ def batch(objects):
         masks = torch.zeros(count, SIZE, SIZE, dtype=torch.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
             mask[y1:y2, x1:x2] = 1
-        near = torch.cat([boxes + shift for shift in (0.5, -0.5, 1., -1.)])
-        far = torch.tensor([[50., 50., 63., 63.], [56., 2., 63., 9.], [0., 56., 10., 63.]]).double()
-        sample = DetDataSample(metainfo=dict(
-            img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE), scale_factor=(1., 1.)))
+        near = torch.cat([boxes + shift for shift in (0.5, -0.5, 1.0, -1.0)])
+        far = torch.tensor([[50.0, 50.0, 63.0, 63.0], [56.0, 2.0, 63.0, 9.0], [0.0, 56.0, 10.0, 63.0]]).double()
+        sample = DetDataSample(
+            metainfo=dict(
+                img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE), pad_shape=(SIZE, SIZE), scale_factor=(1.0, 1.0)
+            )
+        )
         sample.gt_instances = InstanceData(
-            bboxes=boxes, labels=torch.arange(count) % 4, masks=BitmapMasks(masks.numpy(), SIZE, SIZE))
+            bboxes=boxes, labels=torch.arange(count) % 4, masks=BitmapMasks(masks.numpy(), SIZE, SIZE)
+        )
         sample.proposals = InstanceData(bboxes=torch.cat([near, far]))
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
@@ -88,7 +95,7 @@ def gradients(model, data):
 def part(objects, rank, size):
     """The images of a rank: a run of equally many."""
     whole, count = batch(objects), len(objects) // size
-    return {key: value[rank * count:(rank + 1) * count] for key, value in whole.items()}
+    return {key: value[rank * count : (rank + 1) * count] for key, value in whole.items()}
 
 
 def gradients_of_rank(rank, size, config, objects):

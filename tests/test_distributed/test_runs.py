@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Training and evaluation as torchrun starts them, on the CPU: two and four processes against one."""
+
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from mmpanet.command_line import build_runner
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     """Seven images to train on, five to evaluate: neither can be divided among two or four processes."""
-    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=7, num_val=5, empty_fraction=0.)
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=7, num_val=5, empty_fraction=0.0)
 
 
 @pytest.fixture
@@ -98,8 +99,13 @@ def environment(tmp_path, **variables):
     if not python.exists():
         python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
         python.chmod(0o755)
-    return {**os.environ, 'PATH': f'{binaries}:{os.environ["PATH"]}', 'OMP_NUM_THREADS': '1',
-            'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}', **variables}
+    return {
+        **os.environ,
+        'PATH': f'{binaries}:{os.environ["PATH"]}',
+        'OMP_NUM_THREADS': '1',
+        'PYTHONPATH': f'{ROOT}:{os.environ.get("PYTHONPATH", "")}',
+        **variables,
+    }
 
 
 @pytest.mark.slow
@@ -117,29 +123,110 @@ def test_dist_scripts_with_two_processes(data, tmp_path):
     assert result.returncode == 0 and 'coco/segm_mAP' in result.stdout + result.stderr, result.stderr
 
 
-@pytest.mark.parametrize('script, words, expected', [
-    ('dist_train.sh', ['CONFIG', '4', '--resume'],
-     ['-m', 'torch.distributed.run', '--nnodes=2', '--node_rank=1', '--nproc_per_node=4', '--master_addr=10.0.0.1',
-      '--master_port=29501', '{tools}/train.py', 'CONFIG', '--launcher', 'pytorch', '--resume']),
-    ('dist_test.sh', ['CONFIG', 'CHECKPOINT', '4', '--out', 'a b.pkl'],
-     ['-m', 'torch.distributed.run', '--nnodes=2', '--node_rank=1', '--nproc_per_node=4', '--master_addr=10.0.0.1',
-      '--master_port=29501', '{tools}/test.py', 'CONFIG', 'CHECKPOINT', '--launcher', 'pytorch', '--out', 'a b.pkl']),
-    ('slurm_train.sh', ['PARTITION', 'JOB', 'CONFIG', 'WORK_DIR', '--amp'],
-     ['--partition=PARTITION', '--job-name=JOB', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4',
-      '--cpus-per-task=5', '--kill-on-bad-exit=1', '--quotatype=auto', '--time=1:00', 'python', '-u',
-      '{tools}/train.py', 'CONFIG', '--work-dir', 'WORK_DIR', '--launcher', 'slurm', '--amp']),
-    ('slurm_test.sh', ['PARTITION', 'JOB', 'CONFIG', 'CHECKPOINT'],
-     ['--partition=PARTITION', '--job-name=JOB', '--gres=gpu:4', '--ntasks=16', '--ntasks-per-node=4',
-      '--cpus-per-task=5', '--kill-on-bad-exit=1', '--quotatype=auto', '--time=1:00', 'python', '-u',
-      '{tools}/test.py', 'CONFIG', 'CHECKPOINT', '--launcher', 'slurm']),
-])
+@pytest.mark.parametrize(
+    'script, words, expected',
+    [
+        (
+            'dist_train.sh',
+            ['CONFIG', '4', '--resume'],
+            [
+                '-m',
+                'torch.distributed.run',
+                '--nnodes=2',
+                '--node_rank=1',
+                '--nproc_per_node=4',
+                '--master_addr=10.0.0.1',
+                '--master_port=29501',
+                '{tools}/train.py',
+                'CONFIG',
+                '--launcher',
+                'pytorch',
+                '--resume',
+            ],
+        ),
+        (
+            'dist_test.sh',
+            ['CONFIG', 'CHECKPOINT', '4', '--out', 'a b.pkl'],
+            [
+                '-m',
+                'torch.distributed.run',
+                '--nnodes=2',
+                '--node_rank=1',
+                '--nproc_per_node=4',
+                '--master_addr=10.0.0.1',
+                '--master_port=29501',
+                '{tools}/test.py',
+                'CONFIG',
+                'CHECKPOINT',
+                '--launcher',
+                'pytorch',
+                '--out',
+                'a b.pkl',
+            ],
+        ),
+        (
+            'slurm_train.sh',
+            ['PARTITION', 'JOB', 'CONFIG', 'WORK_DIR', '--amp'],
+            [
+                '--partition=PARTITION',
+                '--job-name=JOB',
+                '--gres=gpu:4',
+                '--ntasks=16',
+                '--ntasks-per-node=4',
+                '--cpus-per-task=5',
+                '--kill-on-bad-exit=1',
+                '--quotatype=auto',
+                '--time=1:00',
+                'python',
+                '-u',
+                '{tools}/train.py',
+                'CONFIG',
+                '--work-dir',
+                'WORK_DIR',
+                '--launcher',
+                'slurm',
+                '--amp',
+            ],
+        ),
+        (
+            'slurm_test.sh',
+            ['PARTITION', 'JOB', 'CONFIG', 'CHECKPOINT'],
+            [
+                '--partition=PARTITION',
+                '--job-name=JOB',
+                '--gres=gpu:4',
+                '--ntasks=16',
+                '--ntasks-per-node=4',
+                '--cpus-per-task=5',
+                '--kill-on-bad-exit=1',
+                '--quotatype=auto',
+                '--time=1:00',
+                'python',
+                '-u',
+                '{tools}/test.py',
+                'CONFIG',
+                'CHECKPOINT',
+                '--launcher',
+                'slurm',
+            ],
+        ),
+    ],
+)
 def test_command_lines_of_the_scripts(tmp_path, script, words, expected):
     """What they call, word by word, recorded by a python and an srun in its stead."""
     for name in ('python', 'srun'):
         (tmp_path / name).write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
         (tmp_path / name).chmod(0o755)
-    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1',
-           'PORT': '29501', 'GPUS': '16', 'GPUS_PER_NODE': '4', 'SRUN_ARGS': '--quotatype=auto --time=1:00'}
+    env = {
+        'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+        'NNODES': '2',
+        'NODE_RANK': '1',
+        'MASTER_ADDR': '10.0.0.1',
+        'PORT': '29501',
+        'GPUS': '16',
+        'GPUS_PER_NODE': '4',
+        'SRUN_ARGS': '--quotatype=auto --time=1:00',
+    }
     result = subprocess.run(['bash', ROOT / 'tools' / script, *words], env=env, capture_output=True, text=True)
     assert result.stdout.splitlines() == [word.format(tools=ROOT / 'tools') for word in expected]
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """mmengine's accumulation, clipping, EMA, learning rate by batch size, early stopping and half precision with PANet."""
+
 import copy
 
 import pytest
@@ -14,7 +15,7 @@ from mmpanet.command_line import build_runner
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=4, num_val=1, empty_fraction=0.)
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=4, num_val=1, empty_fraction=0.0)
 
 
 @pytest.fixture
@@ -51,9 +52,8 @@ def test_clipping_scales_all_gradients_as_one(config):  # noqa: F811
     """The step is the unclipped one, shortened to the norm asked for."""
     model = build(config)
     clipped, data, before = copy.deepcopy(model), batch([2, 2]), weights(model)
-    model.train_step(data, OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.)))
-    clipped.train_step(data, OptimWrapper(
-        torch.optim.SGD(clipped.parameters(), lr=1.), clip_grad=dict(max_norm=0.1)))
+    model.train_step(data, OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0)))
+    clipped.train_step(data, OptimWrapper(torch.optim.SGD(clipped.parameters(), lr=1.0), clip_grad=dict(max_norm=0.1)))
     step = torch.cat([(value - before[name]).flatten() for name, value in weights(model).items()])
     short = torch.cat([(value - before[name]).flatten() for name, value in weights(clipped).items()])
     assert step.norm() > 0.1
@@ -96,7 +96,7 @@ def test_auto_scale_lr_follows_the_batch_size(cfg):
 
 def test_early_stopping_ends_a_training_that_gets_no_better(cfg):
     cfg.train_cfg.update(max_epochs=9, val_interval=1)
-    cfg.custom_hooks = [dict(type='EarlyStoppingHook', monitor='coco/segm_mAP', patience=2, min_delta=2.)]
+    cfg.custom_hooks = [dict(type='EarlyStoppingHook', monitor='coco/segm_mAP', patience=2, min_delta=2.0)]
     runner = build_runner(cfg)
     runner.train()
     assert runner.epoch == 3  # the first, and two that are not better by 2

@@ -16,7 +16,7 @@ from mmpanet.experiments.table import markdown, summarise, write
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_fpn_shapes.py'
 # Stands in for tools/train.py: writes what a run of mmengine leaves, or fails.
-TRAINER = '''
+TRAINER = """
 import json, sys
 from pathlib import Path
 config, folder = Path(sys.argv[1]), Path(sys.argv[sys.argv.index('--work-dir') + 1])
@@ -33,7 +33,7 @@ lines = [dict(loss=1., time=.5, iter=10), dict(loss=1., time=.7, iter=20), dict(
 lines += [{'coco/bbox_mAP': .01, 'step': 1}]
 lines += [{'coco/bbox_mAP': score, 'coco/segm_mAP': score - .1, 'coco/segm_mAP_l': -1}]
 log.write_text('\\n'.join(map(json.dumps, lines)) + '\\n{"loss": 1.0, "ti')
-'''
+"""
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_runs_tables_and_what_is_done_is_not_done_again(folder):
     assert [(run.name, run.seed) for run in runs] == [('a', 0), ('b', 0), ('a', 2), ('b', 2)] and not failures
     first, *_ = list(results)
     # the last evaluation, without COCO's -1
-    assert first['metrics'] == {'bbox_mAP': .30, 'segm_mAP': pytest.approx(.20)}
-    assert first['seconds_a_step'] == .7 and first['iterations'] == 30 and first['parameters'] > 10**6
+    assert first['metrics'] == {'bbox_mAP': 0.30, 'segm_mAP': pytest.approx(0.20)}
+    assert first['seconds_a_step'] == 0.7 and first['iterations'] == 30 and first['parameters'] > 10**6
     assert {'commit', 'hardware', 'versions', 'seconds', 'config'} <= set(first)
     assert said[0] == '1/4 a, seed 0' and 'bbox_mAP' in said[1]
     assert run_some(folder, 'ab', [0, 2])[0] == []
@@ -131,10 +131,13 @@ def test_errors_name_what_is_wrong(folder):
         list(results)
 
 
-@pytest.mark.parametrize('kind,environment,expected', [
-    ('pytorch', {}, ['-m', 'torch.distributed.run', '--nproc_per_node=4', '--launcher', 'pytorch']),
-    ('slurm', {'GPUS': '16'}, ['--partition=gpu', '--job-name=a', '--ntasks=16', '--launcher', 'slurm']),
-])
+@pytest.mark.parametrize(
+    'kind,environment,expected',
+    [
+        ('pytorch', {}, ['-m', 'torch.distributed.run', '--nproc_per_node=4', '--launcher', 'pytorch']),
+        ('slurm', {'GPUS': '16'}, ['--partition=gpu', '--job-name=a', '--ntasks=16', '--launcher', 'slurm']),
+    ],
+)
 def test_the_scripts_for_gpus_and_clusters_get_what_they_need(folder, kind, environment, expected):
     """With a python and an srun that write down how they were called."""
     bin_ = folder / 'bin'
@@ -154,25 +157,31 @@ def test_the_scripts_for_gpus_and_clusters_get_what_they_need(folder, kind, envi
 def test_the_command_line(folder):
     command = [sys.executable, str(ROOT / 'tools' / 'experiments.py'), str(folder / 'a.py'), '--seeds', '0', '5']
     env = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    dry = subprocess.run([*command, '--dry-run', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True,
-                         env=env)
+    dry = subprocess.run(
+        [*command, '--dry-run', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True, env=env
+    )
     assert dry.returncode == 0 and [line.split()[-2] for line in dry.stdout.splitlines()] == [
-        'randomness.seed=0', 'randomness.seed=5']
-    table = subprocess.run([*command, '--table', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True,
-                           env=env)
+        'randomness.seed=0',
+        'randomness.seed=5',
+    ]
+    table = subprocess.run(
+        [*command, '--table', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True, env=env
+    )
     assert table.returncode == 1 and 'experiments.py: no run has finished' in table.stderr
-    assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=.5))], ['a'])).count('50.0') == 1
+    assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5))], ['a'])).count('50.0') == 1
 
 
-@pytest.mark.parametrize('variable,variants,file', [('ROWS', False, 'dsb2018.md'),
-                                                    ('TUNED', True, 'dsb2018_variants.md')])
+@pytest.mark.parametrize(
+    'variable,variants,file', [('ROWS', False, 'dsb2018.md'), ('TUNED', True, 'dsb2018_variants.md')]
+)
 def test_the_page_of_results_holds_what_the_runs_gave(variable, variants, file):
     """The tables are what the commands beside them make of the results."""
     page = (ROOT / 'docs' / 'results.md').read_text()
     pattern = re.search(rf'^{variable}=\$\((echo .*)\)$', page, re.MULTILINE)[1]
     configs = subprocess.check_output(['bash', '-c', pattern], cwd=ROOT, text=True).split()
-    summaries = summarise(Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'), [Path(one).stem for one in configs],
-                          variants)
+    summaries = summarise(
+        Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'), [Path(one).stem for one in configs], variants
+    )
     table = markdown(summaries, times=False)
     assert table.count('\n') > 3 and table in page
     assert (ROOT / 'docs' / 'results' / file).read_text() == table

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Trainings in processes of their own, which get killed."""
+
 import os
 import random
 import resource
@@ -27,7 +28,8 @@ class Training:
         self.log = Path(log)
         self.log.touch()
         self.process = fresh_processes().Process(
-            target=_train, args=([str(word) for word in words], str(log), cut, limit), daemon=True)
+            target=_train, args=([str(word) for word in words], str(log), cut, limit), daemon=True
+        )
         self.process.start()
 
     def wait(self, timeout=120):
@@ -80,7 +82,8 @@ def cut_off_put(rng: random.Random):
             if writes_left:
                 stream.write(content)
                 return
-            stream.write(content[:int(share * len(content))])
+            stream.write(content[: int(share * len(content))])
             stream.flush()
             os.kill(os.getpid(), signal.SIGKILL)
+
     return put

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A full disk, cut-off files, NaN, unreadable images: one clear error each, and the checkpoints of before stay."""
+
 import json
 import os
 import shutil
@@ -15,13 +16,13 @@ from mmpanet.checkpointing import fault_of_checkpoint, last_whole_checkpoint
 from mmpanet.command_line import build_runner
 
 checks_globals = pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6),
-    reason='torch.load checks globals since 2.6')
+    tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6), reason='torch.load checks globals since 2.6'
+)
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=4, num_val=1, empty_fraction=0.)
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=4, num_val=1, empty_fraction=0.0)
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +72,7 @@ def test_a_cut_off_checkpoint_is_not_whole(work_dir, share):
 def test_a_changed_byte_is_seen(work_dir):
     path = work_dir / 'epoch_1.pth'
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xff
+    content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
     assert 'checksum' in fault_of_checkpoint(path)
 
@@ -87,8 +88,16 @@ def test_resume_goes_on_from_the_whole_one(trained, work_dir):
 def test_resume_without_a_checkpoint_starts_from_the_weights_of_the_config(trained, work_dir, tmp_path):
     """A fine-tuning that is started with ``--resume``, as ``tools/experiments.py`` does, and one that is cut off."""
     start, target = work_dir / 'epoch_1.pth', tmp_path / 'tuned'
-    words = [trained[0], '--work-dir', target, '--resume', '--cfg-options', f'load_from={start}',
-             'optim_wrapper.optimizer.lr=0', 'train_cfg.max_epochs=1']  # yapf: disable
+    words = [
+        trained[0],
+        '--work-dir',
+        target,
+        '--resume',
+        '--cfg-options',
+        f'load_from={start}',
+        'optim_wrapper.optimizer.lr=0',
+        'train_cfg.max_epochs=1',
+    ]
     run_tool('train', *words)
     tuned = torch.load(target / 'epoch_1.pth', weights_only=True)
     before = torch.load(start, weights_only=True)['state_dict']
@@ -114,8 +123,9 @@ def load(way, config, path, work_dir):
     if way == 'resume':
         run_tool('train', config, '--work-dir', work_dir, '--resume', path)
     elif way == 'load_from':
-        run_tool('train', config, '--work-dir', work_dir, '--cfg-options', f'load_from={path}',
-                 'train_cfg.max_epochs=1')
+        run_tool(
+            'train', config, '--work-dir', work_dir, '--cfg-options', f'load_from={path}', 'train_cfg.max_epochs=1'
+        )
     elif way == 'test':
         run_tool('test', config, path, '--work-dir', work_dir)
     else:
@@ -127,7 +137,7 @@ class Hostile:
         self.traces = traces
 
     def __reduce__(self):
-        return os.mkdir, (str(self.traces), )
+        return os.mkdir, (str(self.traces),)
 
 
 @pytest.mark.parametrize('way', ['resume', 'load_from', 'test', 'inferencer'])
@@ -155,8 +165,17 @@ def test_full_disk(trained, tmp_path, work_dir, keep):
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_1.pth'))
     before = (work_dir / 'epoch_1.pth').read_bytes()
     training = Training(
-        [trained[0], '--work-dir', work_dir, '--resume', '--cfg-options',
-         f'default_hooks.checkpoint.max_keep_ckpts={keep}'], tmp_path / 'log', limit=len(before) // 2)
+        [
+            trained[0],
+            '--work-dir',
+            work_dir,
+            '--resume',
+            '--cfg-options',
+            f'default_hooks.checkpoint.max_keep_ckpts={keep}',
+        ],
+        tmp_path / 'log',
+        limit=len(before) // 2,
+    )
     assert training.wait() == 1
     last_line = training.log.read_text().splitlines()[-1]
     assert 'File too large' in last_line and '--resume goes on from the last one' in last_line
@@ -188,8 +207,14 @@ def test_the_best_checkpoint_is_replaced_by_a_whole_one(data, tmp_path):
     runner.val_loop.run = lambda: hook.after_val_epoch(runner, {'coco/segm_mAP': next(scores)})
     runner.train()
     first, second = 'best_coco_segm_mAP_epoch_1.pth', 'best_coco_segm_mAP_epoch_2.pth'
-    assert seen == [[], ['epoch_1.pth'], [first, 'epoch_1.pth'],
-                    [first, 'epoch_1.pth'], [first, 'epoch_2.pth'], [first, second, 'epoch_2.pth']]
+    assert seen == [
+        [],
+        ['epoch_1.pth'],
+        [first, 'epoch_1.pth'],
+        [first, 'epoch_1.pth'],
+        [first, 'epoch_2.pth'],
+        [first, second, 'epoch_2.pth'],
+    ]
     assert sorted(path.name for path in (tmp_path / 'run').glob('*.pth')) == [second, 'epoch_2.pth']
 
 
@@ -220,8 +245,7 @@ def test_mmdets_hook_ends_a_training_at_the_first_nan_loss(data, tmp_path):
     cfg = tiny_config(tmp_path / 'tiny.py', data)
     cfg.work_dir = str(tmp_path / 'run')
     cfg.custom_hooks = [dict(type='CheckInvalidLossHook', interval=1)]
-    cfg.model.roi_head.mask_head.loss_mask = dict(
-        type='CrossEntropyLoss', use_mask=True, loss_weight=float('nan'))
+    cfg.model.roi_head.mask_head.loss_mask = dict(type='CrossEntropyLoss', use_mask=True, loss_weight=float('nan'))
     with pytest.raises(AssertionError):
         build_runner(cfg).train()
     assert last_whole_checkpoint(tmp_path / 'run') is None

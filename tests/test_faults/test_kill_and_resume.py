@@ -6,6 +6,7 @@ go on from the checkpoint, and so does the order of the images, which follows fr
 state of the random generators: flips and samples of RoIs after a resume are others than without. Here nothing is drawn
 at random, so the end is equal to the bit.
 """
+
 import random
 import signal
 import time
@@ -28,9 +29,12 @@ def state(work_dir, epochs):
     checkpoint = torch.load(work_dir / f'epoch_{epochs}.pth', weights_only=True)
     history = checkpoint['message_hub']['log_scalars']
     return dict(
-        weights=checkpoint['state_dict'], optimizer=checkpoint['optimizer'], schedulers=checkpoint['param_schedulers'],
+        weights=checkpoint['state_dict'],
+        optimizer=checkpoint['optimizer'],
+        schedulers=checkpoint['param_schedulers'],
         progress=(checkpoint['meta']['epoch'], checkpoint['meta']['iter']),
-        losses={name: torch.as_tensor(history[name].data[0]) for name in history if 'loss' in name})
+        losses={name: torch.as_tensor(history[name].data[0]) for name in history if 'loss' in name},
+    )
 
 
 def assert_equal(one, other, name='state'):
@@ -51,10 +55,16 @@ def assert_equal(one, other, name='state'):
 
 def kill_again_and_again(tmp_path, data, kills, epochs, max_keep_ckpts):
     """Every other kill is inside the write of a checkpoint; returns what each resume went on from."""
-    config = write_config(tmp_path / 'tiny.py', data, NOTHING_AT_RANDOM + (
-        f"train_cfg['max_epochs'] = {epochs}\n"
-        f"default_hooks['checkpoint'] = dict(type='CheckpointHook', interval=1, max_keep_ckpts={max_keep_ckpts})\n"
-        "log_level = 'INFO'\n"))
+    config = write_config(
+        tmp_path / 'tiny.py',
+        data,
+        NOTHING_AT_RANDOM
+        + (
+            f"train_cfg['max_epochs'] = {epochs}\n"
+            f"default_hooks['checkpoint'] = dict(type='CheckpointHook', interval=1, max_keep_ckpts={max_keep_ckpts})\n"
+            "log_level = 'INFO'\n"
+        ),
+    )
     whole = Training([config, '--work-dir', tmp_path / 'whole'], tmp_path / 'whole.log')
     start = time.monotonic()
     assert whole.wait() == 0, whole.log.read_text()

@@ -15,28 +15,16 @@ SCALES = [1 / stride for stride in STRIDES]
 
 
 def build(backend='auto', output_size=7, **roi_layer) -> AdaptiveFeaturePooling:
-    roi_layer = {
-        **dict(type='RoIAlign', output_size=output_size, sampling_ratio=2),
-        **roi_layer
-    }
+    roi_layer = {**dict(type='RoIAlign', output_size=output_size, sampling_ratio=2), **roi_layer}
     return MODELS.build(
         dict(
-            type='AdaptiveFeaturePooling',
-            roi_layer=roi_layer,
-            out_channels=8,
-            featmap_strides=STRIDES,
-            backend=backend))
+            type='AdaptiveFeaturePooling', roi_layer=roi_layer, out_channels=8, featmap_strides=STRIDES, backend=backend
+        )
+    )
 
 
 def maps(height=96, width=144, batch=2, channels=8, dtype=torch.float32):
-    return [
-        torch.randn(
-            batch,
-            channels,
-            -(-height // stride),
-            -(-width // stride),
-            dtype=dtype) for stride in STRIDES
-    ]
+    return [torch.randn(batch, channels, -(-height // stride), -(-width // stride), dtype=dtype) for stride in STRIDES]
 
 
 def some_rois(num, height=96, width=144, batch=2, dtype=torch.float32):
@@ -47,18 +35,20 @@ def some_rois(num, height=96, width=144, batch=2, dtype=torch.float32):
     return torch.cat([image, centre - size / 2, centre + size / 2], dim=1)
 
 
-DEGENERATE_ROIS = torch.tensor([
-    [0, 0., 0., 144., 96.],  # the whole image
-    [1, 20., 30., 20., 30.],  # no size
-    [0, 20., 30., 20., 60.],  # no width
-    [1, -50., -40., -10., -20.],  # outside
-    [0, 200., 150., 260., 190.],  # outside
-    [1, -30., -30., 500., 400.],  # larger than the image
-    [0, 143., 95., 144., 96.],  # the last pixel
-    [0, 0., 0., 1., 1.],
-    [1, -4., -4., 0., 0.],
-    [0, 1e6, 1e6, 1e6 + 10, 1e6 + 10],
-])
+DEGENERATE_ROIS = torch.tensor(
+    [
+        [0, 0.0, 0.0, 144.0, 96.0],  # the whole image
+        [1, 20.0, 30.0, 20.0, 30.0],  # no size
+        [0, 20.0, 30.0, 20.0, 60.0],  # no width
+        [1, -50.0, -40.0, -10.0, -20.0],  # outside
+        [0, 200.0, 150.0, 260.0, 190.0],  # outside
+        [1, -30.0, -30.0, 500.0, 400.0],  # larger than the image
+        [0, 143.0, 95.0, 144.0, 96.0],  # the last pixel
+        [0, 0.0, 0.0, 1.0, 1.0],
+        [1, -4.0, -4.0, 0.0, 0.0],
+        [0, 1e6, 1e6, 1e6 + 10, 1e6 + 10],
+    ]
+)
 
 
 def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
@@ -67,32 +57,30 @@ def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
     def axis(position, size):
         if position < -1 or position > size:
             return []
-        position = max(position, 0.)
+        position = max(position, 0.0)
         low = int(math.floor(position))
         if low >= size - 1:
-            return [(size - 1, 1.)]
+            return [(size - 1, 1.0)]
         return [(low, low + 1 - position), (low + 1, position - low)]
 
     h, w = output_size
-    out = torch.zeros(
-        len(rois), len(feats), feats[0].size(1), h, w, dtype=torch.float64)
+    out = torch.zeros(len(rois), len(feats), feats[0].size(1), h, w, dtype=torch.float64)
     for n, (image, *corners) in enumerate(rois.tolist()):
         for level, (feat, scale) in enumerate(zip(feats, SCALES)):
-            shift = 0.5 if aligned else 0.
+            shift = 0.5 if aligned else 0.0
             x1, y1, x2, y2 = (corner * scale - shift for corner in corners)
             roi_w, roi_h = x2 - x1, y2 - y1
             if not aligned:
-                roi_w, roi_h = max(roi_w, 1.), max(roi_h, 1.)
+                roi_w, roi_h = max(roi_w, 1.0), max(roi_h, 1.0)
             for i in range(h * sampling_ratio):
-                y = y1 + roi_h * (i + .5) / (h * sampling_ratio)
+                y = y1 + roi_h * (i + 0.5) / (h * sampling_ratio)
                 for j in range(w * sampling_ratio):
-                    x = x1 + roi_w * (j + .5) / (w * sampling_ratio)
+                    x = x1 + roi_w * (j + 0.5) / (w * sampling_ratio)
                     for row, row_weight in axis(y, feat.size(2)):
                         for column, weight in axis(x, feat.size(3)):
-                            out[n, level, :, i // sampling_ratio,
-                                j // sampling_ratio] += (
-                                    row_weight * weight *
-                                    feat[int(image), :, row, column])
+                            out[n, level, :, i // sampling_ratio, j // sampling_ratio] += (
+                                row_weight * weight * feat[int(image), :, row, column]
+                            )
     return out / sampling_ratio**2
 
 
@@ -100,12 +88,8 @@ def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
 @pytest.mark.parametrize('sampling_ratio', [1, 2, 3])
 def test_against_a_plain_loop_in_float64(sampling_ratio, aligned):
     feats = maps(40, 50, channels=3, dtype=torch.float64)
-    rois = torch.cat([
-        some_rois(6, 40, 50, dtype=torch.float64),
-        DEGENERATE_ROIS.double()
-    ])
-    out = multi_level_roi_align(feats, rois, (3, 2), SCALES, sampling_ratio,
-                                aligned)
+    rois = torch.cat([some_rois(6, 40, 50, dtype=torch.float64), DEGENERATE_ROIS.double()])
+    out = multi_level_roi_align(feats, rois, (3, 2), SCALES, sampling_ratio, aligned)
     expected = roi_align_loop(feats, rois, (3, 2), sampling_ratio, aligned)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
     assert out.abs().sum() > 0
@@ -118,11 +102,10 @@ def test_backends_agree_with_mmcv(height, width, output_size, aligned):
     """Forward and backward, against mmcv's operator level by level."""
     feats = [feat.requires_grad_() for feat in maps(height, width)]
     rois = torch.cat([some_rois(40, height, width), DEGENERATE_ROIS[:-1]])
-    h, w = output_size if isinstance(output_size, tuple) else (output_size, ) * 2
-    expected = torch.stack([
-        roi_align(feat, rois, (h, w), scale, 2, 'avg', aligned)
-        for feat, scale in zip(feats, SCALES)
-    ], 1)
+    h, w = output_size if isinstance(output_size, tuple) else (output_size,) * 2
+    expected = torch.stack(
+        [roi_align(feat, rois, (h, w), scale, 2, 'avg', aligned) for feat, scale in zip(feats, SCALES)], 1
+    )
     grad = torch.randn_like(expected)
     expected_grads = torch.autograd.grad(expected, feats, grad)
     for backend in ('roi_align', 'embedding_bag'):
@@ -130,19 +113,15 @@ def test_backends_agree_with_mmcv(height, width, output_size, aligned):
         out = pooling(feats, rois)
         assert out.shape == (len(rois), 4, 8, h, w)
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
-        for got, reference in zip(
-                torch.autograd.grad(out, feats, grad), expected_grads):
-            torch.testing.assert_close(
-                got, reference, rtol=1e-4, atol=1e-4 * len(rois)**.5)
+        for got, reference in zip(torch.autograd.grad(out, feats, grad), expected_grads):
+            torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-4 * len(rois) ** 0.5)
 
 
 def test_gradients_in_double_precision():
     feats = maps(24, 24, batch=1, channels=2, dtype=torch.float64)[:2]
     feats = [feat.requires_grad_() for feat in feats]
     rois = some_rois(3, 24, 24, batch=1, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda *feats: multi_level_roi_align(feats, rois,
-                                             (2, 2), SCALES[:2], 2), feats)
+    assert torch.autograd.gradcheck(lambda *feats: multi_level_roi_align(feats, rois, (2, 2), SCALES[:2], 2), feats)
 
 
 @pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
@@ -186,8 +165,7 @@ def test_no_rois(backend):
 def test_half_precision(dtype):
     """Only values are rounded: coordinates stay in float32."""
     feats, rois = maps(800, 1344, batch=1), some_rois(50, 800, 1344, batch=1)
-    expected = build('embedding_bag')([f.to(dtype).float() for f in feats],
-                                      rois)
+    expected = build('embedding_bag')([f.to(dtype).float() for f in feats], rois)
     out = build('embedding_bag')([feat.to(dtype) for feat in feats], rois)
     assert out.dtype == dtype
     torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
@@ -195,9 +173,9 @@ def test_half_precision(dtype):
 
 def test_rois_are_scaled_about_their_centres():
     feats = maps()
-    rois = torch.tensor([[0, 40., 30., 60., 50.]])
-    larger = torch.tensor([[0, 30., 20., 70., 60.]])
-    torch.testing.assert_close(build()(feats, rois, 2.), build()(feats, larger))
+    rois = torch.tensor([[0, 40.0, 30.0, 60.0, 50.0]])
+    larger = torch.tensor([[0, 30.0, 20.0, 70.0, 60.0]])
+    torch.testing.assert_close(build()(feats, rois, 2.0), build()(feats, larger))
 
 
 def test_auto_takes_what_the_roi_layer_allows():
@@ -205,8 +183,8 @@ def test_auto_takes_what_the_roi_layer_allows():
     feats, rois = maps(), some_rois(20)
     for roi_layer in (dict(sampling_ratio=0), dict(pool_mode='max')):
         torch.testing.assert_close(
-            build('auto', **roi_layer)(feats, rois),
-            build('roi_align', **roi_layer)(feats, rois), rtol=0, atol=0)
+            build('auto', **roi_layer)(feats, rois), build('roi_align', **roi_layer)(feats, rois), rtol=0, atol=0
+        )
         with pytest.raises(ValueError, match='embedding_bag.*sampling_ratio'):
             build('embedding_bag', **roi_layer)
 

@@ -26,32 +26,23 @@ def test_2fc_written_out():
     """max over levels of relu(fc1_l), then relu(fc2): Section 3.2."""
     head, x = build().double(), grids(dtype=torch.float64)
     fc1, fc2 = head.shared_fcs
-    levels = [(x[:, i].flatten(1) @ fc.weight.T + fc.bias).clamp(min=0)
-              for i, fc in enumerate(fc1.levels)]
+    levels = [(x[:, i].flatten(1) @ fc.weight.T + fc.bias).clamp(min=0) for i, fc in enumerate(fc1.levels)]
     hidden = torch.stack(levels).amax(0)
     hidden = (hidden @ fc2.weight.T + fc2.bias).clamp(min=0)
     scores, deltas = head(x)
     for out, layer in ((scores, head.fc_cls), (deltas, head.fc_reg)):
-        torch.testing.assert_close(
-            out, hidden @ layer.weight.T + layer.bias, rtol=0, atol=1e-12)
+        torch.testing.assert_close(out, hidden @ layer.weight.T + layer.bias, rtol=0, atol=1e-12)
     assert scores.shape == (6, 6) and deltas.shape == (6, 20)
 
 
-@pytest.mark.parametrize('kind,reference', [
-    ('2FC', Shared2FCBBoxHead),
-    ('4Conv1FC', Shared4Conv1FCBBoxHead),
-])
+@pytest.mark.parametrize('kind,reference', [('2FC', Shared2FCBBoxHead), ('4Conv1FC', Shared4Conv1FCBBoxHead)])
 @pytest.mark.parametrize('level_fusion', ['max', 'sum'])
 def test_one_level_is_mmdets_head(kind, reference, level_fusion):
     norm_cfg = GN if kind == '4Conv1FC' else None
     kwargs = dict(norm_cfg=norm_cfg) if norm_cfg else {}
     head = build(kind, num_levels=1, level_fusion=level_fusion, **kwargs)
-    theirs = reference(
-        **SIZES, **(CONVS if norm_cfg else {}), **kwargs).eval()
-    state = {
-        key.replace('levels.0.', ''): value
-        for key, value in head.state_dict().items()
-    }
+    theirs = reference(**SIZES, **(CONVS if norm_cfg else {}), **kwargs).eval()
+    state = {key.replace('levels.0.', ''): value for key, value in head.state_dict().items()}
     theirs.load_state_dict(state)
     x = grids(levels=1)
     expected = theirs(x[:, 0])
@@ -84,21 +75,21 @@ def test_fused_before_the_first_layer():
     for fusion, fused in (('max', x.amax(1)), ('sum', x.sum(1))):
         head = build(level_fusion=fusion, fuse_before_first_layer=True)
         theirs = Shared2FCBBoxHead(**SIZES)
-        theirs.load_state_dict({
-            key.replace('levels.0.', ''): value
-            for key, value in head.state_dict().items()
-        })
+        theirs.load_state_dict({key.replace('levels.0.', ''): value for key, value in head.state_dict().items()})
         for out, expected in zip(head(x), theirs(fused)):
             torch.testing.assert_close(out, expected)
 
 
-@pytest.mark.parametrize('kind,switch,layers', [
-    ('2FC', {}, 4),
-    ('2FC', dict(num_levels=3), 3),
-    ('2FC', dict(share_first_layer=True), 1),
-    ('4Conv1FC', {}, 4),
-    ('4Conv1FC', dict(fuse_before_first_layer=True), 1),
-])
+@pytest.mark.parametrize(
+    'kind,switch,layers',
+    [
+        ('2FC', {}, 4),
+        ('2FC', dict(num_levels=3), 3),
+        ('2FC', dict(share_first_layer=True), 1),
+        ('4Conv1FC', {}, 4),
+        ('4Conv1FC', dict(fuse_before_first_layer=True), 1),
+    ],
+)
 def test_number_of_first_layers(kind, switch, layers):
     head = build(kind, **switch)
     first = (head.shared_fcs if kind == '2FC' else head.shared_convs)[0]
@@ -114,9 +105,9 @@ def test_every_parameter_gets_a_gradient(kind, norm_cfg, num):
     head = build(kind, norm_cfg=norm_cfg, **fc_norm).train()
     scores, deltas = head(grids(num).requires_grad_())
     labels = torch.zeros(num, dtype=torch.long)
-    losses = head.loss(scores, deltas, torch.zeros(num, 5), labels,
-                       torch.ones(num), torch.zeros(num, 4),
-                       torch.ones(num, 4))
+    losses = head.loss(
+        scores, deltas, torch.zeros(num, 5), labels, torch.ones(num), torch.zeros(num, 4), torch.ones(num, 4)
+    )
     assert {'loss_cls', 'loss_bbox'} <= set(losses)
     (losses['loss_cls'] + losses['loss_bbox']).backward()
     for name, parameter in head.named_parameters():
@@ -133,19 +124,17 @@ def test_norm_stands_on_both_fcs(norm_cfg):
     for fc in (*fc1.levels, fc2):
         torch.nn.init.normal_(fc.norm.weight)
         hidden = torch.nn.functional.linear(
-            x[:, 0].flatten(1) if fc is not fc2 else torch.ones(6, 32),
-            fc.weight, fc.bias)
-        torch.testing.assert_close(
-            fc(x[:, 0] if fc is not fc2 else torch.ones(6, 32)),
-            fc.norm(hidden).relu())
+            x[:, 0].flatten(1) if fc is not fc2 else torch.ones(6, 32), fc.weight, fc.bias
+        )
+        torch.testing.assert_close(fc(x[:, 0] if fc is not fc2 else torch.ones(6, 32)), fc.norm(hidden).relu())
 
 
 def test_initialisation():
     """Xavier for the shared fcs, N(0, .01) and N(0, .001) for the outputs."""
     head = build(norm_cfg=GN, in_channels=64, fc_out_channels=512)
     for fc in (*head.shared_fcs[0].levels, head.shared_fcs[1]):
-        bound = (6 / sum(fc.weight.shape))**.5
-        assert bound * .99 < fc.weight.abs().max() <= bound
+        bound = (6 / sum(fc.weight.shape)) ** 0.5
+        assert bound * 0.99 < fc.weight.abs().max() <= bound
         assert (fc.bias == 0).all() and (fc.norm.weight == 1).all()
     assert 0.009 < head.fc_cls.weight.std() < 0.011
     assert 0.0009 < head.fc_reg.weight.std() < 0.0011
@@ -170,11 +159,14 @@ def test_autocast(kind):
         assert error < 0.05 * reference.abs().max()
 
 
-@pytest.mark.parametrize('kwargs,words', [
-    (dict(level_fusion='mean'), ["level_fusion='mean'", 'max', 'sum']),
-    (dict(num_levels=0), ['num_levels=0', 'at least 1']),
-    (dict(with_avg_pool=True), ['with_avg_pool=True', 'PANetShared2FC']),
-])
+@pytest.mark.parametrize(
+    'kwargs,words',
+    [
+        (dict(level_fusion='mean'), ["level_fusion='mean'", 'max', 'sum']),
+        (dict(num_levels=0), ['num_levels=0', 'at least 1']),
+        (dict(with_avg_pool=True), ['with_avg_pool=True', 'PANetShared2FC']),
+    ],
+)
 def test_bad_arguments(kwargs, words):
     with pytest.raises(ValueError) as error:
         build(**kwargs)

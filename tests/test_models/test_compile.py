@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """torch.compile of neck and heads: one graph, the same results, and no new graph for every number of RoIs."""
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -10,23 +11,33 @@ GN = dict(type='GN', num_groups=4)
 
 
 def neck_inputs(size):
-    return (tuple(torch.randn(1, 8 << i, size >> i, size >> i, requires_grad=True) for i in range(4)), )
+    return (tuple(torch.randn(1, 8 << i, size >> i, size >> i, requires_grad=True) for i in range(4)),)
 
 
 def grids(num, edge):
-    return (torch.randn(num, 4, edge, edge, 16).permute(0, 1, 4, 2, 3).requires_grad_(), )
+    return (torch.randn(num, 4, edge, edge, 16).permute(0, 1, 4, 2, 3).requires_grad_(),)
 
 
 MODULES = {
     'neck': (lambda: PANetNeck([8, 16, 32, 64], 16, 5, norm_cfg=GN), neck_inputs, (32, 64)),
-    '2fc': (lambda: PANetShared2FCBBoxHead(in_channels=16, fc_out_channels=32, num_classes=3, norm_cfg=GN),
-            lambda num: grids(num, 7), (5, 9, 17, 23)),
-    '4conv1fc': (lambda: PANetShared4Conv1FCBBoxHead(
-        in_channels=16, conv_out_channels=16, fc_out_channels=32, num_classes=3, norm_cfg=GN),
-                 lambda num: grids(num, 7), (5, 9, 17, 23)),
-    'mask': (lambda: FCFusionMaskHead(in_channels=16, conv_out_channels=16, num_classes=3, roi_feat_size=14),
-             lambda num: grids(num, 14), (3, 5, 9, 11)),
-}  # yapf: disable
+    '2fc': (
+        lambda: PANetShared2FCBBoxHead(in_channels=16, fc_out_channels=32, num_classes=3, norm_cfg=GN),
+        lambda num: grids(num, 7),
+        (5, 9, 17, 23),
+    ),
+    '4conv1fc': (
+        lambda: PANetShared4Conv1FCBBoxHead(
+            in_channels=16, conv_out_channels=16, fc_out_channels=32, num_classes=3, norm_cfg=GN
+        ),
+        lambda num: grids(num, 7),
+        (5, 9, 17, 23),
+    ),
+    'mask': (
+        lambda: FCFusionMaskHead(in_channels=16, conv_out_channels=16, num_classes=3, roi_feat_size=14),
+        lambda num: grids(num, 14),
+        (3, 5, 9, 11),
+    ),
+}
 
 
 def leaves(value):
@@ -65,7 +76,7 @@ def test_export(name):
     build, make_inputs, (size, other, *_) = MODULES[name]
     module = build().eval()
     rois = torch.export.Dim('rois', min=2)
-    dynamic_shapes = None if name == 'neck' else ({0: rois}, )
+    dynamic_shapes = None if name == 'neck' else ({0: rois},)
     program = torch.export.export(module, make_inputs(size), dynamic_shapes=dynamic_shapes).module()
     inputs = make_inputs(size if name == 'neck' else other)
     for one, expected in zip(leaves(program(*inputs)), leaves(module(*inputs))):

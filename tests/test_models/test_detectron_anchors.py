@@ -6,9 +6,17 @@ import torch
 from mmdet.registry import TASK_UTILS
 
 # What the comment in the first Faster R-CNN code lists, in pixels counted from 1.
-WELL_KNOWN = [[-83, -39, 100, 56], [-175, -87, 192, 104], [-359, -183, 376, 200], [-55, -55, 72, 72],
-              [-119, -119, 136, 136], [-247, -247, 264, 264], [-35, -79, 52, 96], [-79, -167, 96, 184],
-              [-167, -343, 184, 360]]
+WELL_KNOWN = [
+    [-83, -39, 100, 56],
+    [-175, -87, 192, 104],
+    [-359, -183, 376, 200],
+    [-55, -55, 72, 72],
+    [-119, -119, 136, 136],
+    [-247, -247, 264, 264],
+    [-35, -79, 52, 96],
+    [-79, -167, 96, 184],
+    [-167, -343, 184, 360],
+]
 
 
 def build(**kwargs):
@@ -41,4 +49,4 @@ def test_one_by_one_in_float64(scale_major):
 def test_on_the_grid():
     [anchors] = build(strides=[16], scales=[8]).grid_priors([(2, 3)], device='cpu')
     assert anchors.shape == (2 * 3 * 3, 4)
-    assert torch.equal(anchors[3 * 4], anchors[0] + torch.tensor([16., 16., 16., 16.]))
+    assert torch.equal(anchors[3 * 4], anchors[0] + torch.tensor([16.0, 16.0, 16.0, 16.0]))

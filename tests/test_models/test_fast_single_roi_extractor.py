@@ -18,7 +18,9 @@ def build(kind='FastSingleRoIExtractor', output_size=7, sampling_ratio=2, stride
             roi_layer=dict(type='RoIAlign', output_size=output_size, sampling_ratio=sampling_ratio),
             out_channels=8,
             featmap_strides=strides,
-            **kwargs))
+            **kwargs,
+        )
+    )
 
 
 def maps(height=512, width=640, strides=STRIDES, dtype=torch.float32):
@@ -28,7 +30,7 @@ def maps(height=512, width=640, strides=STRIDES, dtype=torch.float32):
 def some_rois(num, height=512, width=640):
     """Of all levels, some partly off the image, some without a size."""
     centre = torch.rand(num, 2) * torch.tensor([width, height])
-    size = torch.exp2(torch.rand(num, 1) * 9) * torch.exp2(torch.rand(num, 2) - .5)
+    size = torch.exp2(torch.rand(num, 1) * 9) * torch.exp2(torch.rand(num, 2) - 0.5)
     size[:3] = 0
     image = torch.randint(0, 2, (num, 1)).float()
     return torch.cat([image, centre - size / 2, centre + size / 2], dim=1)
@@ -90,11 +92,15 @@ def test_in_a_faster_rcnn_the_detections_stay():
         torch.manual_seed(1)
         head = StandardRoIHead(
             bbox_roi_extractor=dict(
-                type=kind, roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2), out_channels=8,
-                featmap_strides=STRIDES),
+                type=kind,
+                roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
+                out_channels=8,
+                featmap_strides=STRIDES,
+            ),
             bbox_head=dict(type='Shared2FCBBoxHead', in_channels=8, fc_out_channels=16, roi_feat_size=7, num_classes=3),
-            test_cfg=ConfigDict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20)).eval()
-        metas = [dict(img_shape=(512, 640), scale_factor=(1., 1.))] * 2
+            test_cfg=ConfigDict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20),
+        ).eval()
+        metas = [dict(img_shape=(512, 640), scale_factor=(1.0, 1.0))] * 2
         with torch.no_grad():
             results.append(head.predict_bbox(feats, metas, proposals, head.test_cfg))
     assert isinstance(head.bbox_roi_extractor, FastSingleRoIExtractor)

@@ -30,16 +30,12 @@ def run(convs, x):
 @pytest.mark.parametrize('fc_fusion', ['sum', 'product', 'max', None])
 @pytest.mark.parametrize('start', [2, 3, 4])
 def test_section_3_3_written_out(start, fc_fusion, fc_relu):
-    head = build(
-        fc_branch_start=start, fc_fusion=fc_fusion, fc_relu=fc_relu).double()
+    head = build(fc_branch_start=start, fc_fusion=fc_fusion, fc_relu=fc_relu).double()
     x = grids(dtype=torch.float64)
     conv1, *convs = head.convs
-    trunk = torch.stack(
-        [run([conv], x[:, i]) for i, conv in enumerate(conv1.levels)]).amax(0)
-    trunk_at_start = run(convs[:start - 1], trunk)
-    up = F.conv_transpose2d(
-        run(convs, trunk), head.upsample.weight, head.upsample.bias,
-        stride=2).relu()
+    trunk = torch.stack([run([conv], x[:, i]) for i, conv in enumerate(conv1.levels)]).amax(0)
+    trunk_at_start = run(convs[: start - 1], trunk)
+    up = F.conv_transpose2d(run(convs, trunk), head.upsample.weight, head.upsample.bias, stride=2).relu()
     expected = F.conv2d(up, head.conv_logits.weight, head.conv_logits.bias)
     if fc_fusion is not None:
         side = run([head.conv4_fc, head.conv5_fc], trunk_at_start)
@@ -47,10 +43,7 @@ def test_section_3_3_written_out(start, fc_fusion, fc_relu):
         side = side.flatten(1) @ head.mask_fc.weight.T + head.mask_fc.bias
         side = side.clamp(min=0) if fc_relu else side
         side = side.reshape(3, 1, 28, 28)
-        expected = dict(
-            sum=expected + side,
-            product=expected * side,
-            max=torch.maximum(expected, side))[fc_fusion]
+        expected = dict(sum=expected + side, product=expected * side, max=torch.maximum(expected, side))[fc_fusion]
     out = head(x)
     assert out.shape == (3, 5, 28, 28)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
@@ -59,26 +52,24 @@ def test_section_3_3_written_out(start, fc_fusion, fc_relu):
 @pytest.mark.parametrize('norm_cfg', [None, GN])
 @pytest.mark.parametrize('upsample', ['deconv', 'bilinear', None])
 def test_one_level_without_fusion_is_mmdets_head(norm_cfg, upsample):
-    kwargs = dict(
-        norm_cfg=norm_cfg,
-        upsample_cfg=dict(type=upsample, scale_factor=2 if upsample else None))
+    kwargs = dict(norm_cfg=norm_cfg, upsample_cfg=dict(type=upsample, scale_factor=2 if upsample else None))
     head = build(num_levels=1, fc_fusion=None, **kwargs)
     theirs = FCNMaskHead(**SIZES, **kwargs).eval()
-    theirs.load_state_dict({
-        key.replace('levels.0.', ''): value
-        for key, value in head.state_dict().items()
-    })
+    theirs.load_state_dict({key.replace('levels.0.', ''): value for key, value in head.state_dict().items()})
     x = grids(levels=1)
     torch.testing.assert_close(head(x), theirs(x[:, 0]))
     torch.testing.assert_close(head(x[:, 0]), theirs(x[:, 0]))
 
 
-@pytest.mark.parametrize('kwargs,size,mask_size', [
-    (dict(roi_feat_size=7), 7, 14),
-    (dict(roi_feat_size=10, upsample_cfg=dict(type=None)), 10, 10),
-    (dict(upsample_cfg=dict(type='nearest', scale_factor=3)), 14, 42),
-    (dict(class_agnostic=True), 14, 28),
-])
+@pytest.mark.parametrize(
+    'kwargs,size,mask_size',
+    [
+        (dict(roi_feat_size=7), 7, 14),
+        (dict(roi_feat_size=10, upsample_cfg=dict(type=None)), 10, 10),
+        (dict(upsample_cfg=dict(type='nearest', scale_factor=3)), 14, 42),
+        (dict(class_agnostic=True), 14, 28),
+    ],
+)
 def test_sizes(kwargs, size, mask_size):
     out = build(**kwargs)(grids(size=size))
     channels = 1 if kwargs.get('class_agnostic') else 5
@@ -88,8 +79,7 @@ def test_sizes(kwargs, size, mask_size):
 @pytest.mark.parametrize('num', [3, 1, 0])
 @pytest.mark.parametrize('norm', [None, 'GN', 'BN', 'SyncBN'])
 def test_every_parameter_gets_a_gradient(norm, num):
-    norm_cfg = norm and dict(
-        type=norm, **(dict(num_groups=4) if norm == 'GN' else {}))
+    norm_cfg = norm and dict(type=norm, **(dict(num_groups=4) if norm == 'GN' else {}))
     head = build(norm_cfg=norm_cfg, fc_relu=False).train()
     head(grids(num)).square().sum().backward()
     for name, parameter in head.named_parameters():
@@ -104,8 +94,7 @@ def test_initialisation():
     head = build(in_channels=64, conv_out_channels=64)
     assert 0.0099 < head.mask_fc.weight.std() < 0.0101
     assert (head.mask_fc.bias == 0).all()
-    assert head.conv_logits.weight.std().item() == pytest.approx(
-        (2 / 5)**.5, rel=0.2)
+    assert head.conv_logits.weight.std().item() == pytest.approx((2 / 5) ** 0.5, rel=0.2)
 
 
 def test_gradients_in_double_precision():
@@ -122,14 +111,16 @@ def test_autocast():
     assert (out.float() - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-@pytest.mark.parametrize('kwargs,words', [
-    (dict(fc_fusion='mean'), ["fc_fusion='mean'", 'product', 'None']),
-    (dict(fc_branch_start=1), ['fc_branch_start=1', '(2, 3, 4)']),
-    (dict(fc_branch_start=4, num_convs=3),
-     ['fc_branch_start=4', 'num_convs=3']),
-    (dict(num_convs=0), ['num_convs=0', 'at least 1']),
-    (dict(level_fusion='concat'), ["level_fusion='concat'", 'max']),
-])
+@pytest.mark.parametrize(
+    'kwargs,words',
+    [
+        (dict(fc_fusion='mean'), ["fc_fusion='mean'", 'product', 'None']),
+        (dict(fc_branch_start=1), ['fc_branch_start=1', '(2, 3, 4)']),
+        (dict(fc_branch_start=4, num_convs=3), ['fc_branch_start=4', 'num_convs=3']),
+        (dict(num_convs=0), ['num_convs=0', 'at least 1']),
+        (dict(level_fusion='concat'), ["level_fusion='concat'", 'max']),
+    ],
+)
 def test_bad_arguments(kwargs, words):
     with pytest.raises(ValueError) as error:
         build(**kwargs)

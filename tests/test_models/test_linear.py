@@ -39,7 +39,7 @@ def both(inputs):
 @pytest.mark.parametrize('n,k,m', [(37, 29, 53), (1, 64, 3), (64, 1, 64), (512, 12544, 128), (0, 16, 8)])
 def test_forward_and_backward_against_torch(counted, n, k, m, bias):
     for one, other in zip(*both(matrices(n, k, m, bias=bias))):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4 * max(n, k)**.5)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4 * max(n, k) ** 0.5)
     assert len(counted) == (3 if n else 0)  # forward, and a product for each gradient but the bias's
 
 
@@ -47,8 +47,7 @@ def test_forward_and_backward_against_torch(counted, n, k, m, bias):
 def test_views_and_frozen_inputs(counted):
     x, weight, bias = matrices(64, 32, 16)
     for one, matrix, vector in ((x.t().contiguous().t(), weight, bias), (x[::2], weight[::2], bias[::2])):
-        torch.testing.assert_close(
-            linear(one, matrix, vector), F.linear(one, matrix, vector), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(linear(one, matrix, vector), F.linear(one, matrix, vector), rtol=1e-5, atol=1e-5)
     del counted[:]
     linear(x.detach(), weight, bias).sum().backward()
     assert len(counted) == 2  # no product for what needs no gradient

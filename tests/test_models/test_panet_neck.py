@@ -12,8 +12,7 @@ GN = dict(type='GN', num_groups=4)
 
 
 def build(**kwargs) -> PANetNeck:
-    cfg = dict(
-        type='PANetNeck', in_channels=IN_CHANNELS, out_channels=16, num_outs=5)
+    cfg = dict(type='PANetNeck', in_channels=IN_CHANNELS, out_channels=16, num_outs=5)
     neck = MODELS.build({**cfg, **kwargs})
     neck.init_weights()
     return neck
@@ -53,8 +52,7 @@ def test_eq_1_written_out(height, width, norm_cfg):
     expected = [pyramid[0]]
     for i in range(3):
         down = conv(neck.downsample_convs[i], expected[-1], 2)
-        expected.append(
-            conv(neck.bottom_up_convs[i], pyramid[i + 1] + down, 1))
+        expected.append(conv(neck.bottom_up_convs[i], pyramid[i + 1] + down, 1))
     expected.append(expected[-1][:, :, ::2, ::2])
 
     outs = neck(maps)
@@ -71,8 +69,7 @@ EXTRA_LEVELS = [
     dict(num_outs=6, add_extra_convs='on_input'),
     dict(num_outs=6, add_extra_convs='on_lateral'),
     dict(num_outs=6, add_extra_convs='on_output'),
-    dict(
-        num_outs=6, add_extra_convs='on_output', relu_before_extra_convs=True),
+    dict(num_outs=6, add_extra_convs='on_output', relu_before_extra_convs=True),
     dict(num_outs=5, start_level=1, add_extra_convs='on_output'),
     dict(num_outs=2, start_level=1, end_level=2),
     dict(num_outs=5, norm_cfg=GN, no_norm_on_lateral=True),
@@ -87,12 +84,7 @@ EXTRA_LEVELS = [
 @pytest.mark.parametrize('kwargs', EXTRA_LEVELS, ids=str)
 def test_warm_start_is_fpn(kwargs, fusion):
     """mmdet's own FPN is the second source for all of its arguments."""
-    neck = build(
-        **kwargs,
-        fusion=fusion,
-        warm_start=True,
-        bottom_up_norm_cfg=None,
-        bottom_up_act_cfg=None)
+    neck = build(**kwargs, fusion=fusion, warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
     fpn = top_down_only(neck, **kwargs)
     maps = backbone_maps()
     outs, expected = neck(maps), fpn(maps)
@@ -104,11 +96,7 @@ def test_warm_start_is_fpn(kwargs, fusion):
 @pytest.mark.parametrize('fusion', ['sum', 'concat', 'weighted'])
 def test_warm_start_learns(fusion):
     """Zero convs must not be dead: all of the new path gets a gradient."""
-    neck = build(
-        fusion=fusion,
-        warm_start=True,
-        bottom_up_norm_cfg=None,
-        bottom_up_act_cfg=None)
+    neck = build(fusion=fusion, warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
     optimizer = torch.optim.SGD(neck.parameters(), lr=0.1)
     maps = backbone_maps()
     for _ in range(2):
@@ -122,7 +110,7 @@ def test_warm_start_learns(fusion):
 def test_warm_start_initialises_once():
     neck = build(warm_start=True)
     with torch.no_grad():
-        neck.downsample_convs[0].conv.weight.fill_(1.)
+        neck.downsample_convs[0].conv.weight.fill_(1.0)
     neck.init_weights()
     assert (neck.downsample_convs[0].conv.weight == 1).all()
 
@@ -131,38 +119,31 @@ def test_fusions_written_out():
     top_down, bottom_up = torch.randn(2, 1, 16, 5, 7).unbind()
     concat = build(fusion='concat').fusions[0]
     weight = concat.reduce.conv.weight.flatten(1)
-    expected = torch.einsum('oc,bchw->bohw', weight,
-                            torch.cat([top_down, bottom_up], 1))
+    expected = torch.einsum('oc,bchw->bohw', weight, torch.cat([top_down, bottom_up], 1))
     expected += concat.reduce.conv.bias[:, None, None]
-    torch.testing.assert_close(
-        concat(top_down, bottom_up), expected.relu(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(concat(top_down, bottom_up), expected.relu(), rtol=1e-4, atol=1e-5)
 
     weighted = build(fusion='weighted').fusions[0]
-    for raw, normalised in [((1., 1.), (.5, .5)), ((3., 1.), (.75, .25)),
-                            ((-2., 4.), (0., 1.))]:
+    for raw, normalised in [((1.0, 1.0), (0.5, 0.5)), ((3.0, 1.0), (0.75, 0.25)), ((-2.0, 4.0), (0.0, 1.0))]:
         weighted.weights.data = torch.tensor(raw)
-        torch.testing.assert_close(
-            weighted(top_down, bottom_up),
-            normalised[0] * top_down + normalised[1] * bottom_up)
-    weighted.weights.data = torch.tensor([-1., -1.])
+        torch.testing.assert_close(weighted(top_down, bottom_up), normalised[0] * top_down + normalised[1] * bottom_up)
+    weighted.weights.data = torch.tensor([-1.0, -1.0])
     assert torch.isfinite(weighted(top_down, bottom_up)).all()
 
 
-@pytest.mark.parametrize('norm_cfg,bottom_up_norm_cfg,bias,new_bias', [
-    (None, 'same', 'auto', True),
-    (GN, 'same', 'auto', False),
-    (GN, 'same', True, True),
-    (GN, None, 'auto', True),
-    (None, dict(type='BN'), 'auto', False),
-])
-def test_norm_and_bias_of_the_new_path(norm_cfg, bottom_up_norm_cfg, bias,
-                                       new_bias):
-    neck = build(
-        norm_cfg=norm_cfg,
-        bottom_up_norm_cfg=bottom_up_norm_cfg,
-        bottom_up_bias=bias)
-    has_norm = bottom_up_norm_cfg is not None and not (
-        bottom_up_norm_cfg == 'same' and norm_cfg is None)
+@pytest.mark.parametrize(
+    'norm_cfg,bottom_up_norm_cfg,bias,new_bias',
+    [
+        (None, 'same', 'auto', True),
+        (GN, 'same', 'auto', False),
+        (GN, 'same', True, True),
+        (GN, None, 'auto', True),
+        (None, dict(type='BN'), 'auto', False),
+    ],
+)
+def test_norm_and_bias_of_the_new_path(norm_cfg, bottom_up_norm_cfg, bias, new_bias):
+    neck = build(norm_cfg=norm_cfg, bottom_up_norm_cfg=bottom_up_norm_cfg, bottom_up_bias=bias)
+    has_norm = bottom_up_norm_cfg is not None and not (bottom_up_norm_cfg == 'same' and norm_cfg is None)
     for conv in (*neck.downsample_convs, *neck.bottom_up_convs):
         assert conv.with_norm is has_norm
         assert (conv.conv.bias is not None) is new_bias
@@ -208,11 +189,14 @@ def test_gradients_in_double_precision():
     assert torch.autograd.gradcheck(lambda *maps: neck(maps), maps)
 
 
-@pytest.mark.parametrize('kwargs,words', [
-    (dict(fusion='mean'), ["fusion='mean'", 'sum', 'concat', 'weighted']),
-    (dict(bottom_up_norm_cfg='GN'), ["bottom_up_norm_cfg='GN'", 'same']),
-    (dict(bottom_up_bias='yes'), ["bottom_up_bias='yes'", 'auto']),
-])
+@pytest.mark.parametrize(
+    'kwargs,words',
+    [
+        (dict(fusion='mean'), ["fusion='mean'", 'sum', 'concat', 'weighted']),
+        (dict(bottom_up_norm_cfg='GN'), ["bottom_up_norm_cfg='GN'", 'same']),
+        (dict(bottom_up_bias='yes'), ["bottom_up_bias='yes'", 'auto']),
+    ],
+)
 def test_bad_arguments(kwargs, words):
     with pytest.raises(ValueError) as error:
         PANetNeck(IN_CHANNELS, 16, 5, **kwargs)

@@ -39,10 +39,8 @@ def official_checkpoint(kind: str) -> dict:
         step=179999,
         train_size=235532,
         batch_size=16,
-        model={
-            name: made_weight(name, shape, description['seed'])
-            for name, shape in description['keys'].items()
-        })
+        model={name: made_weight(name, shape, description['seed']) for name, shape in description['keys'].items()},
+    )
 
 
 def build_model(kind: str) -> torch.nn.Module:

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The whole model against numbers computed with the authors' modules."""
+
 import numpy as np
 import torch
 from torch.nn.functional import softmax
@@ -30,8 +31,7 @@ def official_outputs(model, image, rois) -> dict:
 
 def test_every_array_agrees(kind):
     model = build_model(kind)
-    model.load_state_dict(
-        from_official(official_checkpoint(kind))['state_dict'], strict=True)
+    model.load_state_dict(from_official(official_checkpoint(kind))['state_dict'], strict=True)
     with np.load(DATA / f'panet_{kind}.npz') as file:
         expected = dict(file)
     image = torch.from_numpy(expected.pop('image'))

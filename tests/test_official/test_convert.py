@@ -33,10 +33,7 @@ def same(a: dict, b: dict) -> bool:
 def changed(kind: str, **changes) -> dict:
     """The official checkpoint with some tensors replaced, or dropped."""
     model = {**official_checkpoint(kind)['model'], **changes}
-    return dict(model={
-        key: value
-        for key, value in model.items() if value is not None
-    })
+    return dict(model={key: value for key, value in model.items() if value is not None})
 
 
 def without_panet() -> dict:
@@ -95,8 +92,8 @@ def test_signs_of_zero_come_back():
     official = official_checkpoint('det')
     name = 'Conv_Body.conv_body.res1.bn1'
     official = changed(
-        'det', **{f'{name}.weight': -official['model'][f'{name}.weight'],
-                  f'{name}.bias': -torch.zeros(64)})
+        'det', **{f'{name}.weight': -official['model'][f'{name}.weight'], f'{name}.bias': -torch.zeros(64)}
+    )
     back = to_official(from_official(official))['model']
     assert torch.signbit(back[f'{name}.bias']).all()
 
@@ -149,25 +146,21 @@ def test_classes_are_reordered():
     assert torch.equal(ours[f'{head}.fc_cls.weight'][17], scores[18])
     deltas = official['Box_Outs.bbox_pred.bias'].view(81, 4)
     assert torch.equal(ours[f'{head}.fc_reg.bias'].view(80, 4), deltas[1:])
-    assert torch.equal(ours['roi_head.mask_head.conv_logits.bias'],
-                       official['Mask_Outs.classify.bias'][1:])
+    assert torch.equal(ours['roi_head.mask_head.conv_logits.bias'], official['Mask_Outs.classify.bias'][1:])
 
 
 def test_frozen_affine_is_exact():
     """The BN computes x * scale + bias to the bit, in eval mode."""
     ours = from_official(official_checkpoint('det'))['state_dict']
     norm = torch.nn.BatchNorm2d(64, eps=convert.BN_EPS).eval()
-    norm.load_state_dict({
-        key.rpartition('.')[2]: value
-        for key, value in ours.items() if key.startswith('backbone.bn1.')
-    })
-    assert torch.equal(torch.rsqrt(norm.running_var + norm.eps),
-                       torch.ones(64))
+    norm.load_state_dict(
+        {key.rpartition('.')[2]: value for key, value in ours.items() if key.startswith('backbone.bn1.')}
+    )
+    assert torch.equal(torch.rsqrt(norm.running_var + norm.eps), torch.ones(64))
     x = torch.randn(2, 64, 5, 5, dtype=torch.float64)
     expected = x * norm.weight.double()[:, None, None]
     expected += norm.bias.double()[:, None, None]
-    torch.testing.assert_close(
-        norm.double()(x), expected, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(norm.double()(x), expected, rtol=1e-7, atol=1e-7)
 
 
 def test_trained_batch_norms_are_folded():
@@ -181,39 +174,43 @@ def test_trained_batch_norms_are_folded():
     model = to_official(ours)['model']
     x = torch.randn(2, 64, 3, 3)
     prefix = 'Conv_Body.conv_body.res1.bn1'
-    scale, bias = (model[f'{prefix}.{name}'][:, None, None]
-                   for name in ('weight', 'bias'))
+    scale, bias = (model[f'{prefix}.{name}'][:, None, None] for name in ('weight', 'bias'))
     torch.testing.assert_close(norm(x), x * scale + bias)
 
 
 def test_data_parallel_prefix(kind):
     official = official_checkpoint(kind)
-    wrapped = dict(model={f'module.{key}': value
-                          for key, value in official['model'].items()})
-    assert same(from_official(wrapped)['state_dict'],
-                from_official(official)['state_dict'])
+    wrapped = dict(model={f'module.{key}': value for key, value in official['model'].items()})
+    assert same(from_official(wrapped)['state_dict'], from_official(official)['state_dict'])
 
 
-@pytest.mark.parametrize('make,words', [
-    (lambda: changed('mask', **{'Mask_Head.upconv.bias': None}),
-     ["'mask'", "'Mask_Head.upconv.bias' missing", 'nothing unknown']),
-    (lambda: changed('det', **{'Box_Head.fc3.weight': torch.zeros(1)}),
-     ["nearest is 'det'", "'Box_Head.fc3.weight' unknown"]),
-    (lambda: changed('det_2fc', **{'Box_Head.fc2.0.bias': torch.zeros(512)}),
-     ["'Box_Head.fc2.0.bias'", '(512,)', '(1024,)']),
-    (lambda: changed('det', **{'RPN.FPN_RPN_conv.bias': 3}),
-     ["'RPN.FPN_RPN_conv.bias'", 'a tensor', 'int']),
-    (without_panet,
-     ["'Box_Head.fc1.0.0.bias'", "'Box_Head.fc1.weight'", 'panet_buttomup',
-      'no PANet', 'configs/panet']),
-    (lambda: dict(model={'backbone.conv1.weight': torch.zeros(1)}),
-     ['--reverse']),
-    (lambda: dict(state_dict={}),
-     ["under 'model'", "'state_dict'", '--reverse']),
-    (lambda: dict(model={}), ['not one of the three', 'missing']),
-    (lambda: [1, 2], ["under 'model'", 'list']),
-], ids=['missing', 'unknown', 'shape', 'no tensor', 'no panet', 'our names',
-        'ours', 'empty', 'list'])  # yapf: disable
+@pytest.mark.parametrize(
+    'make,words',
+    [
+        (
+            lambda: changed('mask', **{'Mask_Head.upconv.bias': None}),
+            ["'mask'", "'Mask_Head.upconv.bias' missing", 'nothing unknown'],
+        ),
+        (
+            lambda: changed('det', **{'Box_Head.fc3.weight': torch.zeros(1)}),
+            ["nearest is 'det'", "'Box_Head.fc3.weight' unknown"],
+        ),
+        (
+            lambda: changed('det_2fc', **{'Box_Head.fc2.0.bias': torch.zeros(512)}),
+            ["'Box_Head.fc2.0.bias'", '(512,)', '(1024,)'],
+        ),
+        (lambda: changed('det', **{'RPN.FPN_RPN_conv.bias': 3}), ["'RPN.FPN_RPN_conv.bias'", 'a tensor', 'int']),
+        (
+            without_panet,
+            ["'Box_Head.fc1.0.0.bias'", "'Box_Head.fc1.weight'", 'panet_buttomup', 'no PANet', 'configs/panet'],
+        ),
+        (lambda: dict(model={'backbone.conv1.weight': torch.zeros(1)}), ['--reverse']),
+        (lambda: dict(state_dict={}), ["under 'model'", "'state_dict'", '--reverse']),
+        (lambda: dict(model={}), ['not one of the three', 'missing']),
+        (lambda: [1, 2], ["under 'model'", 'list']),
+    ],
+    ids=['missing', 'unknown', 'shape', 'no tensor', 'no panet', 'our names', 'ours', 'empty', 'list'],
+)
 def test_refuses_what_it_does_not_know(make, words):
     with pytest.raises(ConversionError) as error:
         from_official(make())
@@ -225,9 +222,9 @@ def test_refuses_what_it_does_not_know(make, words):
 def test_refuses_other_models_on_the_way_back():
     state_dict = from_official(official_checkpoint('det'))['state_dict']
     with pytest.raises(ConversionError, match="'backbone.bn1.running_var'"):
-        to_official(dict(state_dict={
-            key: value for key, value in state_dict.items()
-            if key != 'backbone.bn1.running_var'}))
+        to_official(
+            dict(state_dict={key: value for key, value in state_dict.items() if key != 'backbone.bn1.running_var'})
+        )
     key = 'backbone.bn1.running_mean'
     with pytest.raises(ConversionError, match=rf"'{key}'.*\(3,\).*\(64,\)"):
         to_official(dict(state_dict={**state_dict, key: torch.zeros(3)}))
@@ -237,26 +234,19 @@ def test_refuses_other_models_on_the_way_back():
 
 
 class Hostile:
-
     def __init__(self, function, argument):
-        self.call = function, (argument, )
+        self.call = function, (argument,)
 
     def __reduce__(self):
         return self.call
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-@pytest.mark.parametrize('function,text,name', [
-    (os.system, 'touch {}', 'system'),
-    (exec, "open('{}', 'w')", 'exec'),
-])
+@pytest.mark.parametrize('function,text,name', [(os.system, 'touch {}', 'system'), (exec, "open('{}', 'w')", 'exec')])
 def test_hostile_pickle_is_not_run(tmp_path, function, text, name, zipped):
     traces, source = tmp_path / 'traces', tmp_path / 'hostile.pth'
-    torch.save(
-        dict(model=Hostile(function, text.format(traces))), source,
-        _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-            ConversionError, match=f'hostile.pth.*holds .*{name}') as error:
+    torch.save(dict(model=Hostile(function, text.format(traces))), source, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ConversionError, match=f'hostile.pth.*holds .*{name}') as error:
         convert_file(source, tmp_path / 'ours.pth')
     assert 'weights_only' not in str(error.value)  # torch's advice
     assert 'safe_globals' not in str(error.value)
@@ -268,9 +258,13 @@ def test_optimizer_state_and_numpy_numbers_are_read(tmp_path, zipped):
     """What the official training loop saves beside the weights; its torch
     wrote another file format."""
     checkpoint = official_checkpoint('det')
-    checkpoint = {**checkpoint, 'step': 7, 'optimizer': dict(
-        state={0: dict(momentum_buffer=torch.zeros(3))},
-        param_groups=[dict(lr=np.float64(2e-4), params=[0])])}
+    checkpoint = {
+        **checkpoint,
+        'step': 7,
+        'optimizer': dict(
+            state={0: dict(momentum_buffer=torch.zeros(3))}, param_groups=[dict(lr=np.float64(2e-4), params=[0])]
+        ),
+    }
     source, target = tmp_path / 'official.pth', tmp_path / 'ours.pth'
     torch.save(checkpoint, source, _use_new_zipfile_serialization=zipped)
     assert convert_file(source, target) == 'det'
@@ -282,7 +276,9 @@ def test_file_that_ends_anywhere(tmp_path, zipped):
     source = tmp_path / 'cut.pth'
     torch.save(
         dict(model=OrderedDict((f'w{i}', torch.rand(9)) for i in range(4))),
-        source, _use_new_zipfile_serialization=zipped)
+        source,
+        _use_new_zipfile_serialization=zipped,
+    )
     whole = source.read_bytes()
     for end in range(0, len(whole), max(1, len(whole) // 200)):
         source.write_bytes(whole[:end])
@@ -295,9 +291,7 @@ def test_broken_file(tmp_path, content):
     source, target = tmp_path / 'broken.pth', tmp_path / 'ours.pth'
     torch.save(dict(model=dict(weight=torch.zeros(1000))), source)
     whole = source.read_bytes()
-    source.write_bytes(
-        dict(cut=whole[:len(whole) // 2], text=b'no checkpoint',
-             empty=b'')[content])
+    source.write_bytes(dict(cut=whole[: len(whole) // 2], text=b'no checkpoint', empty=b'')[content])
     target.write_bytes(b'an older file')
     with pytest.raises(ConversionError, match='broken.pth'):
         convert_file(source, target)
@@ -337,8 +331,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, 'argv', ['convert', *map(str, args)])
         tool['main']()
 
-    official, ours, back = (tmp_path / f'{name}.pth'
-                            for name in ('official', 'ours', 'back'))
+    official, ours, back = (tmp_path / f'{name}.pth' for name in ('official', 'ours', 'back'))
     torch.save(official_checkpoint('det'), official)
     run(official, ours)
     printed = capsys.readouterr().out

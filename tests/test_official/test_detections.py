@@ -4,6 +4,7 @@
 Theirs is written out again from ``generate_anchors.py``, ``generate_proposals.py``, ``test.py`` and ``boxes.py`` of the
 code base under the official one.
 """
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +33,7 @@ def decode(boxes, deltas, weights, height, width):
     centre = boxes[:, :2] + 0.5 * size
     deltas = deltas / weights
     centre = centre + deltas[:, :2] * size
-    size = np.exp(np.minimum(deltas[:, 2:], np.log(1000. / 16.))) * size
+    size = np.exp(np.minimum(deltas[:, 2:], np.log(1000.0 / 16.0))) * size
     boxes = np.hstack([centre - 0.5 * size, centre + 0.5 * size - 1])
     return np.clip(boxes, 0, [width - 1, height - 1, width - 1, height - 1])
 
@@ -53,7 +54,7 @@ def official_proposals(scores, deltas, height, width):
     boxes, kept_scores = [], []
     for i, (score, delta) in enumerate(zip(scores, deltas)):
         stride = 4 * 2**i
-        y, x = np.mgrid[:score.shape[1], :score.shape[2]] * stride
+        y, x = np.mgrid[: score.shape[1], : score.shape[2]] * stride
         anchors = (np.stack([x, y, x, y], -1)[:, :, None] + anchors_of(stride)).reshape(-1, 4)
         score = 1 / (1 + np.exp(-score.transpose(1, 2, 0).ravel()))
         delta = delta.transpose(1, 2, 0).reshape(-1, 4)
@@ -69,7 +70,7 @@ def official_detections(rois, scores, deltas, scale, height, width):
     """Label, score, x1, y1 and where it ends, x1 + w and y1 + h of COCO."""
     rois, found = rois / scale, []
     for label in range(1, 81):
-        boxes = decode(rois, deltas[:, 4 * label:4 * label + 4], (10, 10, 5, 5), height, width)
+        boxes = decode(rois, deltas[:, 4 * label : 4 * label + 4], (10, 10, 5, 5), height, width)
         likely = scores[:, label] > 0.05
         boxes, score = boxes[likely], scores[likely, label]
         kept = nms(boxes, score, 0.5)
@@ -107,9 +108,15 @@ def theirs(model, image, scale, height, width):
 
 @torch.no_grad()
 def ours(model, image, scale, height, width, rescale=True):
-    sample = DetDataSample(metainfo=dict(
-        img_shape=tuple(image.shape[2:]), ori_shape=(height, width), scale_factor=(scale, scale),
-        batch_input_shape=tuple(image.shape[2:]), pad_shape=tuple(image.shape[2:])))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=tuple(image.shape[2:]),
+            ori_shape=(height, width),
+            scale_factor=(scale, scale),
+            batch_input_shape=tuple(image.shape[2:]),
+            pad_shape=tuple(image.shape[2:]),
+        )
+    )
     [result] = model.predict(image, [sample], rescale=rescale)
     found = result.pred_instances
     return np.column_stack([found.labels, found.scores, found.bboxes])
@@ -125,8 +132,8 @@ def distances(found, expected):
 
 
 def test_detections_are_theirs(model, image):
-    expected = theirs(model, image, 1., 128, 160)
-    found = ours(model, image, 1., 128, 160)
+    expected = theirs(model, image, 1.0, 128, 160)
+    found = ours(model, image, 1.0, 128, 160)
     assert len(found) == len(expected) == 100
     # Two boxes may overlap by just the threshold, up to rounding.
     assert np.sort(distances(found, expected))[94] < 1e-3

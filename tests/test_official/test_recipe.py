@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The official configs against the rules of the official code, written out again."""
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,7 @@ def load(kind):
 
 
 # Training
+
 
 def test_what_learns_and_how_fast(kind):
     """``tools/train_net_step.py``, and ``FREEZE_AT`` of ``ResNet.py``."""
@@ -48,13 +50,14 @@ def test_box_loss_is_theirs():
     rois[:, 3:] += rois[:, 1:3] + 1
     ends = torch.rand(64, 4) * 50
     ends[:, 2:] += ends[:, :2] + 1
-    labels = torch.randint(0, 81, (64, )).clamp(max=80)
-    labels[:32] = torch.randint(0, 80, (32, ))
+    labels = torch.randint(0, 81, (64,)).clamp(max=80)
+    labels[:32] = torch.randint(0, 80, (32,))
     positive = labels < 80
     weights = positive[:, None].expand(64, 4).float()
     deltas = torch.randn(64, 320)
     losses = head.loss(
-        torch.randn(64, 81), deltas, rois, labels, torch.ones(64), head.bbox_coder.encode(rois[:, 1:], ends), weights)
+        torch.randn(64, 81), deltas, rois, labels, torch.ones(64), head.bbox_coder.encode(rois[:, 1:], ends), weights
+    )
 
     size = rois[:, 3:] - rois[:, 1:3] + 1
     end_size = ends[:, 2:] - ends[:, :2] + 1
@@ -69,7 +72,7 @@ def test_box_loss_is_theirs():
 
 def starts_uniform(weight, fan_in):
     """``XavierFill`` of Caffe2."""
-    bound = (3 / fan_in)**0.5
+    bound = (3 / fan_in) ** 0.5
     return 0.97 * bound < weight.abs().max() <= bound and abs(weight.std() / bound * 3**0.5 - 1) < 0.05
 
 
@@ -80,20 +83,26 @@ def starts_normal(weight, std):
 def test_initial_weights():
     model = load('mask').model
     neck, box_head, mask_head = (
-        MODELS.build(cfg) for cfg in (model.neck, model.roi_head.bbox_head, model.roi_head.mask_head))
+        MODELS.build(cfg) for cfg in (model.neck, model.roi_head.bbox_head, model.roi_head.mask_head)
+    )
     for module in (neck, box_head, mask_head):
         module.init_weights()
     for conv in (*neck.lateral_convs, *neck.fpn_convs, *neck.downsample_convs, *neck.bottom_up_convs):
         assert starts_uniform(conv.conv.weight, conv.conv.weight[0].numel())
-    msra = (2 / (256 * 9))**0.5  # fan-out
-    for conv in (*box_head.shared_convs[0].levels, *box_head.shared_convs[1:], *mask_head.convs[0].levels,
-                 *mask_head.convs[1:], mask_head.conv4_fc):
+    msra = (2 / (256 * 9)) ** 0.5  # fan-out
+    for conv in (
+        *box_head.shared_convs[0].levels,
+        *box_head.shared_convs[1:],
+        *mask_head.convs[0].levels,
+        *mask_head.convs[1:],
+        mask_head.conv4_fc,
+    ):
         assert starts_normal(conv.conv.weight, msra)
     assert starts_uniform(box_head.shared_fcs[0].weight, 256 * 49)
     assert starts_normal(box_head.fc_cls.weight, 0.01) and starts_normal(box_head.fc_reg.weight, 0.001)
     assert starts_normal(mask_head.mask_fc.weight, 0.01)
-    assert starts_normal(mask_head.upsample.weight, (2 / (256 * 4))**0.5)
-    assert starts_normal(mask_head.conv_logits.weight, (2 / 80)**0.5)
+    assert starts_normal(mask_head.upsample.weight, (2 / (256 * 4)) ** 0.5)
+    assert starts_normal(mask_head.conv_logits.weight, (2 / 80) ** 0.5)
 
     box_head = MODELS.build(load('det_2fc').model.roi_head.bbox_head)
     box_head.init_weights()
@@ -103,16 +112,16 @@ def test_initial_weights():
 
 # Ground truth
 
+
 def annotation(x, y, width, height):
     """As ``LoadAnnotations`` makes it of a box of COCO."""
     return dict(gt_bboxes=HorizontalBoxes([[x, y, x + width, y + height]]))
 
 
-@pytest.mark.parametrize('box, expected', [
-    ((3, 4, 10, 20), [3, 4, 12, 23]),
-    ((3.5, 4, 1.5, 1), [3.5, 4, 4, 4]),
-    ((3, 4, 0.5, 0.25), [3, 4, 3, 4]),
-])
+@pytest.mark.parametrize(
+    'box, expected',
+    [((3, 4, 10, 20), [3, 4, 12, 23]), ((3.5, 4, 1.5, 1), [3.5, 4, 4, 4]), ((3, 4, 0.5, 0.25), [3, 4, 3, 4])],
+)
 def test_boxes_to_their_last_pixel(box, expected):
     """``xywh_to_xyxy`` of ``lib/utils/boxes.py``."""
     results = TRANSFORMS.build(dict(type='ToDetectronBoxes'))(annotation(*box))
@@ -125,9 +134,15 @@ def test_pipeline_flips_and_scales_as_they_do(kind):
     results.update(img=np.zeros((200, 300, 3), np.float32), img_shape=(200, 300))
     pipeline = load(kind).train_pipeline
     names = [step.type for step in pipeline]
-    assert names == ['LoadImageFromFile', 'LoadAnnotations', 'RandomFlip', 'ToDetectronBoxes', 'RandomChoiceResize',
-                     'PackDetInputs']
-    pipeline[2].prob = 1.
+    assert names == [
+        'LoadImageFromFile',
+        'LoadAnnotations',
+        'RandomFlip',
+        'ToDetectronBoxes',
+        'RandomChoiceResize',
+        'PackDetInputs',
+    ]
+    pipeline[2].prob = 1.0
     pipeline[4].scales = [(1400, 400)]
     for step in pipeline[2:5]:
         results = TRANSFORMS.build(step)(results)
@@ -154,9 +169,12 @@ def test_coder_decodes_what_it_encodes():
 
 def test_overlaps_count_pixels():
     overlaps = TASK_UTILS.build(dict(type='DetectronOverlaps2D'))
-    a, b = torch.tensor([[0., 0., 9., 9.], [5., 5., 5., 5.]]), torch.tensor([[5., 0., 14., 9.], [5., 5., 5., 5.]])
-    torch.testing.assert_close(overlaps(a, b), torch.tensor([[50 / 150, 1 / 100], [1 / 100, 1.]]))
-    torch.testing.assert_close(overlaps(a, b, is_aligned=True), torch.tensor([50 / 150, 1.]))
+    a, b = (
+        torch.tensor([[0.0, 0.0, 9.0, 9.0], [5.0, 5.0, 5.0, 5.0]]),
+        torch.tensor([[5.0, 0.0, 14.0, 9.0], [5.0, 5.0, 5.0, 5.0]]),
+    )
+    torch.testing.assert_close(overlaps(a, b), torch.tensor([[50 / 150, 1 / 100], [1 / 100, 1.0]]))
+    torch.testing.assert_close(overlaps(a, b, is_aligned=True), torch.tensor([50 / 150, 1.0]))
 
 
 def test_mask_targets_are_drawn_as_they_draw_them():
@@ -171,8 +189,11 @@ def test_mask_targets_are_drawn_as_they_draw_them():
         polygon = np.stack([60 + radii * np.cos(angles), 50 + radii * np.sin(angles)], 1).ravel()
         x1, y1 = rng.uniform(5, 50, 2)
         box = np.array([x1, y1, *(np.array([x1, y1]) + rng.uniform(10, 60, 2))], np.float32)
-        [target] = PolygonMasks([[polygon]], 100, 120).crop_and_resize(
-            box[None], (size, size), inds=np.zeros(1, int)).to_ndarray()
+        [target] = (
+            PolygonMasks([[polygon]], 100, 120)
+            .crop_and_resize(box[None], (size, size), inds=np.zeros(1, int))
+            .to_ndarray()
+        )
         inside = polygon.copy()
         inside[0::2] = (inside[0::2] - box[0]) * size / (box[2] - box[0])
         inside[1::2] = (inside[1::2] - box[1]) * size / (box[3] - box[1])

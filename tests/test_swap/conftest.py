@@ -34,7 +34,7 @@ def make_small(model):
     for extractor in (roi_head.bbox_roi_extractor, roi_head.mask_roi_extractor):
         extractor.update(out_channels=16)
     model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
-    model.test_cfg.rcnn.update(score_thr=0., max_per_img=5)
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
 
 
 @pytest.fixture
@@ -51,5 +51,5 @@ def trained_like(small_config):
     model = MODELS.build(small_config.model)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * .05)
+            parameter.add_(torch.randn_like(parameter) * 0.05)
     return model.eval()

@@ -19,7 +19,8 @@ def checkpoint_of(model):
         meta=dict(epoch=12, cfg='the old one', dataset_meta=dict(classes=('a', 'b', 'c'))),
         optimizer=dict(state={}),
         param_schedulers=[],
-        message_hub=dict())
+        message_hub=dict(),
+    )
 
 
 def load(cfg, checkpoint):
@@ -69,8 +70,9 @@ def test_roi_heads_agree_where_levels_do(small_config, norm_cfg, bbox_head):
         assert names and all(carried.renamed[name] == name.replace(f'levels.{level}.', '') for name in names)
 
     grids = torch.randn(6, 16, 7, 7)
-    for before, after in zip(old.roi_head.bbox_head(grids),
-                             new.roi_head.bbox_head(grids[:, None].expand(-1, 4, -1, -1, -1))):
+    for before, after in zip(
+        old.roi_head.bbox_head(grids), new.roi_head.bbox_head(grids[:, None].expand(-1, 4, -1, -1, -1))
+    ):
         torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
     grids = torch.randn(6, 16, 14, 14)
     before, after = old.roi_head.mask_head(grids), new.roi_head.mask_head(grids[:, None].expand(-1, 4, -1, -1, -1))
@@ -109,7 +111,7 @@ def test_hidden_fc_branch_learns(small_config, trained_like):
     head = load(cfg, checkpoint).roi_head.mask_head
     assert torch.all(head.mask_fc.weight == 0) and torch.all(head.mask_fc.bias == FC_BRANCH_BIAS)
     grids = torch.randn(3, 4, 16, 14, 14)
-    optimizer = torch.optim.SGD(head.parameters(), lr=.1)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
     for layer in (head.mask_fc, head.conv5_fc.conv):  # the convs follow as soon as the fc is not zero
         optimizer.zero_grad()
         head(grids).square().sum().backward()
@@ -144,8 +146,9 @@ def test_files_and_bare_state_dicts(small_config, trained_like, tmp_path):
 def test_averaged_weights(small_config, trained_like, warm_start):
     """Those of EMAHook swap as the others do, and share their new parts."""
     old = checkpoint_of(trained_like)
-    average = {f'module.{name}': value + 1 if value.is_floating_point() else value
-               for name, value in old['state_dict'].items()}
+    average = {
+        f'module.{name}': value + 1 if value.is_floating_point() else value for name, value in old['state_dict'].items()
+    }
     old['ema_state_dict'] = {**average, 'steps': torch.tensor(7)}
     cfg = swap_config(small_config, roi_head=True, warm_start=warm_start)
     new, carried = swap_checkpoint(old, small_config, cfg)
@@ -153,8 +156,11 @@ def test_averaged_weights(small_config, trained_like, warm_start):
     assert ema.keys() == {f'module.{name}' for name in state} | {'steps'} and ema['steps'] == 7
     for name in carried.new:
         assert torch.equal(ema[f'module.{name}'], state[name]), name
-    for name in ('neck.lateral_convs.0.conv.weight', 'roi_head.bbox_head.shared_fcs.0.levels.2.weight',
-                 'roi_head.mask_head.conv_logits.bias'):
+    for name in (
+        'neck.lateral_convs.0.conv.weight',
+        'roi_head.bbox_head.shared_fcs.0.levels.2.weight',
+        'roi_head.mask_head.conv_logits.bias',
+    ):
         torch.testing.assert_close(ema[f'module.{name}'], state[name] + 1)
 
 
@@ -163,9 +169,9 @@ def test_whose_checkpoint():
     reid = dict(type='BaseReID', neck=dict(type='GlobalAveragePooling'))
     tracker = Config(dict(model=dict(type='DeepSORT', reid=reid, detector=detector)))
     assert whose_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', 'detector')
-    assert whose_checkpoint({'detector.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', )
-    assert whose_checkpoint({'student.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', )
-    assert whose_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, Config(dict(model=detector))) == ('model', )
+    assert whose_checkpoint({'detector.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
+    assert whose_checkpoint({'student.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
+    assert whose_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, Config(dict(model=detector))) == ('model',)
 
 
 def test_other_peoples_checkpoints_are_refused(small_config, trained_like):
@@ -203,15 +209,25 @@ def test_verify(small_config, trained_like, tmp_path):
     neck = verify(small_config, swap_config(small_config, warm_start=True), **kwargs)
     assert neck.largest_difference == 0
     assert {name.partition('[')[0] for name in neck.differences} == {
-        'neck', 'rpn_head', 'roi_head.bbox_head', 'roi_head.mask_head', 'pred_instances.bboxes',
-        'pred_instances.scores', 'pred_instances.labels', 'pred_instances.masks'}  # yapf: disable
+        'neck',
+        'rpn_head',
+        'roi_head.bbox_head',
+        'roi_head.mask_head',
+        'pred_instances.bboxes',
+        'pred_instances.scores',
+        'pred_instances.labels',
+        'pred_instances.masks',
+    }
     assert neck.after.parameters > neck.before.parameters and neck.after.macs > neck.before.macs > 0
     report = neck.report()
     assert 'neck[4]' in report and 'parameters (M)' in report and 'The boxes differ' not in report
 
     cfg = swap_config(small_config, warm_start=True, roi_head=True)
     whole = verify(small_config, cfg, **kwargs)
-    same = {name: difference for name, (_, _, difference) in whole.differences.items()
-            if name.startswith(('neck', 'rpn_head'))}  # yapf: disable
-    assert len(same) == 15 and set(same.values()) == {0.}
+    same = {
+        name: difference
+        for name, (_, _, difference) in whole.differences.items()
+        if name.startswith(('neck', 'rpn_head'))
+    }
+    assert len(same) == 15 and set(same.values()) == {0.0}
     assert whole.differences['roi_head.bbox_head[0]'][2] > 0, 'near, not equal: every RoI sees all levels'

@@ -52,8 +52,9 @@ MASK_RCNN = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 def the_neck(cfg):
     """The config's FPN or PANetNeck, wherever it stands."""
-    return next(neck for _, model in find_models(cfg.model) for neck in necks_of(model)
-                if neck['type'] in ('FPN', 'PANetNeck'))
+    return next(
+        neck for _, model in find_models(cfg.model) for neck in necks_of(model) if neck['type'] in ('FPN', 'PANetNeck')
+    )
 
 
 def build_neck(cfg):
@@ -93,8 +94,14 @@ def test_swap_of_the_neck(zoo_config, name):
 @pytest.mark.parametrize('fusion', ['sum', 'concat', 'weighted'])
 def test_arguments_in_the_config(zoo_config, fusion):
     neck = the_neck(swap_config(zoo_config(RETINANET), fusion=fusion))
-    expected = dict(type='PANetNeck', in_channels=[256, 512, 1024, 2048], out_channels=256, start_level=1,
-                    add_extra_convs='on_input', num_outs=5)  # yapf: disable
+    expected = dict(
+        type='PANetNeck',
+        in_channels=[256, 512, 1024, 2048],
+        out_channels=256,
+        start_level=1,
+        add_extra_convs='on_input',
+        num_outs=5,
+    )
     if fusion != 'sum':
         expected['fusion'] = fusion
     assert neck == expected
@@ -133,14 +140,22 @@ def test_pafpn_keeps_its_two_finest_levels():
     panet = MODELS.build(swap_config(cfg, warm_start=True).model.neck).eval()
     carried = carry_weights(pafpn.state_dict(), pafpn, panet, warm_start=False)
     assert not carried.new and set(carried.renamed.values()) == {
-        f'pafpn_convs.{i}.conv.{part}' for i in range(3) for part in ('weight', 'bias')}  # yapf: disable
+        f'pafpn_convs.{i}.conv.{part}' for i in range(3) for part in ('weight', 'bias')
+    }
     maps = [torch.randn(1, 8 << i, 32 >> i, 32 >> i) for i in range(4)]
     equal = [torch.allclose(old, new, atol=1e-6) for old, new in zip(pafpn(maps), panet(maps))]
     assert equal == [True, True, False, False, False]
 
 
-@pytest.mark.parametrize('old, new', [('FPN', 'PANetNeck'), ('mmdet.FPN', 'mmdet.PANetNeck'),
-                                      ('mmdet.models.necks.FPN', 'mmpanet.models.PANetNeck'), (FPN, PANetNeck)])
+@pytest.mark.parametrize(
+    'old, new',
+    [
+        ('FPN', 'PANetNeck'),
+        ('mmdet.FPN', 'mmdet.PANetNeck'),
+        ('mmdet.models.necks.FPN', 'mmpanet.models.PANetNeck'),
+        (FPN, PANetNeck),
+    ],
+)
 def test_types_keep_their_form(old, new):
     neck = dict(type=old, in_channels=[8, 16], out_channels=8, num_outs=2)
     cfg = Config(dict(model=dict(type='RetinaNet', neck=neck)))
@@ -149,14 +164,17 @@ def test_types_keep_their_form(old, new):
     assert type(MODELS.build(swapped.model.neck)) is PANetNeck
 
 
-@pytest.mark.parametrize('name, why', [
-    ('detectors/detectors_htc-r50_1x_coco.py', 'RFP stays'),
-    ('carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py', 'FPN_CARAFE stays'),
-    ('hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py', 'HRFPN stays'),
-    ('nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco.py', 'NASFPN stays'),
-    ('yolox/yolox_s_8xb8-300e_coco.py', 'YOLOXPAFPN stays'),
-    ('faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', 'no model in this config has a neck'),
-])
+@pytest.mark.parametrize(
+    'name, why',
+    [
+        ('detectors/detectors_htc-r50_1x_coco.py', 'RFP stays'),
+        ('carafe/faster-rcnn_r50_fpn-carafe_1x_coco.py', 'FPN_CARAFE stays'),
+        ('hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py', 'HRFPN stays'),
+        ('nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco.py', 'NASFPN stays'),
+        ('yolox/yolox_s_8xb8-300e_coco.py', 'YOLOXPAFPN stays'),
+        ('faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', 'no model in this config has a neck'),
+    ],
+)
 def test_other_necks_are_refused(zoo_config, name, why):
     with pytest.raises(SwapError, match=why):
         swap_config(zoo_config(name))
@@ -183,12 +201,18 @@ def test_necks_of_others_are_refused():
         swap_config(config('FPN'), fusion='mean')
 
 
-@pytest.mark.parametrize('imports, expected', [
-    (None, dict(imports=['mmpanet'], allow_failed_imports=False)),
-    (dict(imports=['mine'], allow_failed_imports=True), dict(imports=['mine', 'mmpanet'], allow_failed_imports=True)),
-    (dict(imports='mine'), dict(imports=['mine', 'mmpanet'])),
-    (dict(imports=['mmpanet', 'mine']), dict(imports=['mmpanet', 'mine'])),
-])
+@pytest.mark.parametrize(
+    'imports, expected',
+    [
+        (None, dict(imports=['mmpanet'], allow_failed_imports=False)),
+        (
+            dict(imports=['mine'], allow_failed_imports=True),
+            dict(imports=['mine', 'mmpanet'], allow_failed_imports=True),
+        ),
+        (dict(imports='mine'), dict(imports=['mine', 'mmpanet'])),
+        (dict(imports=['mmpanet', 'mine']), dict(imports=['mmpanet', 'mine'])),
+    ],
+)
 def test_custom_imports_are_merged(imports, expected):
     cfg = dict(model=dict(type='RetinaNet', neck=dict(type='FPN')))
     if imports is not None:

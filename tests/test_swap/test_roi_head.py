@@ -19,19 +19,26 @@ def types_of(roi_head):
     return types
 
 
-POOLING, TWO_FC, FOUR_CONV, MASK = ('AdaptiveFeaturePooling', 'PANetShared2FCBBoxHead', 'PANetShared4Conv1FCBBoxHead',
-                                    'FCFusionMaskHead')
+POOLING, TWO_FC, FOUR_CONV, MASK = (
+    'AdaptiveFeaturePooling',
+    'PANetShared2FCBBoxHead',
+    'PANetShared4Conv1FCBBoxHead',
+    'FCFusionMaskHead',
+)
 
 
-@pytest.mark.parametrize('name, roi_head, bbox_head, with_mask', [
-    (STANDARD, 'PANetRoIHead', TWO_FC, True),
-    ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'PANetRoIHead', TWO_FC, False),
-    ('gn+ws/mask-rcnn_r50_fpn_gn-ws-all_2x_coco.py', 'PANetRoIHead', FOUR_CONV, True),
-    ('seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py', 'PANetRoIHead', TWO_FC, True),
-    ('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 'CascadeRoIHead', TWO_FC, True),
-    ('dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py', 'DynamicRoIHead', TWO_FC, False),
-    ('pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py', 'PISARoIHead', TWO_FC, True),
-])
+@pytest.mark.parametrize(
+    'name, roi_head, bbox_head, with_mask',
+    [
+        (STANDARD, 'PANetRoIHead', TWO_FC, True),
+        ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'PANetRoIHead', TWO_FC, False),
+        ('gn+ws/mask-rcnn_r50_fpn_gn-ws-all_2x_coco.py', 'PANetRoIHead', FOUR_CONV, True),
+        ('seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1.py', 'PANetRoIHead', TWO_FC, True),
+        ('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', 'CascadeRoIHead', TWO_FC, True),
+        ('dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py', 'DynamicRoIHead', TWO_FC, False),
+        ('pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py', 'PISARoIHead', TWO_FC, True),
+    ],
+)
 def test_roi_head_swap(zoo_config, name, roi_head, bbox_head, with_mask):
     types = types_of(swap_config(zoo_config(name), roi_head=True).model.roi_head)
     expected = dict(type=roi_head, bbox_roi_extractor=POOLING, bbox_head=bbox_head)
@@ -43,26 +50,36 @@ def test_roi_head_swap(zoo_config, name, roi_head, bbox_head, with_mask):
 def test_mask_scoring_keeps_its_mask_branch(zoo_config):
     swap = plan_swap(zoo_config('ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py'), roi_head=True)
     assert types_of(swap.config.model.roi_head) == dict(
-        type='MaskScoringRoIHead', bbox_roi_extractor=POOLING, bbox_head=TWO_FC,
-        mask_roi_extractor='SingleRoIExtractor', mask_head='FCNMaskHead', mask_iou_head='MaskIoUHead')  # yapf: disable
+        type='MaskScoringRoIHead',
+        bbox_roi_extractor=POOLING,
+        bbox_head=TWO_FC,
+        mask_roi_extractor='SingleRoIExtractor',
+        mask_head='FCNMaskHead',
+        mask_iou_head='MaskIoUHead',
+    )
     assert any('mask branch stays' in note for note in swap.notes)
 
 
-@pytest.mark.parametrize('name, why', [
-    ('htc/htc_r50_fpn_1x_coco.py', 'type=HybridTaskCascadeRoIHead: it adds semantic features'),
-    ('scnet/scnet_r50_fpn_1x_coco.py', 'type=SCNetRoIHead'),
-    ('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py', 'type=SparseRoIHead'),
-    ('grid_rcnn/grid-rcnn_r50_fpn_gn-head_1x_coco.py', 'type=GridRoIHead'),
-    ('point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py', 'type=PointRendRoIHead'),
-    ('double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py', 'type=DoubleHeadRoIHead'),
-    ('crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py', 'type=MultiInstanceRoIHead'),
-    ('sabl/sabl-faster-rcnn_r50_fpn_1x_coco.py', 'bbox_head.type=SABLHead'),
-    ('sabl/sabl-cascade-rcnn_r50_fpn_1x_coco.py', 'bbox_head.type=SABLHead'),
-    ('groie/mask-rcnn_r50_fpn_groie_1x_coco.py', 'bbox_roi_extractor.type=GenericRoIExtractor.*'
-     'mask_roi_extractor.type=GenericRoIExtractor'),
-    ('dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py', 'bbox_roi_extractor.roi_layer.type=DeformRoIPoolPack'),
-    ('retinanet/retinanet_r50_fpn_1x_coco.py', r'model \(RetinaNet\) has no roi_head'),
-])
+@pytest.mark.parametrize(
+    'name, why',
+    [
+        ('htc/htc_r50_fpn_1x_coco.py', 'type=HybridTaskCascadeRoIHead: it adds semantic features'),
+        ('scnet/scnet_r50_fpn_1x_coco.py', 'type=SCNetRoIHead'),
+        ('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py', 'type=SparseRoIHead'),
+        ('grid_rcnn/grid-rcnn_r50_fpn_gn-head_1x_coco.py', 'type=GridRoIHead'),
+        ('point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py', 'type=PointRendRoIHead'),
+        ('double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py', 'type=DoubleHeadRoIHead'),
+        ('crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py', 'type=MultiInstanceRoIHead'),
+        ('sabl/sabl-faster-rcnn_r50_fpn_1x_coco.py', 'bbox_head.type=SABLHead'),
+        ('sabl/sabl-cascade-rcnn_r50_fpn_1x_coco.py', 'bbox_head.type=SABLHead'),
+        (
+            'groie/mask-rcnn_r50_fpn_groie_1x_coco.py',
+            'bbox_roi_extractor.type=GenericRoIExtractor.*mask_roi_extractor.type=GenericRoIExtractor',
+        ),
+        ('dcn/faster-rcnn_r50_fpn_dpool_1x_coco.py', 'bbox_roi_extractor.roi_layer.type=DeformRoIPoolPack'),
+        ('retinanet/retinanet_r50_fpn_1x_coco.py', r'model \(RetinaNet\) has no roi_head'),
+    ],
+)
 def test_refusals_say_why(zoo_config, name, why):
     with pytest.raises(SwapError, match=why) as refusal:
         swap_config(zoo_config(name), roi_head=True)
@@ -93,7 +110,8 @@ def test_level_assignment_goes(zoo_config):
 
 def test_heads_have_as_many_levels_as_the_pooling(zoo_config):
     roi_head = swap_config(
-        zoo_config('faster_rcnn/faster-rcnn_r50_fpn_fcos-rpn_1x_coco.py'), roi_head=True).model.roi_head
+        zoo_config('faster_rcnn/faster-rcnn_r50_fpn_fcos-rpn_1x_coco.py'), roi_head=True
+    ).model.roi_head
     assert len(roi_head.bbox_roi_extractor.featmap_strides) == roi_head.bbox_head.num_levels == 5
 
 

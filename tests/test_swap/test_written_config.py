@@ -24,9 +24,11 @@ def written(name, tmp_path, **kwargs):
 
 def test_neck_alone(tmp_path):
     text, loaded, cfg = written(MASK_RCNN, tmp_path)
-    assert text == (f"_base_ = '{MASK_RCNN}'\n\n"
-                    "custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)\n\n"
-                    "model = dict(neck=dict(type='PANetNeck'))\n")
+    assert text == (
+        f"_base_ = '{MASK_RCNN}'\n\n"
+        "custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)\n\n"
+        "model = dict(neck=dict(type='PANetNeck'))\n"
+    )
     assert loaded.model.neck == cfg.model.neck
     assert loaded.train_dataloader.dataset.type == 'CocoDataset', 'the rest is inherited'
 
@@ -44,27 +46,31 @@ def test_stages_of_a_cascade_are_not_repeated(tmp_path):
     assert "dict(stage, type='PANetShared2FCBBoxHead')" in text and len(text.splitlines()) < 30
     heads = loaded.model.roi_head.bbox_head
     assert [head.bbox_coder.target_stds for head in heads] == [
-        head.bbox_coder.target_stds for head in cfg.model.roi_head.bbox_head]  # yapf: disable
+        head.bbox_coder.target_stds for head in cfg.model.roi_head.bbox_head
+    ]
 
 
 def test_list_of_necks(tmp_path):
     text, loaded, _ = written('mmdet::dyhead/atss_r50_fpn_dyhead_1x_coco.py', tmp_path, fusion='weighted')
     assert "dict(_base_.model.neck[0], type='PANetNeck', fusion='weighted'), _base_.model.neck[1]" in ' '.join(
-        text.split())
+        text.split()
+    )
     assert [neck.type for neck in loaded.model.neck] == ['PANetNeck', 'DyHead']
 
 
 def test_relative_base_and_removed_keys(tmp_path):
     (tmp_path / 'old').mkdir()
     base = tmp_path / 'old' / 'config.py'
-    base.write_text("custom_imports = dict(imports=['math'], allow_failed_imports=False)\n"
-                    'finest = 112\n'
-                    "layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0)\n"
-                    "head = {'type': 'Shared2FCBBoxHead', 'in_channels': 8}\n"
-                    "model = dict(type='FasterRCNN', neck=dict(type='FPN', in_channels=[8, 16]),\n"
-                    "             roi_head=dict(type='StandardRoIHead', bbox_head=head, bbox_roi_extractor=dict(\n"
-                    "                 type='SingleRoIExtractor', roi_layer=layer, out_channels=8,\n"
-                    '                 featmap_strides=[4, 8], finest_scale=finest)))\n')
+    base.write_text(
+        "custom_imports = dict(imports=['math'], allow_failed_imports=False)\n"
+        'finest = 112\n'
+        "layer = dict(type='RoIAlign', output_size=7, sampling_ratio=0)\n"
+        "head = {'type': 'Shared2FCBBoxHead', 'in_channels': 8}\n"
+        "model = dict(type='FasterRCNN', neck=dict(type='FPN', in_channels=[8, 16]),\n"
+        "             roi_head=dict(type='StandardRoIHead', bbox_head=head, bbox_roi_extractor=dict(\n"
+        "                 type='SingleRoIExtractor', roi_layer=layer, out_channels=8,\n"
+        '                 featmap_strides=[4, 8], finest_scale=finest)))\n'
+    )
     text, loaded, _ = written(base, tmp_path, roi_head=True)
     assert "_base_ = 'old/config.py'" in text and '_delete_=True' in text
     assert loaded.custom_imports.imports == ['math', 'mmpanet']
@@ -79,8 +85,9 @@ def test_installed_configs_are_named_by_package(tmp_path):
 
 def test_keys_that_are_no_names(tmp_path):
     base = tmp_path / 'config.py'
-    base.write_text("neck = dict(type='FPN')\n"
-                    "model = dict(type='RetinaNet', neck=neck, parts={'a.b': dict(neck=neck)})\n")
+    base.write_text(
+        "neck = dict(type='FPN')\nmodel = dict(type='RetinaNet', neck=neck, parts={'a.b': dict(neck=neck)})\n"
+    )
     text, loaded, _ = written(base, tmp_path)
     assert "{'a.b': dict(neck=dict(type='PANetNeck'))}" in text
     assert loaded.model.parts['a.b'].neck.type == 'PANetNeck'
@@ -88,9 +95,11 @@ def test_keys_that_are_no_names(tmp_path):
 
 def test_new_style_config(tmp_path):
     base = tmp_path / 'retinanet.py'
-    base.write_text('from mmdet.models import FPN, RetinaNet\n'
-                    'model = dict(type=RetinaNet,\n'
-                    '             neck=dict(type=FPN, in_channels=[8, 16], out_channels=8, num_outs=2))\n')
+    base.write_text(
+        'from mmdet.models import FPN, RetinaNet\n'
+        'model = dict(type=RetinaNet,\n'
+        '             neck=dict(type=FPN, in_channels=[8, 16], out_channels=8, num_outs=2))\n'
+    )
     assert swap_config(load_config(base)).model.neck.type is PANetNeck
     text, loaded, _ = written(base, tmp_path, warm_start=True)
     assert 'from .retinanet import *' in text and 'from mmpanet.models import PANetNeck' in text

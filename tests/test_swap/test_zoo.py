@@ -40,8 +40,14 @@ def test_zoo(small_zoo):
     for name in small_zoo.to_build():
         small_zoo.build(name)
     outcomes = {name: build.get('failed', 'built') for name, build in small_zoo.builds.items()}
-    assert outcomes == {'works.py': 'built', 'same.py': 'built', 'no_fpn.py': 'no FPN', 'no_model.py': 'no model',
-                        'broken.py': 'load', 'unbuilt.py': 'build before'}  # yapf: disable
+    assert outcomes == {
+        'works.py': 'built',
+        'same.py': 'built',
+        'no_fpn.py': 'no FPN',
+        'no_model.py': 'no model',
+        'broken.py': 'load',
+        'unbuilt.py': 'build before',
+    }
     assert small_zoo.builds['works.py']['difference'] == 0
     assert small_zoo.groups() == {'works.py': ['same.py', 'works.py']}
     assert '**Unfinished.** 6 of 6 configs were gone through, and 0 of the 1 groups' in zoo_page(small_zoo)
@@ -67,8 +73,19 @@ def run_tool(monkeypatch, name, *args):
 def test_swap_neck_writes(monkeypatch, capsys, tmp_path, small_config, trained_like):
     (tmp_path / 'old.py').write_text(small_config.dump())
     torch.save(dict(state_dict=trained_like.state_dict(), optimizer={}), tmp_path / 'old.pth')
-    run_tool(monkeypatch, 'swap_neck.py', tmp_path / 'old.py', '--out', tmp_path / 'new.py', '--warm-start',
-             '--roi-head', '--checkpoint', tmp_path / 'old.pth', '--out-checkpoint', tmp_path / 'new.pth')
+    run_tool(
+        monkeypatch,
+        'swap_neck.py',
+        tmp_path / 'old.py',
+        '--out',
+        tmp_path / 'new.py',
+        '--warm-start',
+        '--roi-head',
+        '--checkpoint',
+        tmp_path / 'old.pth',
+        '--out-checkpoint',
+        tmp_path / 'new.pth',
+    )
     shown = capsys.readouterr().out
     assert 'model.neck is a PANetNeck now' in shown and "_base_ = 'old.py'" in shown and 'optimizer' in shown
     cfg = load_config(tmp_path / 'new.py')
@@ -87,20 +104,23 @@ def test_swap_neck_refuses(monkeypatch, tmp_path):
 
 # One of every kind of detector; the whole zoo is docs/zoo.md, which tools/zoo_table.py makes.
 @pytest.mark.slow
-@pytest.mark.parametrize('name', [
-    'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
-    'dyhead/atss_r50_fpn_dyhead_1x_coco.py',
-    'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
-    'fast_rcnn/fast-rcnn_r50_fpn_1x_coco.py',
-    'gn+ws/mask-rcnn_r50_fpn_gn-ws-all_2x_coco.py',
-    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py',
-    'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
-    'pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py',
-    'retinanet/retinanet_r18_fpn_1x_coco.py',
-    'solov2/solov2_r50_fpn_1x_coco.py',
-    'yolact/yolact_r50_1xb8-55e_coco.py',
-])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+        'dyhead/atss_r50_fpn_dyhead_1x_coco.py',
+        'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
+        'fast_rcnn/fast-rcnn_r50_fpn_1x_coco.py',
+        'gn+ws/mask-rcnn_r50_fpn_gn-ws-all_2x_coco.py',
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+        'ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py',
+        'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+        'pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py',
+        'retinanet/retinanet_r18_fpn_1x_coco.py',
+        'solov2/solov2_r50_fpn_1x_coco.py',
+        'yolact/yolact_r50_1xb8-55e_coco.py',
+    ],
+)
 def test_training_after_the_swap(monkeypatch, tmp_path, name):
     monkeypatch.chdir(tmp_path)
     result = train_swapped(ZOO / name)
@@ -112,14 +132,18 @@ def test_training_after_the_swap(monkeypatch, tmp_path, name):
 def test_the_page_covers_the_zoo():
     """docs/zoo.md names every config that has an FPN, and no neck that was not swapped."""
     page = (ROOT / 'docs' / 'zoo.md').read_text()
-    with_fpn = [path for path in ZOO.rglob('*.py') if '_base_' not in path.parts
-                and json.dumps('FPN') in json.dumps(_necks(path))]
+    with_fpn = [
+        path
+        for path in ZOO.rglob('*.py')
+        if '_base_' not in path.parts and json.dumps('FPN') in json.dumps(_necks(path))
+    ]
     missing = [path.name for path in with_fpn if path.relative_to(ZOO).as_posix() not in page]
     assert len(with_fpn) > 500 and not missing
 
 
 def _necks(path):
     from mmpanet.swap.config import find_models, necks_of
+
     try:
         cfg = load_config(path)
     except Exception:

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The recorder, the hook and the tool on a detector."""
+
 import json
 from pathlib import Path
 
@@ -26,11 +27,17 @@ def data(tmp_path_factory):
 def trained(tmp_path_factory, data):
     """A config, and a checkpoint of its model as it begins; with the hook in it, trained and evaluated."""
     folder = tmp_path_factory.mktemp('trained')
-    cfg = tiny_config(folder / 'tiny.py', data, HOOK + (
-        "train_cfg['max_epochs'] = 1\ntrain_cfg['val_interval'] = 1\n"
-        "model['test_cfg'] = dict(rcnn=dict(score_thr=0.))\n"  # so that the mask head has something to do
-        "vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]\n"
-        "visualizer = dict(vis_backends=vis_backends)\n"))
+    cfg = tiny_config(
+        folder / 'tiny.py',
+        data,
+        HOOK
+        + (
+            "train_cfg['max_epochs'] = 1\ntrain_cfg['val_interval'] = 1\n"
+            "model['test_cfg'] = dict(rcnn=dict(score_thr=0.))\n"  # so that the mask head has something to do
+            "vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]\n"
+            'visualizer = dict(vis_backends=vis_backends)\n'
+        ),
+    )
     cfg.work_dir = str(folder / 'work')
     build_runner(cfg).train()
     return folder
@@ -54,8 +61,10 @@ def test_recorder_against_the_layers_themselves(tmp_path, data):
     seen = recorder.take()
     assert not recorder.take()
     roi_head = model.roi_head
-    for name, extractor, layer in [('bbox_head', roi_head.bbox_roi_extractor, roi_head.bbox_head.shared_fcs[0]),
-                                   ('mask_head', roi_head.mask_roi_extractor, roi_head.mask_head.convs[0])]:
+    for name, extractor, layer in [
+        ('bbox_head', roi_head.bbox_roi_extractor, roi_head.bbox_head.shared_fcs[0]),
+        ('mask_head', roi_head.mask_roi_extractor, roi_head.mask_head.convs[0]),
+    ]:
         levels = seen[name]
         with torch.no_grad():
             expected = level_shares(layer, extractor(recorder.pyramid[:4], levels.rois))
@@ -67,7 +76,7 @@ def test_recorder_against_the_layers_themselves(tmp_path, data):
 
 def _sample(image):
     shape = tuple(image.shape[1:])
-    return DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1., 1.)))
+    return DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
 
 
 def test_a_model_without_the_pooling_has_only_a_pyramid():
@@ -78,7 +87,7 @@ def test_a_model_without_the_pooling_has_only_a_pyramid():
 
 
 def test_hook_draws_at_every_validation(trained):
-    run, = (path for path in (trained / 'work').iterdir() if path.is_dir())
+    (run,) = (path for path in (trained / 'work').iterdir() if path.is_dir())
     pictures = sorted(path.name for path in (run / 'vis_data' / 'vis_image').iterdir())
     assert pictures == ['level_distribution_2.png', 'levels_1_2.png']
     lines = [json.loads(line) for line in (run / 'vis_data' / 'scalars.json').read_text().splitlines()]

@@ -11,7 +11,6 @@ from mmpanet.visualization.level_shares import fpn_levels
 
 
 class Identity(nn.Module):
-
     def forward(self, x):
         return x
 
@@ -104,7 +103,7 @@ def test_rois_are_drawn_in_the_colour_of_their_level():
     """A large box, blue where the first level wins and orange where the third does; and none where nothing wins."""
     image = np.zeros((64, 96, 3), np.uint8)
     pyramid = [torch.rand(4, 24, 32), torch.rand(4, 12, 16), torch.rand(4, 6, 8)]
-    rois = torch.tensor([[0, 10., 10., 110., 80.]])
+    rois = torch.tensor([[0, 10.0, 10.0, 110.0, 80.0]])
     for winner, shown in [(0, 'blue'), (2, 'orange'), (None, None)]:
         shares = torch.zeros(1, 3)
         if winner is not None:

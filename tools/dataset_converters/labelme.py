@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Convert a folder of LabelMe's JSON files to COCO format."""
+
 import argparse
 import sys
 
@@ -11,8 +12,12 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='folder of the JSON files and their images, at any depth')
     parser.add_argument('out_dir', help='where to write the dataset')
-    parser.add_argument('--classes', nargs='+', metavar='LABEL',
-                        help='labels in the order of their ids; by default all that are found, sorted')
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='LABEL',
+        help='labels in the order of their ids; by default all that are found, sorted',
+    )
     parser.add_argument('--ignore', nargs='+', metavar='LABEL', default=(), help='labels to leave out')
     add_conversion_arguments(parser)
     return parser.parse_args()

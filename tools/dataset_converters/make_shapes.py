@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Generate the `shapes` dataset in COCO format."""
+
 import argparse
 import sys
 from dataclasses import fields
@@ -9,64 +10,48 @@ from mmpanet.datasets.shapes import SHAPES, ShapesConfig, make_shapes
 
 def parse_args():
     default = {field.name: field.default for field in fields(ShapesConfig)}
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('out_dir', nargs='?', default='data/shapes', help='where to write it')
+    parser.add_argument('--num-train', type=int, default=default['num_train'], help='images')
+    parser.add_argument('--num-val', type=int, default=default['num_val'], help='images')
+    parser.add_argument('--image-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), default=default['image_size'])
     parser.add_argument(
-        'out_dir', nargs='?', default='data/shapes', help='where to write it')
-    parser.add_argument(
-        '--num-train', type=int, default=default['num_train'], help='images')
-    parser.add_argument(
-        '--num-val', type=int, default=default['num_val'], help='images')
-    parser.add_argument(
-        '--image-size',
-        type=int,
-        nargs=2,
-        metavar=('HEIGHT', 'WIDTH'),
-        default=default['image_size'])
-    parser.add_argument(
-        '--classes',
-        nargs='+',
-        metavar='CLASS',
-        default=default['classes'],
-        help=f'some of {", ".join(SHAPES)}')
+        '--classes', nargs='+', metavar='CLASS', default=default['classes'], help=f'some of {", ".join(SHAPES)}'
+    )
     parser.add_argument(
         '--num-objects',
         type=int,
         nargs=2,
         metavar=('FEWEST', 'MOST'),
         default=default['num_objects'],
-        help='objects drawn for an image')
+        help='objects drawn for an image',
+    )
     parser.add_argument(
         '--area',
         type=float,
         nargs=2,
         metavar=('SMALLEST', 'LARGEST'),
         default=default['area'],
-        help='area of an object in pixels')
+        help='area of an object in pixels',
+    )
     parser.add_argument(
         '--min-visible',
         type=float,
         default=default['min_visible'],
-        help='an object that shows less of itself is left out')
+        help='an object that shows less of itself is left out',
+    )
     parser.add_argument(
-        '--empty-fraction',
-        type=float,
-        default=default['empty_fraction'],
-        help='part of the images without objects')
+        '--empty-fraction', type=float, default=default['empty_fraction'], help='part of the images without objects'
+    )
     parser.add_argument('--seed', type=int, default=default['seed'])
     parser.add_argument('--workers', type=int, default=2, help='processes')
-    parser.add_argument(
-        '--force',
-        action='store_true',
-        help='replace a dataset made with other arguments')
+    parser.add_argument('--force', action='store_true', help='replace a dataset made with other arguments')
     return parser.parse_args()
 
 
 def main():
     args = vars(parse_args())
-    out_dir, force, workers = (
-        args.pop(key) for key in ('out_dir', 'force', 'workers'))
+    out_dir, force, workers = (args.pop(key) for key in ('out_dir', 'force', 'workers'))
     try:
         counts = make_shapes(out_dir, ShapesConfig(**args), force, workers)
     except (ValueError, OSError) as error:

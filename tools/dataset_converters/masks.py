@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Convert images and their mask images to COCO format."""
+
 import argparse
 import sys
 
@@ -12,22 +13,46 @@ def parse_args():
     parser.add_argument('images', help='folder of the images, at any depth')
     parser.add_argument('masks', help='folder of their masks: NAME.png, or with --kind files NAME/*.png')
     parser.add_argument('out_dir', help='where to write the dataset')
-    parser.add_argument('--kind', choices=KINDS, required=True,
-                        help='what an object is: all pixels of one value (objects), a connected part of the pixels of '
-                        'one value, which says its class (classes), or a file (files)')
-    parser.add_argument('--classes', nargs='+', metavar='NAME', default=('object', ),
-                        help='class names in the order of their ids (default: object)')
-    parser.add_argument('--values', nargs='+', type=int, metavar='N',
-                        help='the value of each class in the masks (default: 1 2 3 ...)')
-    parser.add_argument('--class-divisor', type=int, metavar='N',
-                        help='with --kind objects: value // N says the class (Cityscapes: 1000)')
-    parser.add_argument('--ignore-values', nargs='+', type=int, metavar='N', default=(),
-                        help='values that are no object, such as 255 for borders; 0 always is')
-    parser.add_argument('--min-area', type=int, default=1, metavar='PIXELS',
-                        help='leave out objects of fewer pixels (default: 1)')
+    parser.add_argument(
+        '--kind',
+        choices=KINDS,
+        required=True,
+        help='what an object is: all pixels of one value (objects), a connected part of the pixels of '
+        'one value, which says its class (classes), or a file (files)',
+    )
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        default=('object',),
+        help='class names in the order of their ids (default: object)',
+    )
+    parser.add_argument(
+        '--values', nargs='+', type=int, metavar='N', help='the value of each class in the masks (default: 1 2 3 ...)'
+    )
+    parser.add_argument(
+        '--class-divisor',
+        type=int,
+        metavar='N',
+        help='with --kind objects: value // N says the class (Cityscapes: 1000)',
+    )
+    parser.add_argument(
+        '--ignore-values',
+        nargs='+',
+        type=int,
+        metavar='N',
+        default=(),
+        help='values that are no object, such as 255 for borders; 0 always is',
+    )
+    parser.add_argument(
+        '--min-area', type=int, default=1, metavar='PIXELS', help='leave out objects of fewer pixels (default: 1)'
+    )
     parser.add_argument('--mask-suffix', default='', metavar='TEXT', help='_mask finds a_mask.png for a.jpg')
-    parser.add_argument('--empty-without-mask', action='store_true',
-                        help='an image without a mask has no objects; by default it is a fault')
+    parser.add_argument(
+        '--empty-without-mask',
+        action='store_true',
+        help='an image without a mask has no objects; by default it is a fault',
+    )
     add_conversion_arguments(parser)
     return parser.parse_args()
 

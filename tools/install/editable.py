@@ -4,6 +4,7 @@ An editable install leaves nothing in site-packages but a pointer, and mim looks
 there. So the folder is linked to that place, and the link is entered into pip's record of the install: pip
 removes it with the rest when mmpanet is uninstalled or installed in another way.
 """
+
 import importlib.metadata
 import os
 import subprocess
@@ -17,8 +18,21 @@ ROOT = Path(__file__).resolve().parents[2]
 def main():
     if not (ROOT / 'setup.cfg').exists():
         sys.exit(f'editable.py: {ROOT} is no checkout of mmpanet, and only a checkout can be installed as editable')
-    subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps',
-                    '--no-build-isolation', '--editable', str(ROOT)], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'pip',
+            'install',
+            '--quiet',
+            '--disable-pip-version-check',
+            '--no-deps',
+            '--no-build-isolation',
+            '--editable',
+            str(ROOT),
+        ],
+        check=True,
+    )
     site_packages = Path(sysconfig.get_path('purelib'))
     link = site_packages / 'mmpanet'
     if os.path.lexists(link):

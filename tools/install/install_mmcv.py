@@ -10,6 +10,7 @@ the first of these that works here:
 
 The CUDA operators are built where torch sees a GPU (or with ``--cuda``), the CPU operators everywhere.
 """
+
 import argparse
 import glob
 import os
@@ -42,10 +43,16 @@ class InstallError(Exception):
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description=__doc__.split('\n')[0], epilog='\n'.join(__doc__.split('\n')[2:]),
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--distribution', choices=list(VERSIONS), default='mmcv',
-                        help="OpenMMLab's mmcv, or the fork that goes with onedl-mmdetection (default: %(default)s)")
+        description=__doc__.split('\n')[0],
+        epilog='\n'.join(__doc__.split('\n')[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        '--distribution',
+        choices=list(VERSIONS),
+        default='mmcv',
+        help="OpenMMLab's mmcv, or the fork that goes with onedl-mmdetection (default: %(default)s)",
+    )
     parser.add_argument('--version', help=f'its version (default: {VERSIONS})')
     parser.add_argument('--jobs', type=int, help='compile jobs at a time (default: one a core, as memory allows)')
     parser.add_argument('--force', action='store_true', help='compile anew, whatever is installed or cached')
@@ -64,6 +71,7 @@ def run(command, **kwargs):
 def probe_mmcv():
     """((version, CUDA version or 'not available'), None), or (None, why mmcv.ops cannot be imported)."""
     import json
+
     result = run([PYTHON, '-W', 'ignore', '-c', PROBE], cwd=tempfile.gettempdir())
     if result.returncode == 0:
         return tuple(json.loads(result.stdout.splitlines()[-1])), None
@@ -73,19 +81,28 @@ def probe_mmcv():
 def installed_distributions():
     """Names of the installed distributions that provide the module ``mmcv``: mmcv, mmcv-lite, onedl-mmcv, ..."""
     from importlib import metadata
+
     names = {(dist.metadata['Name'] or '').lower() for dist in metadata.distributions()}
     return sorted(name for name in names if re.fullmatch(r'(.+-)?mmcv(-.+)?', name))
 
 
 def torch_facts():
     """torch's version, the CUDA it was built for (or None), and whether it sees a GPU."""
-    result = run([PYTHON, '-W', 'ignore', '-c', 'import torch; '
-                  'print(torch.__version__, torch.version.cuda, torch.cuda.is_available())'])
+    result = run(
+        [
+            PYTHON,
+            '-W',
+            'ignore',
+            '-c',
+            'import torch; print(torch.__version__, torch.version.cuda, torch.cuda.is_available())',
+        ]
+    )
     if result.returncode != 0:
         error = (result.stderr.strip().splitlines() or ['no message'])[-1]
         raise InstallError(
             f'mmcv is compiled against torch, and {PYTHON} cannot import torch ({error}).\n'
-            'Install torch first, for example: python -m pip install torch==2.13.0')
+            'Install torch first, for example: python -m pip install torch==2.13.0'
+        )
     version, cuda, visible = result.stdout.split()
     return version, None if cuda == 'None' else cuda, visible == 'True'
 
@@ -116,8 +133,14 @@ def build_environment(work_dir, jobs, cuda):
     env['PATH'] = os.pathsep.join([os.path.dirname(PYTHON), env.get('PATH', os.defpath)])  # ninja of this environment
     if os.name == 'posix' and sys.platform != 'darwin':
         launcher = os.path.join(work_dir, 'c++')
-        words = [PYTHON, '-S', '-E', os.path.join(os.path.dirname(os.path.abspath(__file__)), 'precompiled_cxx.py'),
-                 work_dir, compiler()]
+        words = [
+            PYTHON,
+            '-S',
+            '-E',
+            os.path.join(os.path.dirname(os.path.abspath(__file__)), 'precompiled_cxx.py'),
+            work_dir,
+            compiler(),
+        ]
         with open(launcher, 'w') as f:
             f.write(f'#!/bin/sh\nexec {" ".join(map(shlex.quote, words))} "$@"\n')
         os.chmod(launcher, 0o755)
@@ -140,8 +163,14 @@ class Progress:
 
     def run(self, command, env):
         with open(self.log_path, 'a') as log, subprocess.Popen(
-                command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                errors='replace', cwd=os.path.dirname(self.log_path)) as process:
+            command,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors='replace',
+            cwd=os.path.dirname(self.log_path),
+        ) as process:
             try:
                 for line in process.stdout:
                     log.write(line)
@@ -185,20 +214,30 @@ def explain_failure(log_path, cuda, torch_cuda):
     if 'No matching distribution found' in log:
         return 'pip found no such mmcv. Is the index reachable, and does the version exist?'
     if shutil.which(command) is None:
-        return (f'there is no C++ compiler here ({command!r} is not on the PATH). Install one, for example\n'
-                '  Debian, Ubuntu:  apt-get install g++\n  Fedora, RHEL:    dnf install gcc-c++')
+        return (
+            f'there is no C++ compiler here ({command!r} is not on the PATH). Install one, for example\n'
+            '  Debian, Ubuntu:  apt-get install g++\n  Fedora, RHEL:    dnf install gcc-c++'
+        )
     if not os.path.exists(os.path.join(sysconfig.get_path('include'), 'Python.h')):
-        return ("Python's headers are not here (Python.h). Install them, for example\n"
-                '  Debian, Ubuntu:  apt-get install python3-dev\n  Fedora, RHEL:    dnf install python3-devel')
+        return (
+            "Python's headers are not here (Python.h). Install them, for example\n"
+            '  Debian, Ubuntu:  apt-get install python3-dev\n  Fedora, RHEL:    dnf install python3-devel'
+        )
     if "No module named 'pkg_resources'" in log:
-        return ("mmcv's setup.py needs pkg_resources, which setuptools 81 dropped:\n"
-                '  python -m pip install "setuptools>=77.0.3,<81"')
+        return (
+            "mmcv's setup.py needs pkg_resources, which setuptools 81 dropped:\n"
+            '  python -m pip install "setuptools>=77.0.3,<81"'
+        )
     if cuda and ('CUDA_HOME environment variable is not set' in log or 'nvcc: not found' in log):
-        return (f'torch was built for CUDA {torch_cuda}, but its compiler nvcc is not here. Install the CUDA toolkit '
-                'of that version\nand set CUDA_HOME, or build the CPU operators only: install_mmcv.py --cpu')
+        return (
+            f'torch was built for CUDA {torch_cuda}, but its compiler nvcc is not here. Install the CUDA toolkit '
+            'of that version\nand set CUDA_HOME, or build the CPU operators only: install_mmcv.py --cpu'
+        )
     if cuda and 'The detected CUDA version' in log:
-        return (f'nvcc and torch are of different CUDA versions (torch: {torch_cuda}). Point CUDA_HOME to the toolkit '
-                'of that version,\nor build the CPU operators only: install_mmcv.py --cpu')
+        return (
+            f'nvcc and torch are of different CUDA versions (torch: {torch_cuda}). Point CUDA_HOME to the toolkit '
+            'of that version,\nor build the CPU operators only: install_mmcv.py --cpu'
+        )
     if re.search(r'error: Killed|cannot allocate memory|virtual memory exhausted', log, re.I):
         return 'the compiler ran out of memory. Try fewer jobs: install_mmcv.py --jobs 1'
     lines = [line.strip() for line in log.splitlines() if len(line) < 400]
@@ -217,8 +256,10 @@ def check_existing(distribution, force):
     foreign = [name for name in distributions if name != distribution]
     if foreign:
         state = 'provides' if found else f'is installed but its operators cannot be imported ({reason}); it provides'
-        raise InstallError(f'{", ".join(foreign)} {state} the module mmcv here, and two of them in one environment '
-                           f'break each other.\nRemove it first: python -m pip uninstall {" ".join(foreign)}')
+        raise InstallError(
+            f'{", ".join(foreign)} {state} the module mmcv here, and two of them in one environment '
+            f'break each other.\nRemove it first: python -m pip uninstall {" ".join(foreign)}'
+        )
     if distributions and not force:
         print(f'the mmcv that is installed does not work here ({reason}): it is replaced')
     return None, None
@@ -226,8 +267,19 @@ def check_existing(distribution, force):
 
 def find_or_build(progress, distribution, version, env, cuda, force):
     """Install mmcv from a ready wheel that works here, else compile it."""
-    install = [PYTHON, '-m', 'pip', 'install', '-v', '--no-build-isolation', '--no-color',
-               '--disable-pip-version-check', '--progress-bar', 'off', f'{distribution}=={version}']
+    install = [
+        PYTHON,
+        '-m',
+        'pip',
+        'install',
+        '-v',
+        '--no-build-isolation',
+        '--no-color',
+        '--disable-pip-version-check',
+        '--progress-bar',
+        'off',
+        f'{distribution}=={version}',
+    ]
     code = 0
     if not force:
         code = progress.run(install, env)
@@ -258,14 +310,19 @@ def install(args):
             print('  torch sees a GPU, though: `install_mmcv.py --force` replaces it with one that uses it')
         return
     if run([PYTHON, '-m', 'pip', '--version']).returncode != 0:
-        raise InstallError(f'{PYTHON} has no pip. Add it: python -m ensurepip (Debian, Ubuntu: apt-get install '
-                           'python3-pip python3-venv)')
+        raise InstallError(
+            f'{PYTHON} has no pip. Add it: python -m ensurepip (Debian, Ubuntu: apt-get install '
+            'python3-pip python3-venv)'
+        )
     if cuda and torch_cuda is None:
         raise InstallError(f'the CUDA operators need a torch built for CUDA, and torch {torch_version} is not')
 
     jobs = args.jobs or default_jobs()
-    print(f'installing {args.distribution} {args.version} for torch {torch_version}, '
-          f'{"CPU and CUDA" if cuda else "CPU"} operators, {jobs} jobs', flush=True)
+    print(
+        f'installing {args.distribution} {args.version} for torch {torch_version}, '
+        f'{"CPU and CUDA" if cuda else "CPU"} operators, {jobs} jobs',
+        flush=True,
+    )
     work_dir = tempfile.mkdtemp(prefix='mmcv-')
     progress = Progress(os.path.join(work_dir, 'build.log'))
     try:
@@ -282,8 +339,10 @@ def install(args):
         raise InstallError(f'{error}\nThe whole output is in {log_path}') from None
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
-    print(f'mmcv {found[0]} {"compiled and installed" if progress.compiled else "installed from a ready wheel"} '
-          f'in {progress.elapsed()}')
+    print(
+        f'mmcv {found[0]} {"compiled and installed" if progress.compiled else "installed from a ready wheel"} '
+        f'in {progress.elapsed()}'
+    )
 
 
 def main():

@@ -7,6 +7,7 @@ flags of the file at hand, so it is made on the first call, from the flags of th
 
 Usage: python precompiled_cxx.py CACHE_DIR COMPILER [ARGUMENT ...]
 """
+
 import fcntl
 import hashlib
 import os
@@ -45,8 +46,11 @@ def precompiled_header(cache_dir, compiler, flags):
         if not os.path.exists(header):
             with open(header, 'w') as f:
                 f.write(HEADER)
-            attempt = subprocess.run([*compiler, *flags, '-x', 'c++-header', header, '-o', f'{header}.gch'],
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            attempt = subprocess.run(
+                [*compiler, *flags, '-x', 'c++-header', header, '-o', f'{header}.gch'],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
             if attempt.returncode != 0:
                 if os.path.exists(f'{header}.gch'):
                     os.remove(f'{header}.gch')

@@ -3,25 +3,20 @@ dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
 metainfo = dict(
     classes=('ellipse', 'triangle', 'star', 'ring'),
-    palette=[(230, 25, 75), (255, 225, 25), (0, 130, 200), (145, 30, 180)])
+    palette=[(230, 25, 75), (255, 225, 25), (0, 130, 200), (145, 30, 180)],
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='RandomFlip',
-        prob=[0.25, 0.25, 0.25],
-        direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='PackDetInputs')
+    dict(type='RandomFlip', prob=[0.25, 0.25, 0.25], direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=1.0),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape',
-                   'scale_factor'))
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 train_dataloader = dict(
     batch_size=8,
@@ -36,7 +31,9 @@ train_dataloader = dict(
         data_prefix=dict(img='images/'),
         # images without objects are part of the data
         filter_cfg=dict(filter_empty_gt=False),
-        pipeline=train_pipeline))
+        pipeline=train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=1,
     num_workers=1,
@@ -50,11 +47,10 @@ val_dataloader = dict(
         ann_file='val.json',
         data_prefix=dict(img='images/'),
         test_mode=True,
-        pipeline=test_pipeline))
+        pipeline=test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type='CocoMetric',
-    ann_file=data_root + 'val.json',
-    metric=['bbox', 'segm'])
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'val.json', metric=['bbox', 'segm'])
 test_evaluator = val_evaluator

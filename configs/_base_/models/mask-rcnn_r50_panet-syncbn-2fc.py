@@ -9,9 +9,9 @@ model = dict(
     neck=dict(type='PANetNeck', norm_cfg=norm_cfg),
     roi_head=dict(
         type='PANetRoIHead',
-        bbox_roi_extractor=dict(
-            type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
         bbox_head=dict(type='PANetShared2FCBBoxHead', norm_cfg=norm_cfg),
-        mask_roi_extractor=dict(
-            type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
-        mask_head=dict(type='FCFusionMaskHead', norm_cfg=norm_cfg)))
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
+        mask_head=dict(type='FCFusionMaskHead', norm_cfg=norm_cfg),
+    ),
+)

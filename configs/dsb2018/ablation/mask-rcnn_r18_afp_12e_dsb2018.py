@@ -7,4 +7,6 @@ model = dict(
         bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
         bbox_head=dict(num_levels=4),
         mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
-        mask_head=dict(type='FCFusionMaskHead', fc_fusion=None)))
+        mask_head=dict(type='FCFusionMaskHead', fc_fusion=None),
+    )
+)

@@ -3,14 +3,12 @@
 _base_ = './mask-rcnn_r18_fpn_zoom-12e_dsb2018.py'
 
 model = dict(
-    neck=dict(
-        type='PANetNeck',
-        warm_start=True,
-        bottom_up_norm_cfg=None,
-        bottom_up_act_cfg=None),
+    neck=dict(type='PANetNeck', warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None),
     roi_head=dict(
         type='PANetRoIHead',
         bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
         bbox_head=dict(num_levels=4),
         mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
-        mask_head=dict(type='FCFusionMaskHead')))
+        mask_head=dict(type='FCFusionMaskHead'),
+    ),
+)

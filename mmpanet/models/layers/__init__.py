@@ -7,6 +7,13 @@ from .multi_level_pooling import multi_level_roi_align
 from .pooling_backend import check_backend, uses_bag
 
 __all__ = [
-    'ConcatFusion', 'FCModule', 'LevelwiseFusion', 'SumFusion',
-    'WeightedFusion', 'check_backend', 'linear', 'multi_level_roi_align', 'uses_bag'
+    'ConcatFusion',
+    'FCModule',
+    'LevelwiseFusion',
+    'SumFusion',
+    'WeightedFusion',
+    'check_backend',
+    'linear',
+    'multi_level_roi_align',
+    'uses_bag',
 ]

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Checks of arguments that mmdet's and mmcv's constructors take as they are, or refuse without a name."""
+
 from typing import Any
 
 from mmcv import ops
@@ -35,8 +36,9 @@ def check_norm_cfg(name: str, value: Any, channels: int, others: str = 'None') -
     if isinstance(value['type'], str):
         with MODELS.switch_scope_and_registry(None) as registry:  # where mmcv will look
             if registry.get(value['type']) is None:
-                raise ValueError(f'{name}={dict(value)!r} must have a registered norm for its type, such as '
-                                 "'BN', 'SyncBN' or 'GN'")
+                raise ValueError(
+                    f"{name}={dict(value)!r} must have a registered norm for its type, such as 'BN', 'SyncBN' or 'GN'"
+                )
     if value['type'] == 'GN':
         groups = value.get('num_groups')
         if not isinstance(groups, int) or groups < 1 or channels % groups:
@@ -46,15 +48,22 @@ def check_norm_cfg(name: str, value: Any, channels: int, others: str = 'None') -
 def check_roi_extractor(roi_layer: Any, out_channels: Any, featmap_strides: Any) -> None:
     """Raise a ValueError for arguments of a RoI extractor that mmdet takes as they are."""
     check_count('out_channels', out_channels)
-    if not isinstance(featmap_strides, (list, tuple)) or not featmap_strides or not all(
-            isinstance(stride, (int, float)) and stride > 0 for stride in featmap_strides):
+    if (
+        not isinstance(featmap_strides, (list, tuple))
+        or not featmap_strides
+        or not all(isinstance(stride, (int, float)) and stride > 0 for stride in featmap_strides)
+    ):
         raise ValueError(f'featmap_strides={featmap_strides!r} must be a list of numbers above 0, one a level')
     kind = roi_layer.get('type') if isinstance(roi_layer, dict) else None
     if kind is None or isinstance(kind, str) and not hasattr(ops, kind):
-        raise ValueError(f"roi_layer={roi_layer!r} must be a dict whose type is an operator of mmcv.ops, such as "
-                         "dict(type='RoIAlign', output_size=7, sampling_ratio=2)")
+        raise ValueError(
+            f'roi_layer={roi_layer!r} must be a dict whose type is an operator of mmcv.ops, such as '
+            "dict(type='RoIAlign', output_size=7, sampling_ratio=2)"
+        )
     check_size('roi_layer.output_size', roi_layer.get('output_size'))
     samples = roi_layer.get('sampling_ratio', 0)
     if not isinstance(samples, int) or samples < 0:
-        raise ValueError(f'roi_layer.sampling_ratio={samples!r} must be a whole number of at least 1, or 0, which '
-                         'leaves it to the size of the RoI')
+        raise ValueError(
+            f'roi_layer.sampling_ratio={samples!r} must be a whole number of at least 1, or 0, which '
+            'leaves it to the size of the RoI'
+        )

@@ -22,10 +22,7 @@ class FCModule(nn.Linear):
             means ``BN1d`` here. Defaults to None.
     """
 
-    def __init__(self,
-                 in_features: int,
-                 out_features: int,
-                 norm_cfg: OptConfigType = None) -> None:
+    def __init__(self, in_features: int, out_features: int, norm_cfg: OptConfigType = None) -> None:
         super().__init__(in_features, out_features)
         self.norm = None
         if norm_cfg is not None:
@@ -50,12 +47,9 @@ class FCModule(nn.Linear):
 
     @staticmethod
     def _normalise(x: Tensor, norm: nn.Module) -> Tensor:
-        synchronised = isinstance(norm, nn.SyncBatchNorm) and \
-            get_world_size() > 1
+        synchronised = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
         # The number of RoIs last: torch.export is to keep it open.
-        if (isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training
-                and not synchronised and len(x) == 1):
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and not synchronised and len(x) == 1:
             # One RoI has no variance: use the running statistics for it.
-            return F.batch_norm(x, norm.running_mean, norm.running_var,
-                                norm.weight, norm.bias, False, 0., norm.eps)
+            return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
         return norm(x)

@@ -30,17 +30,18 @@ class LevelwiseFusion(BaseModule):
             the first rows of Table 4. Defaults to False.
     """
 
-    def __init__(self,
-                 build_layer: Callable[[], nn.Module],
-                 num_levels: int = 4,
-                 fusion: str = 'max',
-                 share_layer: bool = False,
-                 fuse_first: bool = False) -> None:
+    def __init__(
+        self,
+        build_layer: Callable[[], nn.Module],
+        num_levels: int = 4,
+        fusion: str = 'max',
+        share_layer: bool = False,
+        fuse_first: bool = False,
+    ) -> None:
         super().__init__()
         check_count('num_levels', num_levels)
         if fusion not in LEVEL_FUSIONS:
-            raise ValueError(
-                f'level_fusion={fusion!r} must be one of {LEVEL_FUSIONS}')
+            raise ValueError(f'level_fusion={fusion!r} must be one of {LEVEL_FUSIONS}')
         self.num_levels = num_levels
         self.fusion = fusion
         self.fuse_first = fuse_first
@@ -86,7 +87,8 @@ class LevelwiseFusion(BaseModule):
                 f'the head has num_levels={self.num_levels} and needs RoI '
                 f'features of shape (N, {self.num_levels}, C, h, w), but got '
                 f'{tuple(x.shape)}: its roi_extractor must be an '
-                'AdaptiveFeaturePooling with as many featmap_strides')
+                'AdaptiveFeaturePooling with as many featmap_strides'
+            )
         grids = x.unbind(1)
         if self.fuse_first:
             return iter(grids)

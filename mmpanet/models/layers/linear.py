@@ -7,6 +7,7 @@ torch's convs, takes all of it. torch reaches it by an operator of its
 compiler, ``torch.ops.mkldnn._linear_pointwise``, which may not be in every
 build: without it everything here is ``F.linear``.
 """
+
 from typing import Optional, Tuple
 
 import torch
@@ -36,12 +37,18 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
 
 
 def _onednn_pays(x: Tensor, weight: Tensor) -> bool:
-    if not HAS_ONEDNN_LINEAR or _is_traced() or \
-            not (x.device.type == weight.device.type == 'cpu') or \
-            not (x.dtype == weight.dtype == torch.float32):
+    if (
+        not HAS_ONEDNN_LINEAR
+        or _is_traced()
+        or not (x.device.type == weight.device.type == 'cpu')
+        or not (x.dtype == weight.dtype == torch.float32)
+    ):
         return False
-    return x.numel() * len(weight) >= SMALLEST_PRODUCT and \
-        torch.backends.mkldnn.enabled and not torch.is_autocast_enabled('cpu')
+    return (
+        x.numel() * len(weight) >= SMALLEST_PRODUCT
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled('cpu')
+    )
 
 
 def _is_traced() -> bool:
@@ -60,10 +67,8 @@ def _matrix(x: Tensor) -> Tensor:
 
 
 class _OneDNNLinear(torch.autograd.Function):
-
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor,
-                bias: Optional[Tensor]) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         ctx.save_for_backward(x, weight)
         return _product(_matrix(x), weight, bias)
 
@@ -82,12 +87,12 @@ class _OneDNNLinear(torch.autograd.Function):
 
 def _has_onednn_linear() -> bool:
     """Try it: the operator is there, takes these arguments, and is right."""
-    a, b = torch.arange(6.).view(2, 3), torch.arange(12.).view(4, 3)
+    a, b = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
     try:
         _is_traced(), torch.is_autocast_enabled('cpu')  # as torch 2.4 has them
-        return torch.equal(_product(a, b), a @ b.t()) and \
-            torch.equal(_product(b.t(), a.new_ones(5, 4)),
-                        b.t() @ a.new_ones(4, 5))
+        return torch.equal(_product(a, b), a @ b.t()) and torch.equal(
+            _product(b.t(), a.new_ones(5, 4)), b.t() @ a.new_ones(4, 5)
+        )
     except (AttributeError, RuntimeError, TypeError):
         return False
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Fusion of two feature maps of one shape: the "+" of PANet's Eq. (1)."""
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -40,22 +41,18 @@ class ConcatFusion(BaseModule):
             Defaults to 'auto'.
     """
 
-    def __init__(self,
-                 channels: int,
-                 conv_cfg: OptConfigType = None,
-                 norm_cfg: OptConfigType = None,
-                 act_cfg: OptConfigType = None,
-                 bias='auto') -> None:
+    def __init__(
+        self,
+        channels: int,
+        conv_cfg: OptConfigType = None,
+        norm_cfg: OptConfigType = None,
+        act_cfg: OptConfigType = None,
+        bias='auto',
+    ) -> None:
         super().__init__()
         self.reduce = ConvModule(
-            2 * channels,
-            channels,
-            1,
-            bias=bias,
-            conv_cfg=conv_cfg,
-            norm_cfg=norm_cfg,
-            act_cfg=act_cfg,
-            inplace=False)
+            2 * channels, channels, 1, bias=bias, conv_cfg=conv_cfg, norm_cfg=norm_cfg, act_cfg=act_cfg, inplace=False
+        )
 
     def forward(self, top_down: Tensor, bottom_up: Tensor) -> Tensor:
         """Fuse two maps; shapes as in :meth:`SumFusion.forward`."""

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """RoIAlign on several levels as one ``embedding_bag``."""
+
 from typing import Optional, Sequence, Tuple
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor
 MAX_TAPS = 2**23
 
 
-def multi_level_roi_align(feats: Sequence[Tensor],
-                          rois: Tensor,
-                          output_size: Tuple[int, int],
-                          spatial_scales: Sequence[float],
-                          sampling_ratio: int,
-                          aligned: bool = True,
-                          levels: Optional[Tensor] = None) -> Tensor:
+def multi_level_roi_align(
+    feats: Sequence[Tensor],
+    rois: Tensor,
+    output_size: Tuple[int, int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    aligned: bool = True,
+    levels: Optional[Tensor] = None,
+) -> Tensor:
     """RoIAlign (average) of every RoI on every level, or on one of its own.
 
     With a fixed sampling ratio s, a bin of RoIAlign is a weighted sum of
@@ -44,30 +47,30 @@ def multi_level_roi_align(feats: Sequence[Tensor],
     table = _PixelTable.apply(*feats)
     # Fewer taps pay in the backward, and cost a host synchronisation.
     merge = table.requires_grad and not table.is_cuda
-    taps_per_roi = num_levels * h * w * (2 * sampling_ratio)**2
+    taps_per_roi = num_levels * h * w * (2 * sampling_ratio) ** 2
     pooled = []
     rois_per_chunk = max(1, MAX_TAPS // taps_per_roi)
     for i in range(0, max(1, len(rois)), rois_per_chunk):
         chunk = slice(i, i + rois_per_chunk)
-        indices, weights = _taps(rois[chunk], [feat.shape for feat in feats],
-                                 output_size, spatial_scales, sampling_ratio,
-                                 aligned, table.dtype, merge,
-                                 None if levels is None else levels[chunk])
+        indices, weights = _taps(
+            rois[chunk],
+            [feat.shape for feat in feats],
+            output_size,
+            spatial_scales,
+            sampling_ratio,
+            aligned,
+            table.dtype,
+            merge,
+            None if levels is None else levels[chunk],
+        )
         indices = indices.flatten(0, 3).flatten(1)
         weights = weights.flatten(0, 3).flatten(1)
         offsets = None
         if merge:
             indices, weights, offsets = _drop_zeros(indices, weights)
-        pooled.append(
-            F.embedding_bag(
-                indices,
-                table,
-                offsets,
-                mode='sum',
-                per_sample_weights=weights))
+        pooled.append(F.embedding_bag(indices, table, offsets, mode='sum', per_sample_weights=weights))
     pooled = pooled[0] if len(pooled) == 1 else torch.cat(pooled)
-    return pooled.view(len(rois), num_levels, h, w,
-                       feats[0].size(1)).permute(0, 1, 4, 2, 3)
+    return pooled.view(len(rois), num_levels, h, w, feats[0].size(1)).permute(0, 1, 4, 2, 3)
 
 
 class _PixelTable(torch.autograd.Function):
@@ -89,13 +92,10 @@ class _PixelTable(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tuple[Tensor, ...]:
         rows = [shape[:-1].numel() for shape in ctx.shapes]
-        return tuple(
-            part.view(shape).permute(0, 3, 1, 2)
-            for part, shape in zip(grad.split(rows), ctx.shapes))
+        return tuple(part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(grad.split(rows), ctx.shapes))
 
 
-def _drop_zeros(indices: Tensor,
-                weights: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+def _drop_zeros(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Bags of a fixed size (bags, taps) to 1D indices, weights, offsets."""
     kept = weights != 0
     counts = kept.sum(1, dtype=indices.dtype)
@@ -105,10 +105,17 @@ def _drop_zeros(indices: Tensor,
 
 
 @torch.no_grad()
-def _taps(rois: Tensor, shapes: Sequence[torch.Size],
-          output_size: Tuple[int, int], spatial_scales: Sequence[float],
-          sampling_ratio: int, aligned: bool, dtype: torch.dtype,
-          merge: bool, levels: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
+def _taps(
+    rois: Tensor,
+    shapes: Sequence[torch.Size],
+    output_size: Tuple[int, int],
+    spatial_scales: Sequence[float],
+    sampling_ratio: int,
+    aligned: bool,
+    dtype: torch.dtype,
+    merge: bool,
+    levels: Optional[Tensor],
+) -> Tuple[Tensor, Tensor]:
     """Rows of the table and their weights for every bin.
 
     With ``merge``, taps that share a pixel, as most do on the coarse levels,
@@ -128,17 +135,15 @@ def _taps(rois: Tensor, shapes: Sequence[torch.Size],
     rois = rois.to(torch.promote_types(dtype, torch.float32))
     batch_sizes, _, heights, widths = zip(*shapes)
     scale = by_level(spatial_scales, rois.dtype)
-    offset = 0.5 if aligned else 0.
+    offset = 0.5 if aligned else 0.0
     # Corners (N, L, 4) in pixels of each level.
     corners = rois[:, None, 1:] * scale[..., None] - offset
     start, size = corners[..., :2], corners[..., 2:] - corners[..., :2]
     if not aligned:
-        size = size.clamp(min=1.)
+        size = size.clamp(min=1.0)
 
-    y, y_weight = _axis_taps(start[..., 1], size[..., 1], output_size[0],
-                             sampling_ratio, by_level(heights, rois.dtype))
-    x, x_weight = _axis_taps(start[..., 0], size[..., 0], output_size[1],
-                             sampling_ratio, by_level(widths, rois.dtype))
+    y, y_weight = _axis_taps(start[..., 1], size[..., 1], output_size[0], sampling_ratio, by_level(heights, rois.dtype))
+    x, x_weight = _axis_taps(start[..., 0], size[..., 0], output_size[1], sampling_ratio, by_level(widths, rois.dtype))
     if merge:
         y, y_weight = _merge_equal(y, y_weight)
         x, x_weight = _merge_equal(x, x_weight)
@@ -148,19 +153,16 @@ def _taps(rois: Tensor, shapes: Sequence[torch.Size],
     level_rows = [0]
     for batch_size, count in zip(batch_sizes[:-1], pixels[:-1]):
         level_rows.append(level_rows[-1] + batch_size * count)
-    first_row = by_level(level_rows, torch.int32) + \
-        by_level(pixels, torch.int32) * rois[:, :1].int()
+    first_row = by_level(level_rows, torch.int32) + by_level(pixels, torch.int32) * rois[:, :1].int()
     width = by_level(widths, torch.int32)
     y = y * width[..., None, None] + first_row[..., None, None]
 
     indices = y[:, :, :, None, :, None] + x[:, :, None, :, None, :]
-    weights = y_weight.to(dtype)[:, :, :, None, :, None] * \
-        x_weight.to(dtype)[:, :, None, :, None, :]
+    weights = y_weight.to(dtype)[:, :, :, None, :, None] * x_weight.to(dtype)[:, :, None, :, None, :]
     return indices, weights
 
 
-def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
-               sampling_ratio: int, limit: Tensor) -> Tuple[Tensor, Tensor]:
+def _axis_taps(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int, limit: Tensor) -> Tuple[Tensor, Tensor]:
     """Pixels that the samples of each bin read along one axis.
 
     A sample outside [-1, limit] counts zero; below 0 it is moved to 0; from
@@ -177,8 +179,7 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
         tuple[Tensor, Tensor]: Pixel indices (int32) and weights, both
         (N, L, bins, 2s): the s lower neighbours, then the s upper ones.
     """
-    samples = torch.arange(
-        num_bins * sampling_ratio, dtype=start.dtype, device=start.device)
+    samples = torch.arange(num_bins * sampling_ratio, dtype=start.dtype, device=start.device)
     fractions = (samples + 0.5) / (num_bins * sampling_ratio)
     position = start[..., None] + size[..., None] * fractions
     limit = limit[..., None]
@@ -190,13 +191,8 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int,
     lower_weight = (lower + 1 - position) * inside / sampling_ratio
 
     bins = (num_bins, sampling_ratio)
-    indices = torch.cat(
-        [lower.unflatten(-1, bins),
-         upper.unflatten(-1, bins)], dim=-1)
-    weights = torch.cat([
-        lower_weight.unflatten(-1, bins),
-        upper_weight.unflatten(-1, bins)
-    ], dim=-1)  # yapf: disable
+    indices = torch.cat([lower.unflatten(-1, bins), upper.unflatten(-1, bins)], dim=-1)
+    weights = torch.cat([lower_weight.unflatten(-1, bins), upper_weight.unflatten(-1, bins)], dim=-1)
     return indices.int(), weights
 
 

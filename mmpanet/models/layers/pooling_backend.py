@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Which RoIAlign a RoI extractor uses: mmcv's op or ours."""
+
 import torch
 import torch.nn as nn
 from mmcv.ops import RoIAlign
@@ -10,8 +11,7 @@ BACKENDS = ('auto', 'roi_align', 'embedding_bag')
 
 def bag_possible(roi_layer: nn.Module) -> bool:
     """Whether our op can stand in: an average over a fixed number of samples."""
-    return isinstance(roi_layer, RoIAlign) and \
-        roi_layer.pool_mode == 'avg' and roi_layer.sampling_ratio >= 1
+    return isinstance(roi_layer, RoIAlign) and roi_layer.pool_mode == 'avg' and roi_layer.sampling_ratio >= 1
 
 
 def check_backend(backend: str, roi_layer: nn.Module) -> None:
@@ -22,7 +22,8 @@ def check_backend(backend: str, roi_layer: nn.Module) -> None:
         raise ValueError(
             "backend='embedding_bag' needs a roi_layer of type 'RoIAlign' "
             "with pool_mode='avg' and sampling_ratio >= 1, but it is "
-            f"{roi_layer}; backend='roi_align' takes it")
+            f"{roi_layer}; backend='roi_align' takes it"
+        )
 
 
 def uses_bag(backend: str, roi_layer: nn.Module, feat: Tensor) -> bool:
@@ -32,6 +33,5 @@ def uses_bag(backend: str, roi_layer: nn.Module, feat: Tensor) -> bool:
     know, wherever the layer allows it.
     """
     if backend == 'auto':
-        return bag_possible(roi_layer) and (
-            not feat.is_cuda or feat.dtype == torch.bfloat16)
+        return bag_possible(roi_layer) and (not feat.is_cuda or feat.dtype == torch.bfloat16)
     return backend == 'embedding_bag'
