@@ -10,7 +10,7 @@ DATA := data/shapes
 STAMPS := $(VENV)/.mmpanet
 WORK_DIR := work_dirs/$(basename $(notdir $(CONFIG)))
 SOURCES := $(shell find mmpanet configs tools/train.py -name '*.py' -not -path '*/.mim/*')
-DATA_SOURCES := tools/dataset_converters/make_shapes.py $(wildcard mmpanet/datasets/*.py)
+DATA_SOURCES := tools/dataset_converters/make_shapes.py $(shell find mmpanet/datasets -name "*.py")
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -25,14 +25,14 @@ help:  ## list the targets
 install: $(STAMPS)/package  ## set up $(VENV): pinned torch, mmcv with its operators, mmdet, mim, and this checkout
 
 train: $(WORK_DIR)/finished  ## train a small PANet on generated data, evaluate it, say where everything lies
-	@$(BIN)/python tools/report_run.py $(WORK_DIR)
+	@$(BIN)/python tools/analysis_tools/report_run.py $(WORK_DIR)
 
 retrain:  ## the same again, though nothing has changed since
 	@rm -f $(WORK_DIR)/finished
 	@$(MAKE) --no-print-directory train
 
 report: $(STAMPS)/package  ## box and mask AP, checkpoint, logs and pictures of the last training
-	@$(BIN)/python tools/report_run.py $(WORK_DIR)
+	@$(BIN)/python tools/analysis_tools/report_run.py $(WORK_DIR)
 
 data: $(DATA)/.made  ## generate the `shapes` dataset
 

@@ -2,17 +2,18 @@
 """PANet (Path Aggregation Network for Instance Segmentation, CVPR 2018) for MMDetection 3.x.
 
 ``import mmpanet`` registers PANet's parts in mmdet's registry and lets torch's safe loader read mmengine's own
-checkpoints (:mod:`mmpanet.safe_globals`). It changes nothing else.
+checkpoints (:mod:`mmpanet.checkpoints.safe_globals`). It changes nothing else.
 """
 
-from .requirements import check_requirements
+from .utils.requirements import check_requirements
 from .version import __version__
 
 check_requirements()
 
-from . import models, visualization  # noqa: E402
-from .safe_globals import allow_mmengine_checkpoints  # noqa: E402
+from . import models  # noqa: E402
+from .checkpoints.safe_globals import allow_mmengine_checkpoints  # noqa: E402
+from .engine import hooks  # noqa: E402
 
 allow_mmengine_checkpoints()
 
-__all__ = ['__version__', 'models', 'visualization']
+__all__ = ['__version__', 'hooks', 'models']

@@ -14,7 +14,6 @@ import json
 import re
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,12 +24,12 @@ from mmengine.config import utils as config_utils
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import LOOPS, PARAM_SCHEDULERS, init_default_scope
+from repository import ROOT
 
 import mmpanet  # noqa: F401  registers the modules
 from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS, VISUALIZERS
 from mmdet.testing import demo_mm_inputs
 
-ROOT = Path(__file__).resolve().parents[1]
 COUNTS = ROOT / 'tests' / 'data' / 'parameter_counts.json'
 FILES = sorted((ROOT / 'configs').rglob('*.py'))
 CONFIGS = [path for path in FILES if '_base_' not in path.parts]

@@ -6,16 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from mmengine.config import Config
+from repository import ROOT, tool_path
 
 import mmpanet
 from mmdet.registry import MODELS
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / 'docs'
 NOTEBOOK = DOCS / 'tutorial.ipynb'
 PAGES = sorted(
@@ -120,7 +119,7 @@ def make_targets():
 def options_of(tool):
     """What a tool's parser is given, its own and what it takes from the package."""
     source = tool.read_text()
-    for module in re.findall(r'^from (mmpanet[\w.]*command_line) import', source, re.MULTILINE):
+    for module in re.findall(r'^from (mmpanet[\w.]*arguments) import', source, re.MULTILINE):
         source += (ROOT / (module.replace('.', '/') + '.py')).read_text()
     return set(re.findall(r"'(--[\w-]+)'", source))
 
@@ -184,7 +183,7 @@ def test_environment_report(spoil, tmp_path):
         (tmp_path / 'mmcv').mkdir()
         (tmp_path / 'mmcv' / '__init__.py').write_text('raise ImportError("libcudart.so.11.0:\\n cannot open")\n')
     run = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / 'collect_env.py')],
+        [sys.executable, str(tool_path('collect_env'))],
         capture_output=True,
         text=True,
         env={'PYTHONPATH': f'{tmp_path}:{ROOT}', 'PATH': '/usr/bin:/bin'},

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from repository import ROOT
 
 import mmpanet
-from mmpanet import requirements
+from mmpanet.utils import requirements
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'mask-rcnn_r18_panet_shapes.py'
 PARTS = {
     'PANetNeck',

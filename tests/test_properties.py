@@ -18,8 +18,8 @@ from mmengine.config import Config
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import MODELS
-from mmpanet.datasets.validation import check_annotations
-from mmpanet.models.layers import multi_level_roi_align
+from mmpanet.datasets.checks.validation import check_annotations
+from mmpanet.ops import multi_level_roi_align
 from mmpanet.swap import SwapError, swap_config
 
 sys.path.append(str(Path(__file__).parent / 'test_bad_input'))

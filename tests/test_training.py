@@ -1,16 +1,14 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The OpenMMLab trainer over generated data: train, evaluate, draw, save, resume."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from repository import ROOT
 
 from mmpanet.datasets.shapes import ShapesConfig, make_shapes
 
-ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_panet_shapes.py'
 
 

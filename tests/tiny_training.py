@@ -5,13 +5,11 @@ import importlib.util
 import multiprocessing
 import os
 import sys
-from pathlib import Path
 
 from mmengine.config import Config
+from repository import ROOT, tool_path
 
 from mmpanet.datasets.shapes import ShapesConfig, make_shapes
-
-ROOT = Path(__file__).parents[1]
 
 CONFIG = """
 _base_ = {base!r}
@@ -57,7 +55,7 @@ def fresh_processes():
     A fork of the process that tests would take its OpenMP threads for its own, and wait for them.
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmpanet.command_line', 'mmdet.apis', 'tiny_training'])
+    context.set_forkserver_preload(['mmpanet.engine.runner', 'mmdet.apis', 'tiny_training'])
     return context
 
 
@@ -93,7 +91,7 @@ def tiny_config(path, data, more=''):
 
 def run_tool(name, *words):
     """The command line ``python tools/<name>.py <words>``, in this process."""
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', tool_path(name))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     before = sys.argv, dict(os.environ)

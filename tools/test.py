@@ -7,7 +7,8 @@ from copy import deepcopy
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
-from mmpanet.command_line import add_run_arguments, build_runner, load_config
+from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
+from mmpanet.engine.runner.checking_runner import build_runner
 
 
 def parse_args():
@@ -61,7 +62,7 @@ def use_test_time_augmentation(cfg):
 
 def main():
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_run_config(args)
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show or args.show_dir:

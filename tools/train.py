@@ -4,8 +4,9 @@ import argparse
 import sys
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
-from mmpanet.checkpointing import resume_last
-from mmpanet.command_line import add_run_arguments, build_runner, load_config
+from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
+from mmpanet.engine.runner.checking_runner import build_runner
+from mmpanet.engine.runner.checkpoint_runner import resume_last
 
 LAST = 'auto'  # mmdet's word for the latest checkpoint in the work folder
 
@@ -46,7 +47,7 @@ def use_auto_scale_lr(cfg):
 
 def main():
     args = parse_args()
-    cfg = load_config(args)
+    cfg = load_run_config(args)
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:

@@ -9,8 +9,10 @@ import torch.nn as nn
 from mmengine.config import Config
 from mmengine.runner import load_checkpoint
 
-from mmpanet.swap import SwapError, load_config, swap_config
-from mmpanet.swap.checkpoint import build_model, quiet
+from mmpanet.swap import SwapError, swap_config
+from mmpanet.utils.configs import load_config
+from mmpanet.utils.logging import quiet_logger
+from mmpanet.utils.model_building import build_model
 
 BASE = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 BRANCHES = ('bbox', 'mask')
@@ -48,7 +50,7 @@ def contender(name: str, checkpoint: Optional[str] = None, base: Union[str, os.P
 def build(contender: Contender) -> nn.Module:
     """The model, with random weights or those of its checkpoint."""
     model = build_model(contender.cfg)
-    with quiet():
+    with quiet_logger():
         model.init_weights()
         if contender.checkpoint:
             load_checkpoint(model, contender.checkpoint, map_location='cpu', strict=True)

@@ -11,7 +11,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from mmpanet.models.layers.linear import HAS_ONEDNN_LINEAR
+from mmpanet.ops.onednn_linear import HAS_ONEDNN_LINEAR
 from .measure import synchronize
 from .subject import TRAINING, Subject
 
@@ -99,7 +99,7 @@ def flops_by_part(subject: Subject, mode: str) -> Dict[str, int]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    # what mmpanet.models.layers.linear calls, which torch's counter does not know
+    # what mmpanet.ops.onednn_linear calls, which torch's counter does not know
     onednn = {torch.ops.mkldnn._linear_pointwise: _product_flops} if HAS_ONEDNN_LINEAR else {}
     with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
         counts = by_part(subject, mode, counter.get_total_flops)

@@ -1,8 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from .conversion import BadSampleError, Converted
-from .dsb2018 import convert_dsb2018
-from .labelme import convert_labelme
-from .masks import convert_masks
+from .converters.conversion import BadSampleError, Converted
+from .converters.dsb2018 import convert_dsb2018
+from .converters.labelme import convert_labelme
+from .converters.masks import convert_masks
 from .shapes import ShapesConfig, make_shapes
 
 __all__ = [

@@ -19,7 +19,7 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder
 from mmdet.utils import get_test_pipeline_cfg
-from ..models import AdaptiveFeaturePooling, PANetRoIHead
+from mmpanet.models import AdaptiveFeaturePooling, PANetRoIHead
 from . import onnx_detector
 from .graphs import BoxGraph, DenseGraph, MaskGraph
 

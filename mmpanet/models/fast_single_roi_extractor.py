@@ -6,7 +6,8 @@ from torch import Tensor
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
-from .layers import check_backend, multi_level_roi_align, uses_bag
+from mmpanet.ops import multi_level_roi_align
+from .layers import check_backend, uses_bag
 from .layers.argument_checks import check_roi_extractor
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
-from .layers import LevelwiseFusion, linear
+from mmpanet.ops import linear
+from .layers import LevelwiseFusion
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 FC_FUSIONS = ('sum', 'product', 'max', None)

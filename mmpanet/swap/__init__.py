@@ -4,9 +4,10 @@
 ``import mmpanet`` does not import this package.
 """
 
-from .checkpoint import swap_checkpoint
-from .config import SwapError, load_config, swap_config
+from mmpanet.utils.configs import load_config
+from .config import SwapError, swap_config
 from .verification import verify
+from .weights import swap_checkpoint
 from .written_config import write_config
 
 __all__ = ['SwapError', 'load_config', 'swap_checkpoint', 'swap_config', 'verify', 'write_config']

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.utils import get_installed_path
 
 import mmpanet
 from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
 from mmpanet.models.panet_neck import NECK_FUSIONS
+from mmpanet.utils.configs import load_config
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, name_of, retype
 
@@ -48,29 +47,6 @@ class Swap(NamedTuple):
     notes: List[str]
 
 
-def load_config(config: Union[str, os.PathLike]) -> Config:
-    """Load a config by path, or by a name such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
-
-    Raises:
-        SwapError: If it is not there or no config, or if what it imports is not installed.
-    """
-    path = config_path(config)
-    try:
-        return Config.fromfile(path)
-    except (ImportError, ModuleNotFoundError) as error:
-        # mmengine adds the whole of sys.path to its message, and keeps what failed as the cause.
-        cause = error.__cause__ or error.__context__ or error
-        missing = getattr(cause, 'name', None)
-        raise SwapError(
-            f'{config} imports a module that is not installed'
-            + (f': {missing!r}' if missing else '')
-            + f' ({str(error).partition(", the current sys.path")[0]})'
-        ) from error
-    except (SyntaxError, OSError) as error:
-        what = 'syntax error: ' if isinstance(error, SyntaxError) else ''
-        raise SwapError(f'{config} cannot be read as a config: {what}{error}') from error
-
-
 def check_target(out: Union[str, os.PathLike], source: Union[str, os.PathLike], what: str) -> None:
     """Refuse to write to ``out`` what is made of ``source``, if that is ``source`` itself or no place for a file."""
     target = Path(out)
@@ -83,33 +59,6 @@ def check_target(out: Union[str, os.PathLike], source: Union[str, os.PathLike], 
         raise SwapError(f'{out} cannot be written: {parent} is no folder')
     if not os.access(parent, os.W_OK):
         raise SwapError(f'{out} cannot be written: no permission to write into the folder {parent}')
-
-
-def config_path(config: Union[str, os.PathLike]) -> Path:
-    """The file that a path or a ``package::name`` means."""
-    config = os.fspath(config)
-    if '::' not in config:
-        path = Path(config)
-        if not path.is_file():
-            raise SwapError(f'there is no config {config}')
-        return path
-    scope, _, name = config.partition('::')
-    try:
-        package = get_installed_path(MODULE2PACKAGE.get(scope, scope))
-    except Exception as error:  # get_installed_path raises whatever its package metadata backend does
-        raise SwapError(f'{config} names the package {scope!r}, which is not installed') from error
-    root = Path(package, '.mim', 'configs')
-    if not name.endswith('.py'):
-        name += '.py'
-    if (root / name).is_file():
-        return root / name
-    by_name = sorted(root.rglob(Path(name).name))
-    if len(by_name) != 1:
-        raise SwapError(
-            f'{scope!r} has no config {name}'
-            + ''.join(f'; did you mean {scope}::{path.relative_to(root)}?' for path in by_name)
-        )
-    return by_name[0]
 
 
 def swap_config(

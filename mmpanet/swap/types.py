@@ -6,9 +6,10 @@ from typing import Optional, Union
 from mmengine.config.config import LazyObject
 
 from mmdet.registry import MODELS
+from mmpanet.utils.errors import ConfigError
 
 
-class SwapError(ValueError):
+class SwapError(ConfigError):
     """A swap that would do nothing, or change what the config means."""
 
 

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures import DetDataSample
-from .checkpoint import build_model, carry_weights, load_checkpoint, quiet, starts_warm, whose_checkpoint
+from mmpanet.utils.logging import quiet_logger
+from mmpanet.utils.model_building import build_model
 from .config import find_models, is_swapped
 from .types import SwapError
+from .weights import carry_weights, load_checkpoint, starts_warm, whose_checkpoint
 
 LONG_EDGE, SHORT_EDGE = 1333, 800  # of a given image, at most; mmdet's usual test size
 NUM_PROPOSALS = 100  # for a detector that has no RPN and is fed with proposals
@@ -92,7 +94,7 @@ def verify(
     path = next(path for path, model in find_models(new_cfg.model) if is_swapped(model))
     old, new = build_model(cfg, path), build_model(new_cfg, path)
     if checkpoint is None:
-        with quiet():
+        with quiet_logger():
             old.init_weights()
         weights = {name: value.clone() for name, value in old.state_dict().items()}
     else:

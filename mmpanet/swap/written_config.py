@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.config.config import LazyAttr, LazyObject
 from yapf.yapflib.yapf_api import FormatCode
 
-from .config import check_target, config_path, is_new_style, load_config
+from mmpanet.utils.configs import config_path, load_config
+from .config import check_target, is_new_style
 from .types import SwapError
 
 LAZY = (LazyObject, LazyAttr)  # what a class in a new-style config is until it is needed

@@ -127,7 +127,7 @@ def trains_with(change: Callable[[Path], object], *words: str):
 
 
 def looks_at(change: Callable[[Path], object]):
-    """Let ``tools/check_dataset.py`` look at the images of a folder that is changed."""
+    """Let ``tools/misc/check_dataset.py`` look at the images of a folder that is changed."""
 
     def prepare(folder):
         write_project(folder)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Callable, Dict, NamedTuple, Tuple, Type, Union
 from unittest import mock
 
-ROOT = Path(__file__).parents[2]
+from repository import ROOT, tool_path
+
 LOGS = 'work'  # the folder that cases give to runs as their work folder
 
 Action = Callable[[], object]
@@ -63,7 +64,7 @@ def tool(name: str, *words) -> Action:
     def run():
         arguments = [f'{Path(name).name}.py', *map(str, words)]
         with mock.patch.object(sys, 'argv', arguments), mock.patch.object(sys, 'path', list(sys.path)):
-            runpy.run_path(str(ROOT / 'tools' / f'{name}.py'), run_name='__main__')
+            runpy.run_path(str(tool_path(Path(name).name)), run_name='__main__')
 
     return run
 

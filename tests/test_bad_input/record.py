@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / 'docs' / 'errors.md'
 STACK_HEADING = '## In the words of the stack\n'
 
-HINT = '(tools/check_dataset.py lists all;'  # the last line of every refusal of data, said once in the head
+HINT = '(tools/misc/check_dataset.py lists all;'  # the last line of every refusal of data, said once in the head
 
 HEAD = """# Error messages
 
@@ -32,7 +32,7 @@ page: {ours} messages of mmpanet, and at the end {others} of the stack.
   where one is missing, and drops objects with a damaged polygon, all without a word.
 - Objects that cover no pixel (a box less than a pixel wide or high, an area of 0) occur in many datasets. MMDetection
   leaves them out, and the log says how many.
-- Pixels are looked at by `python tools/check_dataset.py CONFIG --images` alone, which decodes every image: damaged
+- Pixels are looked at by `python tools/misc/check_dataset.py CONFIG --images` alone, which decodes every image: damaged
   files, and images of another size than annotated. In a training a file that is no image ends the run, but of one that
   is cut off OpenCV makes up the rest.
 - Datasets that MMDetection reads by other code than `CocoDataset`'s (LVIS, Objects365, videos and more), or from

@@ -8,13 +8,14 @@ import pytest
 import torch
 from all_cases import CASES
 from annotation_cases import LOGS, good_data, write_project
-from corpus import ROOT, failure_of, tool
+from corpus import failure_of, tool
 from mmengine.config import Config
 from pycocotools import mask as mask_utils
 from record import PAGE, STACK_HEADING, write_page
+from repository import ROOT
 
 from mmdet.datasets import CocoDataset
-from mmpanet.datasets.validation import check_annotations, check_datasets, rle_runs
+from mmpanet.datasets.checks.validation import check_annotations, check_datasets, rle_runs
 
 
 def name_of(case):

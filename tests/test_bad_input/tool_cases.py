@@ -9,7 +9,7 @@ import torch
 from annotation_cases import CONFIG, trains_with, write_project
 from corpus import LOGS, Case, tool
 
-from mmpanet.convert import CONFIGS, rules
+from mmpanet.checkpoints.official_rules import CONFIGS, rules
 
 SWAP, OFFICIAL, RUN, SEEING, OTHERS = (
     'Swap',

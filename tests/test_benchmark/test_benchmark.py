@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from repository import ROOT
 
 from mmdet.structures.bbox import bbox_overlaps
 from mmpanet.benchmark import report
@@ -24,7 +25,6 @@ from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANet
 from mmpanet.swap import SwapError
 
 CPU = torch.device('cpu')
-ROOT = Path(__file__).parents[2]
 BASE = ROOT / 'configs/_base_/models/mask-rcnn_r18_fpn_small.py'
 SMALL = Workload(height=96, width=128, rois=40, detections=6, positives=12, objects=4)
 

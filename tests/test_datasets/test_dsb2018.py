@@ -3,17 +3,17 @@ import json
 import runpy
 import shutil
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from repository import tool_path
 
-from mmpanet.datasets.conversion import BadSampleError, split_samples
-from mmpanet.datasets.dsb2018 import convert_dsb2018
+from mmpanet.datasets.converters.conversion import BadSampleError, split_samples
+from mmpanet.datasets.converters.dsb2018 import convert_dsb2018
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'dsb2018.py'
+TOOL = tool_path('dsb2018')
 SIZE = (40, 48)
 
 

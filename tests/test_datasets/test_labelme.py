@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
+from repository import tool_path
 
 from mmdet.datasets import CocoDataset
 from mmpanet.datasets import BadSampleError, convert_labelme, convert_masks
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'labelme.py'
+TOOL = tool_path('labelme')
 SIZE = (60, 80)
 TRIANGLE = [[10.5, 8.25], [40, 12], [22.75, 41.5]]
 

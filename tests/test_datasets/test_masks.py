@@ -2,17 +2,17 @@
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from repository import tool_path
 
 from mmpanet.datasets import BadSampleError, convert_masks
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'masks.py'
+TOOL = tool_path('masks')
 SIZE = (40, 50)
 NAMES = ('a', 'b', 'sub/c', 'd')
 

@@ -3,7 +3,6 @@ import hashlib
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,12 +11,13 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
+from repository import ROOT, tool_path
 
 from mmdet.datasets import CocoDataset
-from mmpanet.datasets.dsb2018 import CLASSES
+from mmpanet.datasets.converters.dsb2018 import CLASSES
 from mmpanet.datasets.shapes import SHAPES, ShapesConfig, _area, make_image, make_shapes, rasterise
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'dataset_converters' / 'make_shapes.py'
+TOOL = tool_path('make_shapes')
 SMALL = dict(num_train=24, num_val=8, image_size=(128, 160), area=(40, 5000))
 
 
@@ -173,7 +173,7 @@ def test_hole_shows_what_lies_behind():
 
 
 def test_config_names_the_same_classes():
-    base = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets'
+    base = ROOT / 'configs' / '_base_' / 'datasets'
     for name, classes in (('shapes', ShapesConfig().classes), ('dsb2018', CLASSES)):
         config = Config.fromfile(base / f'{name}_instance.py')
         assert tuple(config.metainfo.classes) == classes

@@ -4,7 +4,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,13 +12,13 @@ import torch
 from mmcv.ops import batched_nms
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from repository import ROOT
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.registry import MODELS
 from mmpanet.deploy import ExportError, export_detector, onnx_detector, verify
 from mmpanet.deploy.export import describe
 
-ROOT = Path(__file__).resolve().parents[2]
 PANET = ROOT / 'configs/dsb2018/mask-rcnn_r18_panet_dsb2018.py'
 
 

@@ -7,8 +7,8 @@ from mmcv.ops import roi_align
 
 from mmdet.registry import MODELS
 from mmpanet.models import AdaptiveFeaturePooling
-from mmpanet.models.layers import multi_level_pooling as op
-from mmpanet.models.layers import multi_level_roi_align
+from mmpanet.ops import multi_level_roi_align
+from mmpanet.ops import multi_level_roi_align as op
 
 STRIDES = [4, 8, 16, 32]
 SCALES = [1 / stride for stride in STRIDES]

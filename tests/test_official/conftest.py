@@ -2,18 +2,18 @@
 import json
 import zlib
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from repository import ROOT
 
 from mmdet.registry import MODELS
-from mmpanet.convert import CONFIGS
+from mmpanet.checkpoints.official_rules import CONFIGS
 
-DATA = Path(__file__).parents[1] / 'data' / 'official'
-CONFIG_DIR = Path(__file__).parents[2] / 'configs' / 'official'
+DATA = ROOT / 'tests' / 'data' / 'official'
+CONFIG_DIR = ROOT / 'configs' / 'official'
 
 
 def made_weight(name: str, shape, seed: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch.nn.functional import softmax
 
-from mmpanet.convert import from_official
+from mmpanet.checkpoints.official_conversion import from_official
 from mmpanet.models import AdaptiveFeaturePooling
 from .conftest import DATA, build_model, official_checkpoint
 

@@ -3,27 +3,19 @@ import os
 import runpy
 import sys
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
+from repository import ROOT
 
-from mmpanet import convert
-from mmpanet.convert import (
-    CONFIGS,
-    ConversionError,
-    convert_file,
-    from_official,
-    load_untrusted,
-    rules,
-    save_whole,
-    to_official,
-)
+from mmpanet.checkpoints import official_conversion
+from mmpanet.checkpoints.files import load_untrusted, save_whole
+from mmpanet.checkpoints.official_conversion import convert_file, from_official, to_official
+from mmpanet.checkpoints.official_rules import CONFIGS, rules
+from mmpanet.utils.errors import CheckpointError
 from .conftest import build_model, official_checkpoint
-
-ROOT = Path(__file__).parents[2]
 
 
 def same(a: dict, b: dict) -> bool:
@@ -152,7 +144,7 @@ def test_classes_are_reordered():
 def test_frozen_affine_is_exact():
     """The BN computes x * scale + bias to the bit, in eval mode."""
     ours = from_official(official_checkpoint('det'))['state_dict']
-    norm = torch.nn.BatchNorm2d(64, eps=convert.BN_EPS).eval()
+    norm = torch.nn.BatchNorm2d(64, eps=official_conversion.BN_EPS).eval()
     norm.load_state_dict(
         {key.rpartition('.')[2]: value for key, value in ours.items() if key.startswith('backbone.bn1.')}
     )
@@ -212,7 +204,7 @@ def test_data_parallel_prefix(kind):
     ids=['missing', 'unknown', 'shape', 'no tensor', 'no panet', 'our names', 'ours', 'empty', 'list'],
 )
 def test_refuses_what_it_does_not_know(make, words):
-    with pytest.raises(ConversionError) as error:
+    with pytest.raises(CheckpointError) as error:
         from_official(make())
     for word in words:
         assert word in str(error.value)
@@ -221,15 +213,15 @@ def test_refuses_what_it_does_not_know(make, words):
 
 def test_refuses_other_models_on_the_way_back():
     state_dict = from_official(official_checkpoint('det'))['state_dict']
-    with pytest.raises(ConversionError, match="'backbone.bn1.running_var'"):
+    with pytest.raises(CheckpointError, match="'backbone.bn1.running_var'"):
         to_official(
             dict(state_dict={key: value for key, value in state_dict.items() if key != 'backbone.bn1.running_var'})
         )
     key = 'backbone.bn1.running_mean'
-    with pytest.raises(ConversionError, match=rf"'{key}'.*\(3,\).*\(64,\)"):
+    with pytest.raises(CheckpointError, match=rf"'{key}'.*\(3,\).*\(64,\)"):
         to_official(dict(state_dict={**state_dict, key: torch.zeros(3)}))
     state_dict['roi_head.bbox_head.fc_cls.bias'] = torch.zeros(21)
-    with pytest.raises(ConversionError, match=r'fc_cls.bias.*\(21,\).*\(81,'):
+    with pytest.raises(CheckpointError, match=r'fc_cls.bias.*\(21,\).*\(81,'):
         to_official(dict(state_dict=state_dict))
 
 
@@ -246,7 +238,7 @@ class Hostile:
 def test_hostile_pickle_is_not_run(tmp_path, function, text, name, zipped):
     traces, source = tmp_path / 'traces', tmp_path / 'hostile.pth'
     torch.save(dict(model=Hostile(function, text.format(traces))), source, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(ConversionError, match=f'hostile.pth.*holds .*{name}') as error:
+    with pytest.raises(CheckpointError, match=f'hostile.pth.*holds .*{name}') as error:
         convert_file(source, tmp_path / 'ours.pth')
     assert 'weights_only' not in str(error.value)  # torch's advice
     assert 'safe_globals' not in str(error.value)
@@ -282,7 +274,7 @@ def test_file_that_ends_anywhere(tmp_path, zipped):
     whole = source.read_bytes()
     for end in range(0, len(whole), max(1, len(whole) // 200)):
         source.write_bytes(whole[:end])
-        with pytest.raises(ConversionError, match='cut.pth'):
+        with pytest.raises(CheckpointError, match='cut.pth'):
             load_untrusted(source)
 
 
@@ -293,7 +285,7 @@ def test_broken_file(tmp_path, content):
     whole = source.read_bytes()
     source.write_bytes(dict(cut=whole[: len(whole) // 2], text=b'no checkpoint', empty=b'')[content])
     target.write_bytes(b'an older file')
-    with pytest.raises(ConversionError, match='broken.pth'):
+    with pytest.raises(CheckpointError, match='broken.pth'):
         convert_file(source, target)
     assert target.read_bytes() == b'an older file'
     assert sorted(os.listdir(tmp_path)) == ['broken.pth', 'ours.pth']
@@ -318,14 +310,14 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
 def test_source_is_not_overwritten(tmp_path):
     source = tmp_path / 'official.pth'
     torch.save(dict(model={}), source)
-    with pytest.raises(ConversionError, match='overwritten'):
+    with pytest.raises(CheckpointError, match='overwritten'):
         convert_file(source, tmp_path / '.' / 'official.pth')
-    with pytest.raises(ConversionError, match='no such folder'):
+    with pytest.raises(CheckpointError, match='no such folder'):
         convert_file(source, tmp_path / 'nowhere' / 'ours.pth')
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
-    tool = runpy.run_path(str(ROOT / 'tools/convert_official_checkpoint.py'))
+    tool = runpy.run_path(str(ROOT / 'tools/model_converters/convert_official_checkpoint.py'))
 
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['convert', *map(str, args)])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmdet.structures import DetDataSample
-from mmpanet.convert import from_official
+from mmpanet.checkpoints.official_conversion import from_official
 from mmpanet.models import DetectronRoIHead, PANetRoIHead
 from .conftest import DATA, build_model, official_checkpoint
 

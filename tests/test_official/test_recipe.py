@@ -11,7 +11,7 @@ from pycocotools import mask as mask_utils
 from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import PolygonMasks
-from mmpanet.convert import CONFIGS
+from mmpanet.checkpoints.official_rules import CONFIGS
 from .conftest import CONFIG_DIR
 
 

@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 
 from mmdet.registry import MODELS
-from mmpanet.swap import load_config
+from mmpanet.utils.configs import load_config
 
 
 @pytest.fixture(scope='session')

@@ -8,8 +8,8 @@ from mmengine.config import Config
 
 from mmdet.registry import MODELS
 from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
-from mmpanet.swap.checkpoint import FC_BRANCH_BIAS, whose_checkpoint
 from mmpanet.swap.verification import generated_image
+from mmpanet.swap.weights import FC_BRANCH_BIAS, whose_checkpoint
 
 
 def checkpoint_of(model):

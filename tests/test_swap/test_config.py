@@ -8,9 +8,10 @@ from mmengine.config import Config
 from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
-from mmpanet.swap import SwapError, load_config, swap_config
-from mmpanet.swap.checkpoint import carry_weights
+from mmpanet.swap import SwapError, swap_config
 from mmpanet.swap.config import find_models, necks_of, plan_swap
+from mmpanet.swap.weights import carry_weights
+from mmpanet.utils.configs import load_config
 
 # Every kind of model, of neck arguments and of nesting that the zoo has; one config each.
 SPREAD = [

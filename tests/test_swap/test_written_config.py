@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from repository import ROOT
 
 from mmpanet.models import PANetNeck
-from mmpanet.swap import SwapError, load_config, swap_config, write_config
-from mmpanet.swap.config import config_path
+from mmpanet.swap import SwapError, swap_config, write_config
 from mmpanet.swap.written_config import config_diff
+from mmpanet.utils.configs import config_path, load_config
 
-ROOT = Path(__file__).parents[2]
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import ROOT, tool_path
+from swap_zoo.page import zoo_page
+from swap_zoo.sweep import Zoo, train_swapped
 
 import mmdet
-from mmpanet.swap import load_config
-from mmpanet.swap.zoo import Zoo, train_swapped
-from mmpanet.swap.zoo_page import zoo_page
+from mmpanet.utils.configs import load_config
 
-ROOT = Path(__file__).parents[2]
 ZOO = Path(mmdet.__file__).parent / '.mim' / 'configs'
 CONFIGS = {
     'works.py': "_base_ = 'mmdet::rpn/rpn_r50_fpn_1x_coco.py'\n"
@@ -67,7 +67,7 @@ def test_zoo(small_zoo):
 
 def run_tool(monkeypatch, name, *args):
     monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-    runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+    runpy.run_path(str(tool_path(Path(name).stem)), run_name='__main__')
 
 
 def test_swap_neck_writes(monkeypatch, capsys, tmp_path, small_config, trained_like):
@@ -102,7 +102,7 @@ def test_swap_neck_refuses(monkeypatch, tmp_path):
         run_tool(monkeypatch, 'swap_neck.py', 'mmdet::retinanet_r50_fpn_1x_coco', '--roi-head', '--dry-run')
 
 
-# One of every kind of detector; the whole zoo is docs/zoo.md, which tools/zoo_table.py makes.
+# One of every kind of detector; the whole zoo is docs/zoo.md, which .dev_scripts/swap_zoo/zoo_table.py makes.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'name',

@@ -8,12 +8,14 @@ import mmcv
 import pytest
 import torch
 from mmengine.config import Config
-from tiny_training import ROOT, make_data, run_tool, tiny_config, write_config
+from repository import ROOT
+from tiny_training import make_data, run_tool, tiny_config, write_config
 
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmpanet.command_line import build_runner
-from mmpanet.visualization import LevelDistributionHook, LevelRecorder, level_shares
+from mmpanet.engine.hooks import LevelDistributionHook
+from mmpanet.engine.runner.checking_runner import build_runner
+from mmpanet.visualization import LevelRecorder, level_shares
 
 HOOK = "custom_hooks = [dict(type='LevelDistributionHook', interval=2, num_pictures=1)]\n"
 

@@ -4,8 +4,8 @@
 import argparse
 import sys
 
-from mmpanet.datasets.conversion import ON_ERROR
-from mmpanet.datasets.dsb2018 import convert_dsb2018
+from mmpanet.datasets.converters.conversion import ON_ERROR
+from mmpanet.datasets.converters.dsb2018 import convert_dsb2018
 
 
 def parse_args():

@@ -4,8 +4,8 @@
 import argparse
 import sys
 
-from mmpanet.datasets.command_line import add_conversion_arguments, print_converted
-from mmpanet.datasets.labelme import convert_labelme
+from mmpanet.datasets.converters.arguments import add_conversion_arguments, print_converted
+from mmpanet.datasets.converters.labelme import convert_labelme
 
 
 def parse_args():

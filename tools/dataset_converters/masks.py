@@ -4,8 +4,8 @@
 import argparse
 import sys
 
-from mmpanet.datasets.command_line import add_conversion_arguments, print_converted
-from mmpanet.datasets.masks import KINDS, convert_masks
+from mmpanet.datasets.converters.arguments import add_conversion_arguments, print_converted
+from mmpanet.datasets.converters.masks import KINDS, convert_masks
 
 
 def parse_args():

@@ -1,4 +1,4 @@
-# PANet put into the FPN model of the same name, as `tools/swap_neck.py
+# PANet put into the FPN model of the same name, as `tools/model_converters/swap_neck.py
 # --roi-head --warm-start` writes it; for the checkpoint that it writes too.
 _base_ = './mask-rcnn_r18_fpn_zoom-12e_dsb2018.py'
 

@@ -6,7 +6,7 @@ from mmengine.dist import get_world_size
 from torch import Tensor
 
 from mmdet.utils import OptConfigType
-from .linear import linear
+from mmpanet.ops import linear
 
 
 class FCModule(nn.Linear):

@@ -1,0 +1,49 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Checkpoint files that are whole, and those that were cut off or damaged."""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Optional, Union
+
+from mmengine.logging import print_log
+
+
+def last_whole_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
+    """The checkpoint in a work folder to resume from, as a string, or None if there is none.
+
+    That is the one that mmengine's ``last_checkpoint`` names, or if it is not whole the latest (``epoch_*.pth``,
+    ``iter_*.pth``) that is. A work folder may have been moved since.
+    """
+    pointer = Path(work_dir, 'last_checkpoint')
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    if '://' in named:
+        return named
+    numbered = [path for path in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
+    numbered.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    candidates = ([Path(named), Path(work_dir, Path(named).name)] if named else []) + numbered
+    for path in candidates:
+        fault = checkpoint_fault(path)
+        if not fault:
+            if named and path.name != Path(named).name:
+                print_log(f'{named} is not whole; going on from {path}', 'current')
+            return str(path)
+    return None
+
+
+def checkpoint_fault(path: Union[str, Path]) -> str:
+    """Why a checkpoint file cannot be whole, or an empty string; nothing in it is unpickled.
+
+    Since torch 1.6 it is a zip file, with its list of contents at the end and a checksum for each of them.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return 'no such file'
+    if path.stat().st_size == 0:
+        return 'the file is empty'
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        return f'cut off, or no checkpoint of torch 1.6 or newer ({error})'
+    return f'damaged: {damaged} in it has another checksum' if damaged else ''

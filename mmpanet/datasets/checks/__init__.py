@@ -1,0 +1,1 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.

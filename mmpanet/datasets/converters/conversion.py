@@ -1,0 +1,205 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""What the converters to COCO format share: reading files, dividing samples into splits, writing all or nothing.
+
+A *sample* is one image with its objects. A converter knows how to read one; :func:`convert_samples` does the rest.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import cv2
+import numpy as np
+
+from mmpanet.datasets.coco_writer import IMAGE_DIR, SPLITS, dataset_folder, write_annotations
+
+ON_ERROR = ('skip', 'raise')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+Report = Callable[[str], None]
+
+
+class BadSampleError(ValueError):
+    """Something in the source cannot be converted; the message names it."""
+
+
+class Sample(NamedTuple):
+    """One image and its objects.
+
+    Attributes:
+        file_name (str): Of the image, below ``images/``.
+        content (bytes): Of the image's file.
+        height (int): Of the image as it is loaded for training.
+        width (int): The same.
+        instances (list[dict]): What :func:`.coco_writer.encode_instance` and its like return.
+    """
+
+    file_name: str
+    content: bytes
+    height: int
+    width: int
+    instances: List[dict]
+
+
+class Converted(NamedTuple):
+    """What a converter wrote.
+
+    Attributes:
+        counts (dict[str, tuple[int]]): Images and instances of each split.
+        problems (list[str]): What was left out, and why.
+        classes (tuple[str]): Names of the categories, in the order of their ids.
+    """
+
+    counts: Dict[str, Tuple[int, int]]
+    problems: List[str]
+    classes: Tuple[str, ...]
+
+
+def split_samples(names: List[str], val_fraction: float, seed: int) -> Dict[str, List[str]]:
+    """Split by a hash of seed and name.
+
+    The place of a sample in the draw does not depend on which others there are, so adding a few moves few.
+
+    Returns:
+        dict[str, list[str]]: Sorted names of ``train`` and ``val``.
+    """
+    drawn = sorted(names, key=lambda name: hashlib.sha256(f'{seed}:{name}'.encode()).digest())
+    num_val = round(len(names) * val_fraction)
+    return dict(train=sorted(drawn[num_val:]), val=sorted(drawn[:num_val]))
+
+
+def decode_image(data: bytes, flags: int, name: str) -> np.ndarray:
+    """Decode an image.
+
+    Args:
+        data (bytes): Content of its file.
+        flags (int): OpenCV's, such as ``cv2.IMREAD_UNCHANGED``.
+        name (str): What messages call it.
+
+    Returns:
+        np.ndarray: (H, W) or (H, W, channels).
+
+    Raises:
+        BadSampleError: Where it is none.
+    """
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if image is None:
+        raise BadSampleError(f'{name}: not readable as an image')
+    return image
+
+
+def check_depth(image: np.ndarray, name: str) -> None:
+    """Refuse more than 8 bits a channel, which would be cut to 8 where images are loaded for training."""
+    if image.dtype != np.uint8:
+        raise BadSampleError(f'{name}: holds {image.dtype} pixels, not uint8')
+
+
+def image_size(data: bytes, name: str) -> Tuple[int, int]:
+    """Height and width of an image as MMDetection loads it, turned as its EXIF data say.
+
+    Raises:
+        BadSampleError: Where it is no image of 8 bits a channel.
+    """
+    image = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, name)
+    check_depth(image, name)
+    return image.shape[0], image.shape[1]
+
+
+def fingerprint(source: Path, paths: Iterable[Path], contents: Iterable[Path] = ()) -> str:
+    """Changes with the names and sizes of ``paths``, and with the bytes of ``contents``, all below ``source``."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(f'{path.relative_to(source)}:{path.stat().st_size}\n'.encode())
+    for path in sorted(contents):
+        digest.update(f'{path.relative_to(source)}:'.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def check_conversion(source: Path, val_fraction: float, on_error: str) -> None:
+    """Raise for arguments that no conversion takes."""
+    if not source.is_dir():
+        raise FileNotFoundError(f'source {str(source)!r} is not a folder')
+    if not 0 < val_fraction < 1:
+        raise ValueError(f'val_fraction is {val_fraction!r}, it takes 0 to 1, exclusive')
+    if on_error not in ON_ERROR:
+        raise ValueError(f'on_error is {on_error!r}, it takes {" or ".join(ON_ERROR)}')
+
+
+def check_classes(classes: Optional[Sequence[str]]) -> Tuple[str, ...]:
+    """Class names as a tuple, refused where they are doubled or empty."""
+    names = tuple(classes or ())
+    if isinstance(classes, str) or len(set(names)) != len(names) or not all(names):
+        raise ValueError(f'classes is {classes!r}, it takes a sequence of names, each once')
+    return names
+
+
+def convert_samples(
+    names: Sequence[str],
+    read_sample: Callable[[str, Report], Sample],
+    out_dir: Union[str, Path],
+    recipe: dict,
+    classes: Sequence[str],
+    info: Mapping[str, str],
+    val_fraction: float,
+    seed: int,
+    on_error: str,
+    force: bool = False,
+) -> Optional[Converted]:
+    """Write a dataset in COCO format, whole or not at all.
+
+    Args:
+        names (Sequence[str]): Of the samples; the draw of the splits goes by them.
+        read_sample (Callable): Takes a name and a function to report what is left out of the sample, which may
+            raise. Returns the :class:`Sample`, or raises :class:`BadSampleError`.
+        out_dir (str | Path): Where the dataset shall lie.
+        recipe (dict): What the dataset is known by, see :mod:`.coco_writer`.
+        classes (Sequence[str]): Names of the categories.
+        info (Mapping[str, str]): ``description`` of the dataset, and what else shall stand under ``info``.
+        val_fraction (float): Part of the samples that go to ``val``.
+        seed (int): Another seed, another split.
+        on_error (str): 'skip' leaves out what is bad and names it, 'raise' stops at the first.
+        force (bool): Replace a dataset of another recipe. Defaults to False.
+
+    Returns:
+        Converted | None: None if the dataset was there already.
+    """
+    counts: Dict[str, Tuple[int, int]] = {}
+    problems: List[str] = []
+
+    def report(problem: str) -> None:
+        if on_error == 'raise':
+            raise BadSampleError(problem)
+        problems.append(problem)
+
+    with dataset_folder(Path(out_dir), recipe, force) as folder:
+        if folder is None:
+            return None
+        images: Dict[str, dict] = {}
+        for name in names:
+            try:
+                sample = read_sample(name, report)
+            except BadSampleError as error:
+                report(str(error))
+                continue
+            path = folder / IMAGE_DIR / sample.file_name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(sample.content)
+            images[name] = dict(
+                file_name=sample.file_name, height=sample.height, width=sample.width, instances=sample.instances
+            )
+        splits = split_samples(list(images), val_fraction, seed)
+        for split in SPLITS:
+            if not splits[split]:
+                found = f'; the first that was left out: {problems[0]}' if problems else ''
+                raise ValueError(
+                    f'of {len(images)} good samples none is left for {split}; val_fraction is {val_fraction!r}{found}'
+                )
+            of_split = [images[name] for name in splits[split]]
+            write_annotations(
+                folder / f'{split}.json',
+                of_split,
+                classes,
+                dict(info, description=f'{info["description"]}, split {split}', recipe=recipe),
+            )
+            counts[split] = (len(of_split), sum(len(image['instances']) for image in of_split))
+    return Converted(counts, problems, tuple(classes))

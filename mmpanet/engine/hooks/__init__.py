@@ -1,0 +1,5 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from .level_distribution_hook import LevelDistributionHook
+from .save_then_remove_hook import SaveThenRemoveHook
+
+__all__ = ['LevelDistributionHook', 'SaveThenRemoveHook']

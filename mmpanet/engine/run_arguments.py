@@ -1,0 +1,53 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The arguments that training and testing share, and the config that they make."""
+
+import os
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmpanet.utils.configs import load_config
+
+
+def add_run_arguments(parser):
+    """The arguments that training and testing have in common, as MMDetection names them."""
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs, checkpoints and metrics; '
+        "by default the config's work_dir, else work_dirs/<name of the config>",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that override the config, such as train_cfg.max_epochs=1 or '
+        'model.neck.fusion=weighted; a list is written key="[a,b]" or key=a,b, a nested one '
+        'key="[(a,b),(c,d)]", in quotation marks and without blanks',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed run',
+    )
+    # torch.distributed.launch passes it with a dash since torch 2.0 and with an underscore before.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by torch.distributed.launch; torchrun sets $LOCAL_RANK instead',
+    )
+
+
+def load_run_config(args):
+    """The config that ``args`` name, with their overrides, launcher and work folder in it."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir:
+        cfg.work_dir = args.work_dir
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = str(Path('work_dirs', Path(args.config).stem))
+    return cfg

@@ -1,0 +1,75 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Loading configs, with one clear error for what cannot be loaded."""
+
+import os
+from pathlib import Path
+from typing import Optional, Union
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import get_installed_path
+
+from .errors import ConfigError
+
+PathLike = Union[str, 'os.PathLike[str]']
+
+
+def load_config(config: PathLike, options: Optional[dict] = None) -> Config:
+    """Load a config by path, or by a name such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``.
+
+    Args:
+        config: Path or name.
+        options: Settings that override the config, by dotted keys, as ``--cfg-options`` gives them.
+
+    Raises:
+        ConfigError: If it is not there or no config, if what it imports is not installed, or if an option does not
+            fit.
+    """
+    path = config_path(config)
+    try:
+        cfg = Config.fromfile(path)
+    except ImportError as error:
+        # mmengine adds the whole of sys.path to its message, and keeps what failed as the cause.
+        cause = error.__cause__ or error.__context__ or error
+        reason = str(cause).partition(', the current sys.path')[0]
+        raise ConfigError(f'config {config}: imports what is not installed: {reason}') from error
+    except SyntaxError as error:
+        raise ConfigError(f'config {config}: syntax error: {error}') from error
+    except OSError as error:
+        raise ConfigError(f'config {config}: {error}') from error
+    try:
+        cfg.merge_from_dict(options or {})
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f'--cfg-options {options}: {error.args[0]}') from error
+    return cfg
+
+
+def config_path(config: PathLike) -> Path:
+    """The file that a path or a ``package::name`` means.
+
+    Raises:
+        ConfigError: If there is no such file or package.
+    """
+    config = os.fspath(config)
+    if '::' not in config:
+        path = Path(config)
+        if not path.is_file():
+            raise ConfigError(f'config {config}: no such file')
+        return path
+    scope, _, name = config.partition('::')
+    try:
+        package = get_installed_path(MODULE2PACKAGE.get(scope, scope))
+    except Exception as error:  # get_installed_path raises whatever its package metadata backend does
+        raise ConfigError(f'config {config}: the package {scope!r} is not installed') from error
+    root = Path(package, '.mim', 'configs')
+    if not name.endswith('.py'):
+        name += '.py'
+    if (root / name).is_file():
+        return root / name
+    by_name = sorted(root.rglob(Path(name).name))
+    if len(by_name) != 1:
+        raise ConfigError(
+            f'config {config}: {scope!r} has no such config'
+            + ''.join(f'; did you mean {scope}::{path.relative_to(root)}?' for path in by_name)
+        )
+    return by_name[0]

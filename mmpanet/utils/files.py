@@ -1,0 +1,74 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Files and folders that are written whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Union
+
+PathLike = Union[str, 'os.PathLike[str]']
+
+
+@contextmanager
+def atomic_write(path: PathLike) -> Iterator[Path]:
+    """Yield a path to write to, beside ``path``; it replaces ``path`` at the end of the ``with`` block.
+
+    If the block raises, or writes nothing, ``path`` stays as it was. The yielded path has the same suffix, because
+    OpenCV and others choose the format by it.
+
+    Args:
+        path: The file to write. Its folder must exist.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
+        part = Path(folder, path.name)
+        yield part
+        if not part.exists():
+            return
+        with open(part, 'rb+') as stream:
+            os.fsync(stream.fileno())  # a power cut must not leave the new name with half of the content
+        os.replace(part, path)
+
+
+@contextmanager
+def atomic_folder(path: PathLike) -> Iterator[Path]:
+    """Yield an empty folder to build in, beside ``path``; it replaces ``path`` at the end of the ``with`` block.
+
+    If the block raises, ``path`` stays as it was. A link is followed, not replaced.
+
+    Args:
+        path: The folder. Whatever it holds is removed: check before that it may be.
+    """
+    path = Path(path).resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    try:
+        yield building
+        building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+        _replace_folder(building, path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _replace_folder(new: Path, old: Path) -> None:
+    if not old.exists():
+        os.rename(new, old)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f'.{old.name}.', dir=old.parent))
+    try:
+        os.rename(old, aside / 'old')
+        try:
+            os.rename(new, old)
+        except OSError:
+            os.rename(aside / 'old', old)
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

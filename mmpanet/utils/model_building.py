@@ -1,0 +1,49 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Building the model of a config."""
+
+from typing import Any, Tuple
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmdet.registry import MODELS
+from .errors import ConfigError
+
+
+def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
+    """Build the model at ``path`` of a config without downloading the weights that its parts may ask for."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    model_cfg = cfg
+    for key in path:
+        model_cfg = model_cfg[int(key)] if isinstance(model_cfg, (list, tuple)) else model_cfg[key]
+    model_cfg = without_downloads(model_cfg)
+    try:
+        return MODELS.build(model_cfg)
+    except (KeyError, ImportError) as error:
+        raise ConfigError(
+            f"the config's {'.'.join(path)} cannot be built: {error.args[0]}; a module that registers "
+            'what is missing must be installed and named in custom_imports'
+        ) from error
+
+
+def without_downloads(node: Any) -> Any:
+    """A config's dict without 'Pretrained' init_cfgs and the like."""
+    if isinstance(node, dict):
+        copy = type(node)()
+        for key in node:
+            value = node[key]
+            if key == 'init_cfg' and _is_pretrained(value):
+                continue
+            if key in ('pretrained', 'teacher_ckpt') and isinstance(value, str):
+                value = None
+            copy[key] = without_downloads(value)
+        return copy
+    if isinstance(node, (list, tuple)):
+        return type(node)(without_downloads(item) for item in node)
+    return node
+
+
+def _is_pretrained(init_cfg: Any) -> bool:
+    init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
+    return any('checkpoint' in one for one in init_cfgs)

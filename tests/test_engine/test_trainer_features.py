@@ -1,0 +1,131 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""mmengine's accumulation, clipping, EMA, learning rate by batch size, early stopping and half precision with PANet."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from test_gradients import batch, build, config  # noqa: F401  a fixture
+from tiny_training import make_data, tiny_config
+
+from mmpanet.engine.runner.checking_runner import build_runner
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=4, num_val=1, empty_fraction=0.0)
+
+
+@pytest.fixture
+def cfg(data, tmp_path):
+    cfg = tiny_config(tmp_path / 'tiny.py', data)
+    cfg.work_dir = str(tmp_path / 'run')
+    cfg.train_cfg.max_epochs = 2
+    cfg.train_dataloader.batch_size = 2
+    return cfg
+
+
+def weights(model):
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def test_accumulated_gradients_are_those_of_the_larger_batch(config):  # noqa: F811
+    """Two batches of two against one of four, samples equally many (see test_gradients.py)."""
+    model = build(config)
+    whole, data = copy.deepcopy(model), batch([2, 2, 2, 2])
+    whole.train_step(data, OptimWrapper(torch.optim.SGD(whole.parameters(), lr=0.1)))
+    accumulating = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=2)
+    accumulating.initialize_count_status(model, 0, 2)
+    before = weights(model)
+    model.train_step({key: value[:2] for key, value in data.items()}, accumulating)
+    assert all(torch.equal(value, before[name]) for name, value in weights(model).items())  # no step yet
+    model.train_step({key: value[2:] for key, value in data.items()}, accumulating)
+    expected = weights(whole)
+    for name, value in weights(model).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-9)
+    assert any((value != before[name]).any() for name, value in weights(model).items())
+
+
+def test_clipping_scales_all_gradients_as_one(config):  # noqa: F811
+    """The step is the unclipped one, shortened to the norm asked for."""
+    model = build(config)
+    clipped, data, before = copy.deepcopy(model), batch([2, 2]), weights(model)
+    model.train_step(data, OptimWrapper(torch.optim.SGD(model.parameters(), lr=1.0)))
+    clipped.train_step(data, OptimWrapper(torch.optim.SGD(clipped.parameters(), lr=1.0), clip_grad=dict(max_norm=0.1)))
+    step = torch.cat([(value - before[name]).flatten() for name, value in weights(model).items()])
+    short = torch.cat([(value - before[name]).flatten() for name, value in weights(clipped).items()])
+    assert step.norm() > 0.1
+    torch.testing.assert_close(short, step * 0.1 / step.norm(), rtol=1e-3, atol=1e-9)
+
+
+def test_ema_is_the_average_of_all_weights(cfg, tmp_path):
+    """The checkpoint holds the averages, to evaluate with, as weights: those that the formula gives."""
+    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.25)]
+    runner = build_runner(cfg)
+    expected = {}
+
+    class Average(Hook):
+        priority = 'VERY_LOW'
+
+        def before_train(self, runner):
+            expected.update(weights(runner.model))
+
+        def after_train_iter(self, runner, *args, **kwargs):
+            # mmengine's first step is a copy
+            share = 1 if runner.iter == 0 else 0.25
+            for name, value in weights(runner.model).items():
+                expected[name] += share * (value - expected[name])
+
+    runner.register_hook(Average())
+    runner.train()
+    saved = torch.load(tmp_path / 'run' / 'epoch_2.pth', weights_only=True)['state_dict']
+    for name, value in expected.items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(saved[name], value) for name, value in weights(runner.model).items())
+
+
+def test_auto_scale_lr_follows_the_batch_size(cfg):
+    cfg.auto_scale_lr = dict(enable=True, base_batch_size=16)
+    cfg.train_cfg.max_epochs = 1
+    runner = build_runner(cfg)
+    runner.train()
+    assert runner.optim_wrapper.param_groups[0]['initial_lr'] == pytest.approx(cfg.optim_wrapper.optimizer.lr * 2 / 16)
+
+
+def test_early_stopping_ends_a_training_that_gets_no_better(cfg):
+    cfg.train_cfg.update(max_epochs=9, val_interval=1)
+    cfg.custom_hooks = [dict(type='EarlyStoppingHook', monitor='coco/segm_mAP', patience=2, min_delta=2.0)]
+    runner = build_runner(cfg)
+    runner.train()
+    assert runner.epoch == 3  # the first, and two that are not better by 2
+
+
+def test_amp_on_a_cpu_is_refused_by_mmengine(cfg):
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    if torch.cuda.is_available():
+        assert isinstance(build_runner(cfg).build_optim_wrapper(cfg.optim_wrapper), AmpOptimWrapper)
+        return
+    with pytest.raises(AssertionError, match='only available training on gpu'):
+        build_runner(cfg).train()
+
+
+@pytest.mark.parametrize('objects', [[2, 2], [0, 0]], ids=['objects', 'none'])
+def test_bfloat16_by_autocast(config, objects):  # noqa: F811
+    """What AmpOptimWrapper does in a step, by the CPU's autocast: losses near those of float32, a gradient each."""
+    model, data = build(config).float(), batch(objects)
+    data['inputs'] = [image.float() for image in data['inputs']]
+    for sample in data['data_samples']:
+        sample.gt_instances.bboxes = sample.gt_instances.bboxes.float()
+        sample.proposals.bboxes = sample.proposals.bboxes.float()
+    losses = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=enabled):
+            processed = model.data_preprocessor(copy.deepcopy(data), training=True)
+            loss, _ = model.parse_losses(model(**processed, mode='loss'))
+        loss.backward()
+        assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+        losses.append(loss.item())
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

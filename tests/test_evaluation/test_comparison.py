@@ -1,0 +1,106 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import json
+import os
+from datetime import datetime
+
+import pytest
+from repository import ROOT
+from tiny_training import run_tool
+
+from mmpanet.evaluation.run_comparison import shortest_names
+from mmpanet.evaluation.run_log import RunLog
+
+CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_panet_shapes.py'
+
+
+def write_log(folder, time, *lines):
+    file = folder / time / 'vis_data' / 'scalars.json'
+    file.parent.mkdir(parents=True)
+    file.write_text('\n'.join(json.dumps(line) for line in lines) + '\n{"loss": 0.1, "it')
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two work folders; the second was resumed in the middle, with iterations trained again."""
+    fpn, panet = tmp_path / 'fpn', tmp_path / 'panet'
+    write_log(
+        fpn,
+        '20260101_000000',
+        dict(loss=3.0, time=0.5, iter=10, memory=1024),
+        {'coco/bbox_mAP': 0.2, 'coco/segm_mAP': 0.30, 'step': 1},
+        dict(loss=1.0, time=0.7, iter=20, memory=2048),
+        {'coco/bbox_mAP': 0.1, 'coco/segm_mAP': 0.31, 'coco/segm_mAP_l': -1, 'step': 2},
+    )
+    write_log(panet, '20260101_000000', dict(loss=3.0, time=0.6, iter=10), dict(loss=9.0, time=0.8, iter=20))
+    write_log(
+        panet,
+        '20260102_000000',
+        dict(loss=1.0, time=0.8, iter=20),
+        dict(loss=0.5, time=0.8, iter=30),
+        {'coco/bbox_mAP': 0.15, 'coco/segm_mAP': 0.4, 'step': 3},
+    )
+    (panet / CONFIG.name).write_text(CONFIG.read_text().replace("'./", f"'{CONFIG.parent}/"))
+    return [fpn, panet]
+
+
+def test_log_of_a_run_that_was_resumed(runs):
+    log = RunLog.read(runs[1])
+    assert [(step['iter'], step['loss']) for step in log.steps] == [(10, 3.0), (20, 1.0), (30, 0.5)]
+    assert log.seconds_a_step == 0.8 and log.memory is None
+    assert [one.iteration for one in log.evaluations] == [30]
+    assert [one.iteration for one in RunLog.read(runs[0]).evaluations] == [10, 20]
+    assert 'segm_mAP_l' not in RunLog.read(runs[0]).evaluations[-1].metrics
+
+
+def test_time_of_a_run_that_was_resumed_is_that_of_all_its_starts(runs):
+    for day, seconds in (('01', 600), ('02', 1800)):
+        start = datetime(2026, 1, int(day)).timestamp()
+        os.utime(runs[1] / f'202601{day}_000000' / 'vis_data' / 'scalars.json', (start + seconds, start + seconds))
+    (runs[1] / 'notes' / 'vis_data').mkdir(parents=True)
+    (runs[1] / 'notes' / 'vis_data' / 'scalars.json').write_text('')
+    assert RunLog.seconds(runs[1]) == 2400
+
+
+def test_tool(runs, tmp_path, capsys):
+    run_tool('compare_runs', *runs, '--out-dir', tmp_path / 'out')
+    lines = (tmp_path / 'out' / 'comparison.md').read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
+    assert rows[0] == [
+        'run',
+        'iterations',
+        'box AP',
+        'mask AP',
+        'best box AP',
+        'best mask AP',
+        'M parameters',
+        's a step',
+        'GiB',
+    ]
+    assert rows[2] == ['`fpn`', '20', '10.0', '31.0', '20.0', '31.0', '-', '0.60', '2.0']
+    assert rows[3][:6] == ['`panet`', '30', '15.0 (+5.0)', '40.0 (+9.0)', '15.0', '40.0'] and float(rows[3][6]) > 1
+    assert lines[3] in capsys.readouterr().out
+    data = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
+    assert data[0]['memory_mib'] == 2048 and data[1]['evaluations'][0]['metrics']['segm_mAP'] == 0.4
+    assert (tmp_path / 'out' / 'comparison.png').stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['nothing'], 'nothing: no such folder'),
+        (['empty'], 'empty: no run in it has logged'),
+        (['fpn', 'panet', '--names', 'a'], '1 names for 2 folders'),
+        (['fpn', 'fpn'], 'one name: fpn, fpn'),
+    ],
+)
+def test_what_is_refused(runs, tmp_path, monkeypatch, words, message):
+    (tmp_path / 'empty').mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        run_tool('compare_runs', *words, '--out-dir', 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_names_are_as_short_as_they_can_be(tmp_path):
+    assert shortest_names([tmp_path / 'a', tmp_path / 'b']) == ['a', 'b']
+    assert shortest_names([tmp_path / 'a' / 'seed_0', tmp_path / 'b' / 'seed_0']) == ['a/seed_0', 'b/seed_0']

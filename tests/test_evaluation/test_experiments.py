@@ -1,0 +1,193 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from repository import ROOT, tool_path
+
+from mmpanet.evaluation.experiments import ExperimentError, Launcher, Results, Run, evaluation, plan, run_all
+from mmpanet.evaluation.results_table import markdown, summarise, write
+
+CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_fpn_shapes.py'
+# Stands in for tools/train.py: writes what a run of mmengine leaves, or fails.
+TRAINER = """
+import json, sys
+from pathlib import Path
+config, folder = Path(sys.argv[1]), Path(sys.argv[sys.argv.index('--work-dir') + 1])
+seed = int(next(word for word in sys.argv if word.startswith('randomness.seed=')).split('=')[1])
+assert sys.argv[-1] == '--resume'
+if 'bad' in config.stem:
+    print('some output')
+    sys.exit('RuntimeError: it broke')
+log = folder / f'2026010{len(list(folder.iterdir()))}_000000' / 'vis_data' / 'scalars.json'
+log.parent.mkdir(parents=True)
+(folder / config.name).write_text(config.read_text())
+score = {'a': .30, 'b': .40}[config.stem[0]] + seed / 100 + ('lr=2' in sys.argv) / 20
+lines = [dict(loss=1., time=.5, iter=10), dict(loss=1., time=.7, iter=20), dict(loss=1., time=9., iter=30)]
+lines += [{'coco/bbox_mAP': .01, 'step': 1}]
+lines += [{'coco/bbox_mAP': score, 'coco/segm_mAP': score - .1, 'coco/segm_mAP_l': -1}]
+log.write_text('\\n'.join(map(json.dumps, lines)) + '\\n{"loss": 1.0, "ti')
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / 'train.py').write_text(TRAINER)
+    for name in ('a', 'b', 'bad'):
+        (tmp_path / f'{name}.py').write_text(CONFIG.read_text().replace("'../", f"'{ROOT}/configs/"))
+    return tmp_path
+
+
+def run_some(folder, names, seeds, options=()):
+    results, said = Results(folder / 'results.jsonl'), []
+    runs = plan([folder / f'{name}.py' for name in names], seeds, results, options)
+    failures = run_all(runs, results, folder / 'work', Launcher(tools=folder), progress=said.append)
+    return runs, failures, results, said
+
+
+def test_runs_tables_and_what_is_done_is_not_done_again(folder):
+    runs, failures, results, said = run_some(folder, 'ab', [0, 2])
+    assert [(run.name, run.seed) for run in runs] == [('a', 0), ('b', 0), ('a', 2), ('b', 2)] and not failures
+    first, *_ = list(results)
+    # the last evaluation, without COCO's -1
+    assert first['metrics'] == {'bbox_mAP': 0.30, 'segm_mAP': pytest.approx(0.20)}
+    assert first['seconds_a_step'] == 0.7 and first['iterations'] == 30 and first['parameters'] > 10**6
+    assert {'commit', 'hardware', 'versions', 'seconds', 'config'} <= set(first)
+    assert said[0] == '1/4 a, seed 0' and 'bbox_mAP' in said[1]
+    assert run_some(folder, 'ab', [0, 2])[0] == []
+    assert [(run.name, run.seed) for run in run_some(folder, 'ab', [0, 1])[0]] == [('a', 1), ('b', 1)]
+    summaries = summarise(results, ['b', 'a'])
+    assert [(one.name, one.seeds) for one in summaries] == [('b', [0, 1, 2]), ('a', [0, 1, 2])]
+    assert summaries[0].cell('bbox_mAP') == '41.0 ± 1.0' and summaries[1].cell('segm_mAP') == '21.0 ± 1.0'
+    files = write(summaries, folder / 'out', 'table')
+    assert [file.name for file in files] == ['table.md', 'table.table.json', 'table.png']
+    lines = files[0].read_text().splitlines()
+    assert lines[0].startswith('| config | box AP | mask AP | M parameters')
+    assert lines[2].startswith('| `b` | 41.0 ± 1.0 | 31.0 ± 1.0 |')
+    assert json.loads(files[1].read_text())[0]['values']['bbox_mAP'] == pytest.approx([40, 41, 42])
+    assert files[2].stat().st_size > 5000
+
+
+def test_a_choice_of_overrides_is_an_experiment_of_its_own(folder):
+    run_some(folder, 'ab', [0])
+    runs, _, results, said = run_some(folder, 'a', [0, 1], ['lr=2', "x.y='/[1]'"])
+    assert [(run.name, run.seed) for run in runs] == [('a', 0), ('a', 1)] and said[0] == "1/2 a, seed 0 lr=2 x.y='/[1]'"
+    assert run_some(folder, 'a', [0, 1], ['lr=2', "x.y='/[1]'"])[0] == []
+    assert len(run_some(folder, 'a', [0], ['lr=2'])[0]) == 1
+    assert [one.cell('bbox_mAP') for one in summarise(results, ['a', 'b'])] == ['30.0', '40.0']
+    summaries = summarise(results, ['b', 'a'], variants=True)
+    assert [one.title for one in summaries] == ['b', 'a', "a lr=2 x.y='/[1]'", 'a lr=2']
+    assert [one.cell('bbox_mAP') for one in summaries] == ['40.0', '30.0', '35.5 ± 0.7', '35.0']
+    assert "| `a` `lr=2` `x.y='/[1]'` | 35.5" in markdown(summaries)
+    # none goes on from the checkpoint of another
+    assert len(list(folder.glob('work/**/seed_0'))) == 4
+    with pytest.raises(ExperimentError, match='--cfg-options lr: is not KEY=VALUE'):
+        plan([folder / 'a.py'], [0], results, ['lr'])
+
+
+def test_a_run_that_fails_is_recorded_and_tried_again(folder):
+    runs, failures, results, said = run_some(folder, ['bad', 'a'], [0])
+    assert failures == 1 and '  failed: RuntimeError: it broke' in said
+    assert [result.get('error') for result in results] == ['RuntimeError: it broke', None]
+    assert [run.name for run in run_some(folder, ['bad', 'a'], [0])[0]] == ['bad']
+    assert [one.name for one in summarise(results, ['a', 'bad'])] == ['a']
+
+
+def test_a_run_that_was_cut_off_counts_the_time_before(folder):
+    cut_off = folder / 'work' / 'a' / 'seed_0' / '20260101_000000' / 'vis_data' / 'scalars.json'
+    cut_off.parent.mkdir(parents=True)
+    cut_off.write_text('')
+    start = datetime(2026, 1, 1).timestamp()
+    os.utime(cut_off, (start + 600, start + 600))
+    *_, results, _ = run_some(folder, 'a', [0])
+    assert 600 <= next(iter(results))['seconds'] < 700
+
+
+def test_a_run_without_an_evaluation_fails(folder, tmp_path):
+    (folder / 'train.py').write_text('print("done")')
+    assert run_some(folder, 'a', [0])[1] == 1
+    with pytest.raises(ExperimentError, match='has no evaluation'):
+        evaluation(tmp_path)
+
+
+def test_errors_name_what_is_wrong(folder):
+    results = Results(folder / 'results.jsonl')
+    with pytest.raises(ExperimentError, match='no run has finished'):
+        summarise(results, ['a'])
+    with pytest.raises(ExperimentError, match='there is no config .*c.py'):
+        plan([folder / 'a.py', folder / 'c.py'], [0], results)
+    (folder / 'x').mkdir()
+    (folder / 'x' / 'a.py').write_text('')
+    with pytest.raises(ExperimentError, match='two configs are named a'):
+        plan([folder / 'a.py', folder / 'x' / 'a.py'], [0], results)
+    results.file.write_text('{"name": "a", "seed": 0}\nnonsense\n')
+    with pytest.raises(ExperimentError, match=r"results.jsonl, line 2 is not .* 'nonsense'"):
+        list(results)
+
+
+@pytest.mark.parametrize(
+    'kind,environment,expected',
+    [
+        ('pytorch', {}, ['-m', 'torch.distributed.run', '--nproc_per_node=4', '--launcher', 'pytorch']),
+        ('slurm', {'GPUS': '16'}, ['--partition=gpu', '--job-name=a', '--ntasks=16', '--launcher', 'slurm']),
+    ],
+)
+def test_the_scripts_for_gpus_and_clusters_get_what_they_need(folder, kind, environment, expected):
+    """With a python and an srun that write down how they were called."""
+    bin_ = folder / 'bin'
+    bin_.mkdir()
+    for name in ('python', 'srun'):
+        (bin_ / name).write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder}/called\n')
+        (bin_ / name).chmod(stat.S_IRWXU)
+    launcher = Launcher(kind, 4, 'gpu', ROOT / 'tools')
+    command = launcher.command(Run(folder / 'a.py', 7, ('train_cfg.max_epochs=1',)), folder / 'work')
+    subprocess.run(command, check=True, env={**os.environ, **environment, 'PATH': f'{bin_}:{os.environ["PATH"]}'})
+    called = (folder / 'called').read_text().splitlines()
+    assert set(expected) <= set(called)
+    assert str(folder / 'a.py') in called and str(folder / 'work') in called
+    assert called[-4:] == ['--cfg-options', 'randomness.seed=7', 'train_cfg.max_epochs=1', '--resume']
+
+
+def test_the_command_line(folder):
+    command = [sys.executable, str(tool_path('experiments')), str(folder / 'a.py'), '--seeds', '0', '5']
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    dry = subprocess.run(
+        [*command, '--dry-run', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True, env=env
+    )
+    assert dry.returncode == 0 and [line.split()[-2] for line in dry.stdout.splitlines()] == [
+        'randomness.seed=0',
+        'randomness.seed=5',
+    ]
+    table = subprocess.run(
+        [*command, '--table', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True, env=env
+    )
+    assert table.returncode == 1 and 'experiments.py: no run has finished' in table.stderr
+    assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5))], ['a'])).count('50.0') == 1
+
+
+@pytest.mark.parametrize(
+    'variable,variants,file', [('ROWS', False, 'dsb2018.md'), ('TUNED', True, 'dsb2018_variants.md')]
+)
+def test_the_page_of_results_holds_what_the_runs_gave(variable, variants, file):
+    """The tables are what the commands beside them make of the results."""
+    page = (ROOT / 'docs' / 'results.md').read_text()
+    pattern = re.search(rf'^{variable}=\$\((echo .*)\)$', page, re.MULTILINE)[1]
+    configs = subprocess.check_output(['bash', '-c', pattern], cwd=ROOT, text=True).split()
+    summaries = summarise(
+        Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'), [Path(one).stem for one in configs], variants
+    )
+    table = markdown(summaries, times=False)
+    assert table.count('\n') > 3 and table in page
+    assert (ROOT / 'docs' / 'results' / file).read_text() == table
+
+
+def test_every_result_says_where_it_comes_from():
+    for result in Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'):
+        assert (ROOT / result['config']).is_file() and Path(result['config']).stem == result['name']
+        assert 'metrics' in result and '+changes' not in result['commit'], result['name']

@@ -1,0 +1,140 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""tools/install: what it says when something is missing, and that the precompiled header is really used."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+from repository import ROOT
+
+INSTALL = ROOT / 'tools' / 'install'
+sys.path.insert(0, str(INSTALL))
+import install_mmcv  # noqa: E402
+import precompiled_cxx  # noqa: E402
+
+sys.path.remove(str(INSTALL))
+
+
+def test_leaves_a_working_mmcv_alone():
+    result = subprocess.run([sys.executable, INSTALL / 'install_mmcv.py'], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert 'is already here: left alone' in result.stdout
+
+
+def test_refuses_to_install_beside_another_distribution(monkeypatch):
+    """mmcv-lite and the VBTI fork provide the same module; two of them overwrite each other's files."""
+    monkeypatch.setattr(install_mmcv, 'probe_mmcv', lambda: (None, "ModuleNotFoundError: No module named 'mmcv._ext'"))
+    monkeypatch.setattr(install_mmcv, 'installed_distributions', lambda: ['mmcv-lite'])
+    with pytest.raises(install_mmcv.InstallError, match='pip uninstall mmcv-lite'):
+        install_mmcv.check_existing('mmcv', force=False)
+
+
+@pytest.mark.parametrize(
+    'names, found', [(['mmcv', 'numpy', 'onedl-mmcv', 'mmcv-lite', 'mmcvish'], ['mmcv', 'mmcv-lite', 'onedl-mmcv'])]
+)
+def test_knows_the_distributions_of_mmcv(monkeypatch, names, found):
+    from importlib import metadata
+
+    monkeypatch.setattr(
+        metadata, 'distributions', lambda: [type('Dist', (), dict(metadata=dict(Name=name))) for name in names]
+    )
+    assert install_mmcv.installed_distributions() == found
+
+
+def test_needs_torch(tmp_path):
+    """In an environment without torch it says so, in a line, before it does anything."""
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', tmp_path / 'env'], check=True)
+    result = subprocess.run(
+        [tmp_path / 'env' / 'bin' / 'python', INSTALL / 'install_mmcv.py'], capture_output=True, text=True
+    )
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert 'cannot import torch' in result.stderr and 'pip install torch' in result.stderr
+
+
+@pytest.mark.parametrize(
+    'log, cuda, environment, message',
+    [
+        ('', False, dict(CXX='no-such-compiler'), 'no C++ compiler here'),
+        ("ModuleNotFoundError: No module named 'pkg_resources'", False, {}, 'setuptools>=77.0.3,<81'),
+        ('OSError: CUDA_HOME environment variable is not set.', True, {}, 'nvcc is not here'),
+        ('The detected CUDA version (11.8) mismatches', True, {}, 'different CUDA versions'),
+        ('c++: fatal error: Killed signal terminated program cc1plus', False, {}, 'out of memory'),
+        ('ERROR: No matching distribution found for mmcv==9.9.9', False, {}, 'no such mmcv'),
+        ('a.cpp:1:1: error: expected expression', False, {}, 'error: expected expression'),
+    ],
+)
+def test_explains_a_failure(tmp_path, monkeypatch, log, cuda, environment, message):
+    (tmp_path / 'Python.h').touch()
+    monkeypatch.setattr(install_mmcv.sysconfig, 'get_path', lambda name: str(tmp_path))
+    monkeypatch.setenv('CXX', sys.executable)  # something that is there
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    path = tmp_path / 'build.log'
+    path.write_text(log)
+    assert message in install_mmcv.explain_failure(str(path), cuda, '12.8')
+
+
+def test_shared_flags_leave_out_what_belongs_to_a_file():
+    command = ['-MMD', '-MF', 'b/a.o.d', '-O2', '-Iinclude', '-c', 'a.cpp', '-o', 'b/a.o', '-DNAME=1', '-std=c++17']
+    assert precompiled_cxx.shared_flags(command) == ['-O2', '-Iinclude', '-DNAME=1', '-std=c++17']
+
+
+@pytest.mark.skipif(shutil.which('g++') is None, reason='needs g++')
+def test_header_is_compiled_once_and_used(tmp_path):
+    include, cache = tmp_path / 'include', tmp_path / 'cache'
+    (include / 'torch').mkdir(parents=True)
+    cache.mkdir()
+    (include / 'torch' / 'types.h').write_text('#pragma once\ninline int one() { return 1; }\n')
+    made = []
+    for name in ('a', 'b'):
+        source = tmp_path / f'{name}.cpp'
+        source.write_text(f'#include <torch/types.h>\nint {name}() {{ return one(); }}\n')
+        result = subprocess.run(
+            [
+                sys.executable,
+                INSTALL / 'precompiled_cxx.py',
+                cache,
+                'g++',
+                '-O1',
+                f'-I{include}',
+                '-H',
+                '-MMD',
+                '-MF',
+                tmp_path / f'{name}.d',
+                '-c',
+                source,
+                '-o',
+                tmp_path / f'{name}.o',
+            ],
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / f'{name}.o').exists()
+        # -H marks a precompiled header that was used with an exclamation mark
+        assert any(line.startswith('! ') and line.endswith('.gch') for line in result.stderr.splitlines())
+        made.append({path.stat().st_mtime_ns for path in cache.glob('*.gch')})
+    assert len(made[0]) == 1 and made[0] == made[1]
+
+
+@pytest.mark.skipif(shutil.which('g++') is None, reason='needs g++')
+def test_compiles_without_where_the_header_cannot_be_precompiled(tmp_path):
+    (tmp_path / 'a.cpp').write_text('int a() { return 1; }\n')  # and no torch/types.h anywhere
+    result = subprocess.run(
+        [
+            sys.executable,
+            INSTALL / 'precompiled_cxx.py',
+            tmp_path,
+            'g++',
+            '-c',
+            tmp_path / 'a.cpp',
+            '-o',
+            tmp_path / 'a.o',
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and (tmp_path / 'a.o').exists()
+    [reason] = tmp_path.glob('*.failed')
+    assert 'torch/types.h' in reason.read_text()

@@ -1,0 +1,54 @@
+"""Which levels adaptive feature pooling takes its features from: ``python tools/analysis_tools/level_distribution.py CONFIG CHECKPOINT``."""  # noqa: E501
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.apis.inference import InputError, find_inputs, load_inferencer
+from mmpanet.apis.level_pictures import images_of_test_data, run
+from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.configs import load_config
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description="Draw the paper's Figure 3 for a trained model, and the pyramid and "
+        'the winning level of each RoI on some images'
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path or URL of its checkpoint')
+    parser.add_argument(
+        'inputs',
+        nargs='*',
+        type=Path,
+        metavar='INPUT',
+        help="images or folders of them; by default the first ones of the config's test data",
+    )
+    parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'levels'), help='(%(default)s)')
+    parser.add_argument('--num-images', type=positive_int, default=20, help='of the test data (%(default)s)')
+    parser.add_argument('--num-pictures', type=positive_int, default=3, help='images that are drawn (%(default)s)')
+    parser.add_argument('--max-rois', type=positive_int, default=50, help='RoIs a head that are drawn (%(default)s)')
+    parser.add_argument('--device', help='such as cuda:0 or cpu; by default a GPU if there is one')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+    )
+    return parser.parse_intermixed_args()  # inputs may follow options
+
+
+def main():
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options)
+    try:
+        images = find_inputs(args.inputs, videos=False) if args.inputs else images_of_test_data(cfg, args.num_images)
+        inferencer = load_inferencer(cfg, args.checkpoint, args.device)
+        for line in run(inferencer, images, args.out_dir, args.num_pictures, args.max_rois):
+            print(line, flush=True)
+    except InputError as error:
+        sys.exit(f'level_distribution.py: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,81 @@
+"""Predict images, folders of images and videos: ``python tools/misc/image_demo.py CONFIG CHECKPOINT INPUT ...``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.apis.inference import InputError, find_inputs, load_inferencer, predict
+from mmpanet.utils.argument_types import fraction, positive_int
+from mmpanet.utils.configs import load_config
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Write a picture of the objects found and a JSON file of them, for every image and video'
+    )
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path or URL of its checkpoint')
+    parser.add_argument('inputs', nargs='+', type=Path, metavar='INPUT', help='image, video, or folder of them')
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('outputs'),
+        help='gets vis/ with pictures and preds/ with JSON (%(default)s)',
+    )
+    parser.add_argument(
+        '--score-thr',
+        type=fraction,
+        default=0.3,
+        metavar='SCORE',
+        help='least score of an object in the pictures; the JSON has all (%(default)s)',
+    )
+    parser.add_argument(
+        '--no-labels',
+        dest='labels',
+        action='store_false',
+        help='no class and score at each object: for small and crowded ones',
+    )
+    parser.add_argument('--no-pictures', dest='pictures', action='store_false', help='only JSON')
+    parser.add_argument('--no-predictions', dest='predictions', action='store_false', help='only pictures')
+    parser.add_argument(
+        '--batch-size', type=positive_int, default=1, help='frames of a video that are predicted at once'
+    )
+    parser.add_argument('--device', help='such as cuda:0 or cpu; by default a GPU if there is one')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+    )
+    args = parser.parse_args()
+    if not (args.pictures or args.predictions):
+        parser.error('--no-pictures and --no-predictions leave nothing to write')
+    return args
+
+
+def main():
+    args = parse_args()
+    failures = []
+    try:
+        sources = find_inputs(args.inputs)
+        inferencer = load_inferencer(
+            load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.labels
+        )
+    except InputError as error:
+        sys.exit(f'image_demo.py: {error}')
+    for number, source in enumerate(sources, start=1):
+        try:
+            written = predict(
+                inferencer, source, args.out_dir, args.score_thr, args.pictures, args.predictions, args.batch_size
+            )
+        except InputError as error:
+            failures.append(error)
+            continue
+        files = ' '.join(str(path) for path in (written.picture, written.predictions) if path)
+        print(f'{number}/{len(sources)} {source}: {written.num_objects} objects above {args.score_thr} -> {files}')
+    if failures:
+        sys.exit('\n'.join(f'image_demo.py: {error}' for error in failures))
+
+
+if __name__ == '__main__':
+    main()
