@@ -33,7 +33,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         featmap_strides (list[int]): The strides of the L levels.
         backend (str): 'roi_align' calls ``roi_layer`` once a level.
             'embedding_bag' pools all levels in one call, see
-            :func:`~mmpanet.models.layers.multi_level_roi_align`; it needs an
+            :func:`~mmpanet.ops.multi_level_roi_align`; it needs an
             average RoIAlign with ``sampling_ratio >= 1``. 'auto' takes
             'embedding_bag' on the CPU, and in bfloat16, which mmcv's op does
             not know, wherever ``roi_layer`` allows it. Defaults to 'auto'.

@@ -8,7 +8,6 @@ from mmcv.ops import roi_align
 from mmdet.registry import MODELS
 from mmpanet.models import AdaptiveFeaturePooling
 from mmpanet.ops import multi_level_roi_align
-from mmpanet.ops import multi_level_roi_align as op
 
 STRIDES = [4, 8, 16, 32]
 SCALES = [1 / stride for stride in STRIDES]
@@ -146,9 +145,9 @@ def test_deterministic():
 def test_chunks_give_the_same(monkeypatch):
     feats, rois = maps(), some_rois(50)
     expected = build('embedding_bag')(feats, rois)
-    monkeypatch.setattr(op, 'MAX_TAPS', 3 * 4 * 49 * 16)
+    monkeypatch.setattr('mmpanet.ops.roi_align.MAX_TAPS', 3 * 4 * 49 * 16)
     assert torch.equal(build('embedding_bag')(feats, rois), expected)
-    monkeypatch.setattr(op, 'MAX_TAPS', 1)
+    monkeypatch.setattr('mmpanet.ops.roi_align.MAX_TAPS', 1)
     assert torch.equal(build('embedding_bag')(feats, rois), expected)
 
 
