@@ -15,9 +15,9 @@ from .sweep import IMAGE_SIZE, LARGE_IMAGE_SIZE, NEED_LARGE_IMAGES, Zoo
 INTRODUCTION = """\
 # The swap over MMDetection's zoo
 
-What `tools/model_converters/swap_neck.py` makes of every config of MMDetection {mmdet}: the tables below were written by
-`python .dev_scripts/swap_zoo/zoo_table.py` (mmpanet {mmpanet}, mmdet {mmdet}, mmcv {mmcv}, mmengine {mmengine}, torch {torch}, on a
-CPU). [swap.md](swap.md) says what a swap does, what holds with a warm start, and what is refused.
+What `tools/model_converters/swap_neck.py` makes of every config of MMDetection {mmdet}: the tables below were written
+by `python .dev_scripts/swap_zoo/zoo_table.py` (mmpanet {mmpanet}, mmdet {mmdet}, mmcv {mmcv}, mmengine {mmengine},
+torch {torch}, on a CPU). [swap.md](swap.md) says what a swap does, what holds with a warm start, and what is refused.
 
 - **Swapped**: the config was rewritten, `FPN` to `PANetNeck`, and with `--roi-head` where that can be.
 - **Built**: the whole model was built before and after the swap, and its neck ran on random maps before and after,
@@ -74,8 +74,8 @@ def _what_is_left(zoo: Zoo) -> str:
         return ''
     return (
         f'**Unfinished.** {configs - builds} of {configs} configs were gone through, and {groups - trainings} of '
-        f'the {groups} groups among them trained, when this was written; `python .dev_scripts/swap_zoo/zoo_table.py` goes on from '
-        'there.\n'
+        f'the {groups} groups among them trained, when this was written; '
+        '`python .dev_scripts/swap_zoo/zoo_table.py` goes on from there.\n'
     )
 
 

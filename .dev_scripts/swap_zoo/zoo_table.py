@@ -1,4 +1,4 @@
-"""Swap every config of a zoo and write down what works: ``python .dev_scripts/swap_zoo/zoo_table.py``, which makes docs/zoo.md."""
+"""Swap every config of a zoo and write docs/zoo.md: ``python .dev_scripts/swap_zoo/zoo_table.py``."""
 
 import argparse
 import os

@@ -86,7 +86,7 @@ def test_resume_goes_on_from_the_whole_one(trained, work_dir):
 
 
 def test_resume_without_a_checkpoint_starts_from_the_weights_of_the_config(trained, work_dir, tmp_path):
-    """A fine-tuning that is started with ``--resume``, as ``tools/analysis_tools/experiments.py`` does, and one that is cut off."""
+    """A fine-tuning that is started with ``--resume``, as ``experiments.py`` does, and one that is cut off."""
     start, target = work_dir / 'epoch_1.pth', tmp_path / 'tuned'
     words = [
         trained[0],

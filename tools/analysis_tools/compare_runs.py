@@ -1,4 +1,4 @@
-"""Compare runs: ``python tools/analysis_tools/compare_runs.py WORK_DIR WORK_DIR ...`` makes a table and a plot of their logs."""
+"""Make a table and a plot of the logs of runs: ``python tools/analysis_tools/compare_runs.py WORK_DIR ...``."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Train configs over seeds, one after another, and make a table: ``python tools/analysis_tools/experiments.py CONFIG ...``."""
+"""Train configs over seeds and make a table: ``python tools/analysis_tools/experiments.py CONFIG ...``."""
 
 import argparse
 import sys

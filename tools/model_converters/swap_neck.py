@@ -1,4 +1,4 @@
-"""Put PANet into a model that has an FPN: ``python tools/model_converters/swap_neck.py CONFIG --out NEW.py``, see docs/swap.md."""
+"""Put PANet into a model that has an FPN: ``python tools/model_converters/swap_neck.py CONFIG``, see docs/swap.md."""
 
 import argparse
 import sys

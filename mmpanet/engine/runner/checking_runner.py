@@ -22,8 +22,8 @@ def build_runner(cfg):
 class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
     """mmengine's runner, which refuses data and checkpoints that it would otherwise pass over in silence.
 
-    Training on annotations that are not what the config says, see :mod:`mmpanet.datasets.checks.validation`, and testing with
-    random weights, because those of a checkpoint have other names, run to the end in mmengine. With
+    Training on annotations that are not what the config says, see :mod:`mmpanet.datasets.checks.validation`, and
+    testing with random weights, because those of a checkpoint have other names, run to the end in mmengine. With
     ``check_annotations=False`` in the config the annotations are not looked at.
     """
 
