@@ -1,0 +1,196 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""What an image file holds, and whether MMDetection would load all of it.
+
+OpenCV, by which MMDetection loads images, takes the first page of a file with several, and the upper 8 bits of values
+with more. Both happen without a message. :func:`read_image_info` tells before decoding, and
+:func:`check_loadable` refuses.
+"""
+
+import io
+import struct
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, NamedTuple, Union
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from .errors import DataError
+
+MAX_PIXELS = 2**30  # OpenCV's own limit, unless OPENCV_IO_MAX_IMAGE_PIXELS sets another
+ORIENTATION, SUBFILE_TYPE, BITS_PER_SAMPLE = 274, 254, 258  # tags of EXIF and TIFF
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, TypeError, IndexError, MemoryError)
+
+
+class ImageInfo(NamedTuple):
+    """What the header of an image file says.
+
+    Attributes:
+        height: Rows of the image as it is loaded, turned as its EXIF data say.
+        width: Columns, the same.
+        pages: Full images in the file. Thumbnails and previews of cameras do not count.
+        bits: Bits per channel.
+        mode: Pillow's mode, such as ``RGB``, or OpenCV's type if only OpenCV reads the file.
+    """
+
+    height: int
+    width: int
+    pages: int
+    bits: int
+    mode: str
+
+
+@contextmanager
+def open_image(source: Union[Path, bytes], name: str) -> Iterator[Image.Image]:
+    """Open an image with Pillow, of any size.
+
+    Args:
+        source: Its file, or the content of the file.
+        name: What messages call it.
+
+    Raises:
+        DataError: If it cannot be read, there or in the ``with`` block, or has more than :data:`MAX_PIXELS` pixels.
+    """
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # Pillow refuses from 179 million pixels on
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(
+                        f'{name}: {image.height} x {image.width} pixels (height x width), OpenCV reads images of up '
+                        f'to {MAX_PIXELS} pixels; cut it into tiles'
+                    )
+                yield image
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        reason = str(error).replace('\n', ' ') or type(error).__name__
+        raise DataError(f'{name}: not readable as an image ({reason})') from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def read_image_info(source: Union[Path, bytes], name: str) -> ImageInfo:
+    """Read the header of an image file; pixels are decoded only where Pillow does not know the format.
+
+    Args:
+        source: Its file, or the content of the file.
+        name: What messages call it.
+
+    Raises:
+        DataError: If neither Pillow nor OpenCV can read it.
+    """
+    try:
+        with open_image(source, name) as image:
+            size = (image.height, image.width)
+            if image.format != 'TIFF' and image.getexif().get(ORIENTATION) in (5, 6, 7, 8):  # Pillow turns a TIFF
+                size = size[::-1]
+            return ImageInfo(*size, _count_pages(image), _bits(image, source), image.mode)
+    except DataError as error:
+        if not isinstance(error.__cause__, Exception):  # too large
+            raise
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        pixels = decode_image(data, cv2.IMREAD_UNCHANGED, name)
+        pages = 1 if isinstance(source, bytes) else max(1, cv2.imcount(str(source)))
+        return ImageInfo(*pixels.shape[:2], pages, 8 * pixels.dtype.itemsize, str(pixels.dtype))
+
+
+def _count_pages(image: Image.Image) -> int:
+    pages = getattr(image, 'n_frames', 1)
+    if pages == 1 or image.format == 'MPO':  # a JPEG of a camera: the others are previews, or the second eye's
+        return 1
+    if image.format != 'TIFF':
+        return pages
+    full = 0
+    for page in range(pages):
+        image.seek(page)
+        full += not image.tag_v2.get(SUBFILE_TYPE, 0) & 0b101  # smaller versions, and masks of transparency
+    image.seek(0)
+    return max(1, full)
+
+
+def _bits(image: Image.Image, source: Union[Path, bytes]) -> int:
+    """Bits per channel in the file: Pillow cuts 16 bits of color to 8 as it reads."""
+    if image.format == 'PNG':
+        return _head(source, 25)[24]
+    if image.format == 'TIFF':
+        return max(image.tag_v2.get(BITS_PER_SAMPLE, (1,)))
+    if image.format == 'PPM':
+        return 16 if _pnm_maximum(_head(source, 512)) > 255 else 8
+    return {'I': 32, 'F': 32, '1': 1}.get(image.mode, 16 if image.mode.startswith('I;16') else 8)
+
+
+def _head(source: Union[Path, bytes], size: int) -> bytes:
+    if isinstance(source, bytes):
+        return source[:size]
+    with open(source, 'rb') as file:
+        return file.read(size)
+
+
+def _pnm_maximum(head: bytes) -> int:
+    """The largest value that a PGM or PPM file says it holds."""
+    lines = [line.split(b'#')[0] for line in head.split(b'\n')]
+    words = b' '.join(lines).split()
+    return int(words[3]) if words[0] in (b'P2', b'P3', b'P5', b'P6') and words[3].isdigit() else 1
+
+
+def check_loadable(info: ImageInfo, name: str, bits: bool = True) -> None:
+    """Refuse an image of which MMDetection would load only a part.
+
+    Args:
+        info: What :func:`read_image_info` says.
+        name: What messages call it.
+        bits: Refuse more than 8 bits per channel. Not wanted where a pipeline keeps them.
+
+    Raises:
+        DataError: If it has several pages, or more than 8 bits per channel.
+    """
+    if info.pages > 1:
+        raise DataError(
+            f'{name}: holds {info.pages} pages (a stack or an animation), and only the first would be read; save '
+            'each page as an image of its own'
+        )
+    if bits and info.bits > 8:
+        raise DataError(
+            f'{name}: holds {info.bits} bits per channel, not 8 (uint8), and the lower ones would be cut off; '
+            'scale the values to 0..255 first, by the same factor in all images'
+        )
+
+
+def decode_image(data: bytes, flags: int, name: str) -> np.ndarray:
+    """Decode an image with OpenCV.
+
+    Args:
+        data: Content of its file.
+        flags: OpenCV's, such as ``cv2.IMREAD_COLOR``, with which MMDetection loads images.
+        name: What messages call it.
+
+    Returns:
+        (H, W) or (H, W, channels), channels in the order BGR.
+
+    Raises:
+        DataError: If it cannot be decoded.
+    """
+    image, reason = None, ''
+    try:
+        with silent_opencv():
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except (cv2.error, MemoryError) as error:
+        reason = ' (' + str(error).strip().replace('\n', ' ') + ')'
+    if image is None:
+        raise DataError(f'{name}: not readable as an image{reason}')
+    return image
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Keep OpenCV from printing lines of its own about a damaged file, where an error names the file."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
