@@ -9,7 +9,7 @@ from mmpanet.utils.images import MAX_PIXELS, check_loadable, decode_image, open_
 from mmpanet.utils.media import list_files
 
 SIZE = (5, 7)
-PAGES = [Image.new('RGB', SIZE[::-1], (i, 2 * i, 90)) for i in range(3)]
+PAGES = [Image.new('RGB', SIZE[::-1], (100 * i, 0, 90)) for i in range(3)]
 
 
 @pytest.mark.parametrize(
