@@ -174,9 +174,13 @@ def test_wheel_holds_the_package_and_what_mim_needs_and_no_more(distributions):
     with zipfile.ZipFile(distributions[1]) as wheel:
         names = set(wheel.namelist())
     in_mim = {name[len('mmpanet/.mim/') :] for name in names if name.startswith('mmpanet/.mim/')}
+    # The second copy is for onedl-mim, which looks beside the first file of pip's sorted RECORD.
+    metadata = f'mmpanet-{mmpanet.__version__}.dist-info'
+    first_folder = sorted([f'{metadata}/INSTALLER', *names])[0].split('/')[0]
+    assert {name[len(first_folder) + 6 :] for name in names if name.startswith(f'{first_folder}/.mim/')} == in_mim
     assert in_mim <= shipped('configs') | shipped('tools') | {'model-index.yml'}
     assert {'model-index.yml', 'tools/train.py', 'tools/test.py', f'configs/shapes/{CONFIG}'} <= in_mim
-    assert {name.split('/')[0] for name in names} == {'mmpanet', f'mmpanet-{mmpanet.__version__}.dist-info'}
+    assert {name.split('/')[0] for name in names} == {'mmpanet', metadata}
     modules = {name for name in names if name.endswith('.py') and '/.mim/' not in name}
     assert modules <= shipped('mmpanet') and 'mmpanet/models/panet_neck.py' in modules
 
@@ -210,10 +214,11 @@ def test_metadata(distributions):
         if line.startswith('Requires-Dist') and 'extra ==' not in line
     }
     names = {name.split('<')[0].split('>')[0] for name in required}
-    # mmcv must not be among them: pip would try to compile it, in isolation from torch, and fail
-    assert names == {'torch', 'mmengine', 'mmdet', 'numpy'}
+    # mmcv must not be among them: pip would try to compile it, in isolation from torch, and fail.
+    # mmdet and mmengine must not either: pip would install OpenMMLab's packages over the modules of the forks.
+    assert names == {'torch', 'numpy', 'tabulate'}
     extras = {line.split(': ')[1] for line in lines if line.startswith('Provides-Extra')}
-    assert extras == {'mim', 'tests', 'docs', 'deploy'}
+    assert extras == {'openmmlab', 'onedl', 'mim', 'tests', 'docs', 'deploy'}
 
 
 # The installed wheel, outside the checkout

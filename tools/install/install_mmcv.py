@@ -5,10 +5,13 @@ compiles: 26 minutes on two cores as it comes, about 4 with this script (see ``p
 the first of these that works here:
 
 1. an mmcv that this Python already imports, of whatever origin: it is left alone;
-2. a wheel that pip finds (``PIP_FIND_LINKS``, an index) or that pip built and cached earlier;
-3. a compile, whose wheel goes into pip's cache, so the next environment does not compile again.
+2. with ``--wheels DIR``: a wheel in the subfolder of DIR for this Python, this torch and these operators;
+3. a wheel that pip finds (``PIP_FIND_LINKS``, an index) or that pip built and cached earlier;
+4. a compile. Its wheel goes into pip's cache, and with ``--wheels`` into that subfolder, so that it is done once.
 
-The CUDA operators are built where torch sees a GPU (or with ``--cuda``), the CPU operators everywhere.
+The name of a wheel does not say which torch it was compiled for, so each torch has a subfolder of its own, such as
+``cp310-torch2.1.2+cu121-cpu``. The CUDA operators are built where torch sees a GPU (or with ``--cuda``), the CPU
+operators everywhere.
 """
 
 import argparse
@@ -54,7 +57,10 @@ def parse_args():
         help="OpenMMLab's mmcv, or the fork that goes with onedl-mmdetection (default: %(default)s)",
     )
     parser.add_argument('--version', help=f'its version (default: {VERSIONS})')
-    parser.add_argument('--jobs', type=int, help='compile jobs at a time (default: one a core, as memory allows)')
+    parser.add_argument(
+        '--jobs', type=int, help='compile jobs at a time (default: $MAX_JOBS, else one per core, as memory allows)'
+    )
+    parser.add_argument('--wheels', metavar='DIR', help='folder to keep compiled wheels in, and to take them from')
     parser.add_argument('--force', action='store_true', help='compile anew, whatever is installed or cached')
     device = parser.add_mutually_exclusive_group()
     device.add_argument('--cuda', action='store_true', help='build the CUDA operators even if no GPU is visible')
@@ -108,7 +114,9 @@ def torch_facts():
 
 
 def default_jobs():
-    """One job a core, but no more than memory holds: a file takes up to 1.5 GB."""
+    """As many as $MAX_JOBS says; else one job per core, but no more than memory holds: a file takes up to 1.5 GB."""
+    if os.environ.get('MAX_JOBS', '').isdigit():
+        return max(1, int(os.environ['MAX_JOBS']))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     try:
         memory = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
@@ -226,7 +234,7 @@ def explain_failure(log_path, cuda, torch_cuda):
     if "No module named 'pkg_resources'" in log:
         return (
             "mmcv's setup.py needs pkg_resources, which setuptools 81 dropped:\n"
-            '  python -m pip install "setuptools>=77.0.3,<81"'
+            '  python -m pip install "setuptools>=67,<81"'
         )
     if cuda and ('CUDA_HOME environment variable is not set' in log or 'nvcc: not found' in log):
         return (
@@ -265,37 +273,67 @@ def check_existing(distribution, force):
     return None, None
 
 
-def find_or_build(progress, distribution, version, env, cuda, force):
-    """Install mmcv from a ready wheel that works here, else compile it."""
-    install = [
-        PYTHON,
-        '-m',
-        'pip',
-        'install',
-        '-v',
-        '--no-build-isolation',
-        '--no-color',
-        '--disable-pip-version-check',
-        '--progress-bar',
-        'off',
-        f'{distribution}=={version}',
-    ]
-    code = 0
+def wheel_folder(wheels, torch_version, cuda):
+    """Where wheels for this Python, this torch and these operators are kept: their names say none of the last two."""
+    python = f'cp{sys.version_info[0]}{sys.version_info[1]}'
+    return os.path.join(os.path.abspath(wheels), f'{python}-torch{torch_version}-{"cuda" if cuda else "cpu"}')
+
+
+def pip_command(*words):
+    quiet = ['--no-color', '--disable-pip-version-check', '--progress-bar', 'off']
+    return [PYTHON, '-m', 'pip', words[0], '-v', *quiet, *words[1:]]
+
+
+def install_wheel(progress, folder, env, cuda):
+    """Install the one wheel of ``folder``: pip's exit status, and why it does not work here, None if it works."""
+    [wheel] = glob.glob(os.path.join(folder, '*.whl'))
+    code = progress.run(pip_command('install', '--force-reinstall', '--no-deps', wheel), env)
+    code = code or progress.run(pip_command('install', wheel), env)  # adds what mmcv itself needs
+    if code:
+        return code, 'pip could not install it'
+    found, reason = probe_mmcv()
+    if found and cuda and found[1] == 'not available':
+        return 0, 'it lacks the CUDA operators'
+    return 0, None if found else reason
+
+
+def find_or_build(progress, distribution, version, env, cuda, force, kept=None):
+    """Install mmcv from a ready wheel that works here, else compile it; pip's exit status.
+
+    ``kept`` is the folder of wheels for this Python and this torch. A wheel that works is copied into it.
+    """
+    name = f'{distribution.replace("-", "_")}-{version}'
+    folder = os.path.join(os.path.dirname(progress.log_path), 'wheel')
+    wheel = pip_command(
+        'wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', folder, f'{distribution}=={version}'
+    )
+    reason = 'compile anew'
     if not force:
-        code = progress.run(install, env)
-        if code == 0 and not progress.compiled:
-            found, reason = probe_mmcv()
-            if found and cuda and found[1] == 'not available':
-                found, reason = None, 'it lacks the CUDA operators'
-            if not found:
-                print(f'  the ready wheel does not fit this torch ({reason}): compiling', flush=True)
-                force = True
-    if force:
+        ready = glob.glob(os.path.join(kept, f'{name}-*.whl')) if kept else []
+        if ready:
+            os.mkdir(folder)
+            shutil.copy(ready[0], folder)
+        else:
+            code = progress.run(wheel, env)
+            if code:
+                return code
+        code, reason = install_wheel(progress, folder, env, cuda)
+        if reason and not progress.compiled:
+            print(f'  the ready wheel does not fit this torch ({reason}): compiling', flush=True)
+    if reason and not progress.compiled:
         # A wheel in pip's cache is known by mmcv's version alone, not by torch's: one that does not load here is
         # taken out, and its place is taken by the one that is compiled.
-        run([PYTHON, '-m', 'pip', 'cache', 'remove', f'{distribution.replace("-", "_")}-{version}'])
-        rebuild = [*install, '--force-reinstall', '--no-deps', '--no-binary', distribution]
-        code = progress.run(rebuild, env) or progress.run(install, env)  # the second adds what mmcv itself needs
+        shutil.rmtree(folder, ignore_errors=True)
+        run([PYTHON, '-m', 'pip', 'cache', 'remove', name])
+        code = progress.run([*wheel, '--no-binary', distribution], env)
+        if code:
+            return code
+        code, reason = install_wheel(progress, folder, env, cuda)
+    if kept and not reason:
+        os.makedirs(kept, exist_ok=True)
+        for path in glob.glob(os.path.join(folder, '*.whl')):
+            shutil.copy(path, f'{kept}.part')
+            os.replace(f'{kept}.part', os.path.join(kept, os.path.basename(path)))  # whole or not at all
     return code
 
 
@@ -327,7 +365,8 @@ def install(args):
     progress = Progress(os.path.join(work_dir, 'build.log'))
     try:
         env = build_environment(work_dir, jobs, cuda)
-        code = find_or_build(progress, args.distribution, args.version, env, cuda, args.force)
+        kept = wheel_folder(args.wheels, torch_version, cuda) if args.wheels else None
+        code = find_or_build(progress, args.distribution, args.version, env, cuda, args.force, kept)
         if code != 0:
             raise InstallError(explain_failure(progress.log_path, cuda, torch_cuda))
         found, reason = probe_mmcv()
