@@ -6,8 +6,8 @@ custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 
 norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
 # Boxes name their last pixel: a width is x2 - x1 + 1, for coders, IoU and NMS.
-bbox_coder = dict(type='DetectronBBoxCoder')
-iou_calculator = dict(type='DetectronOverlaps2D')
+bbox_coder = dict(type='InclusiveBBoxCoder')
+iou_calculator = dict(type='InclusiveBBoxOverlaps2D')
 nms = dict(offset=1)
 
 model = dict(
@@ -21,12 +21,12 @@ model = dict(
         type='PANetNeck', norm_cfg=norm_cfg, bottom_up_bias=True, init_cfg=dict(type='Caffe2Xavier', layer='Conv2d')
     ),
     rpn_head=dict(
-        anchor_generator=dict(type='DetectronAnchorGenerator', center_offset=0.5),
+        anchor_generator=dict(type='InclusiveAnchorGenerator', center_offset=0.5),
         bbox_coder=bbox_coder,
         loss_bbox=dict(_delete_=True, type='SmoothL1Loss', beta=1 / 9, loss_weight=1.0),
     ),
     roi_head=dict(
-        type='DetectronRoIHead',
+        type='InclusiveBoxRoIHead',
         bbox_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2, aligned=False)),
         bbox_head=dict(
             type='PANetShared4Conv1FCBBoxHead',
@@ -62,7 +62,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile', to_float32=True, backend_args=None),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='ToDetectronBoxes'),
+    dict(type='ToInclusiveBoxes'),
     dict(
         type='RandomChoiceResize',
         scales=[(1400, 1200), (1400, 1200), (1400, 1000), (1400, 800), (1400, 600), (1400, 400)],

@@ -11,7 +11,7 @@ import torch
 
 from mmdet.structures import DetDataSample
 from mmpanet.checkpoints.official_conversion import from_official
-from mmpanet.models import DetectronRoIHead, PANetRoIHead
+from mmpanet.models import InclusiveBoxRoIHead, PANetRoIHead
 from .conftest import DATA, build_model, official_checkpoint
 
 NUM_PROPOSALS = 200  # of 1000, for speed
@@ -154,5 +154,5 @@ def test_detections_are_theirs_in_pixels_of_the_original(model, image):
 
     model.roi_head.__class__ = PANetRoIHead
     short = ours(model, image, 1.6, 80, 100)
-    model.roi_head.__class__ = DetectronRoIHead
+    model.roi_head.__class__ = InclusiveBoxRoIHead
     assert np.sort(distances(short, expected))[49] > 0.9

@@ -124,7 +124,7 @@ def annotation(x, y, width, height):
 )
 def test_boxes_to_their_last_pixel(box, expected):
     """``xywh_to_xyxy`` of ``lib/utils/boxes.py``."""
-    results = TRANSFORMS.build(dict(type='ToDetectronBoxes'))(annotation(*box))
+    results = TRANSFORMS.build(dict(type='ToInclusiveBoxes'))(annotation(*box))
     assert results['gt_bboxes'].tensor.tolist() == [expected]
 
 
@@ -138,7 +138,7 @@ def test_pipeline_flips_and_scales_as_they_do(kind):
         'LoadImageFromFile',
         'LoadAnnotations',
         'RandomFlip',
-        'ToDetectronBoxes',
+        'ToInclusiveBoxes',
         'RandomChoiceResize',
         'PackDetInputs',
     ]
@@ -153,7 +153,7 @@ def test_pipeline_flips_and_scales_as_they_do(kind):
 
 
 def test_coder_decodes_what_it_encodes():
-    coder = TASK_UTILS.build(dict(type='DetectronBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]))
+    coder = TASK_UTILS.build(dict(type='InclusiveBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]))
     boxes, ends = (torch.rand(50, 4) * 60 for _ in range(2))
     boxes[:, 2:] += boxes[:, :2]
     ends[:, 2:] += ends[:, :2]
@@ -168,7 +168,7 @@ def test_coder_decodes_what_it_encodes():
 
 
 def test_overlaps_count_pixels():
-    overlaps = TASK_UTILS.build(dict(type='DetectronOverlaps2D'))
+    overlaps = TASK_UTILS.build(dict(type='InclusiveBBoxOverlaps2D'))
     a, b = (
         torch.tensor([[0.0, 0.0, 9.0, 9.0], [5.0, 5.0, 5.0, 5.0]]),
         torch.tensor([[5.0, 0.0, 14.0, 9.0], [5.0, 5.0, 5.0, 5.0]]),

@@ -8,34 +8,33 @@ from mmdet.models.task_modules.prior_generators import LegacyAnchorGenerator
 from mmdet.registry import TASK_UTILS
 
 
-@TASK_UTILS.register_module()
-class DetectronAnchorGenerator(LegacyAnchorGenerator):
-    """The anchors that the authors' models were trained with.
+@TASK_UTILS.register_module(name=['InclusiveAnchorGenerator', 'DetectronAnchorGenerator'])
+class InclusiveAnchorGenerator(LegacyAnchorGenerator):
+    """Anchors that are rounded before they are scaled, as in the authors' code.
 
-    ``lib/modeling/generate_anchors.py`` of the code base under the official
-    one. Sides are rounded to whole pixels at the stride's size and scaled
-    then; mmdet's ``LegacyAnchorGenerator`` scales first and rounds the
-    corners. With stride 16, scale 8 and ratio 0.5 that is 184 x 96 here and
-    182 x 90 there.
+    Source: ``lib/modeling/generate_anchors.py`` of Detectron.pytorch. It rounds the sides of an anchor to whole pixels
+    at the size of the stride, and scales them afterwards. mmdet's ``LegacyAnchorGenerator`` scales first and then
+    rounds the corners. With stride 16, scale 8 and ratio 0.5 the anchor is 184 x 96 pixels here, and 182 x 90 pixels
+    with mmdet's class.
 
-    It takes the arguments of ``LegacyAnchorGenerator``;
-    ``center_offset=0.5`` puts the anchors where the authors have them.
+    The arguments are those of ``LegacyAnchorGenerator``. Set ``center_offset=0.5`` to center the anchors as the authors
+    do.
     """
 
     def gen_single_level_base_anchors(
         self, base_size: float, scales: Tensor, ratios: Tensor, center: Optional[Tuple[float, float]] = None
     ) -> Tensor:
-        """Anchors of one level about the first pixel.
+        """Make the anchors of one level, around its first pixel.
 
         Args:
-            base_size (float): The side of the unscaled anchor: the stride.
-            scales (Tensor): (S,), scales of the anchors.
-            ratios (Tensor): (R,), height over width.
-            center (tuple[float, float], optional): x and y of the centre.
-                Defaults to None, ``center_offset`` of the base anchor.
+            base_size (float): Side of the unscaled anchor in pixels, which is the stride of the level.
+            scales (Tensor): Scales of the anchors, (S,).
+            ratios (Tensor): Height divided by width, (R,).
+            center (tuple[float, float], optional): x and y of the center. Defaults to None, which computes it from
+                ``center_offset``.
 
         Returns:
-            Tensor: (R * S, 4), x1, y1, x2, y2 in pixels.
+            Tensor: x1, y1, x2, y2 in pixels, (R * S, 4).
         """
         if center is None:
             center = (self.center_offset * (base_size - 1),) * 2
@@ -45,6 +44,6 @@ class DetectronAnchorGenerator(LegacyAnchorGenerator):
             sides = sides[:, None] * scales[None, :, None]
         else:
             sides = sides[None] * scales[:, None, None]
-        reach = 0.5 * (sides.view(-1, 2) - 1)
-        center = reach.new_tensor(center)
-        return torch.cat([center - reach, center + reach], dim=-1)
+        half = 0.5 * (sides.view(-1, 2) - 1)
+        middle = half.new_tensor(center)
+        return torch.cat([middle - half, middle + half], dim=-1)

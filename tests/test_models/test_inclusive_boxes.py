@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet.registry import TASK_UTILS
+from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
+from mmpanet import models
 
 # What the comment in the first Faster R-CNN code lists, in pixels counted from 1.
 WELL_KNOWN = [
@@ -20,8 +21,25 @@ WELL_KNOWN = [
 
 
 def build(**kwargs):
-    cfg = dict(type='DetectronAnchorGenerator', center_offset=0.5, ratios=[0.5, 1.0, 2.0])
+    cfg = dict(type='InclusiveAnchorGenerator', center_offset=0.5, ratios=[0.5, 1.0, 2.0])
     return TASK_UTILS.build({**cfg, **kwargs})
+
+
+@pytest.mark.parametrize(
+    'registry, name, former_name',
+    [
+        (TASK_UTILS, 'InclusiveAnchorGenerator', 'DetectronAnchorGenerator'),
+        (TASK_UTILS, 'InclusiveBBoxCoder', 'DetectronBBoxCoder'),
+        (TASK_UTILS, 'InclusiveBBoxOverlaps2D', 'DetectronOverlaps2D'),
+        (MODELS, 'InclusiveBoxRoIHead', 'DetectronRoIHead'),
+        (TRANSFORMS, 'ToInclusiveBoxes', 'ToDetectronBoxes'),
+    ],
+)
+def test_configs_may_use_the_former_names(registry, name, former_name):
+    """In a config, in a config with mmdet's scope, and as a name to import."""
+    for known_as in (name, former_name, f'mmdet.{former_name}'):
+        assert registry.get(known_as).__name__ == name
+    assert getattr(models, name) is getattr(models, former_name) is registry.get(name)
 
 
 def test_the_well_known_nine():
