@@ -1,188 +1,228 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""What a benchmark found: as tables on the terminal and in Markdown, as JSON, CSV and plots."""
+"""What a benchmark found, as text, Markdown, JSON, CSV and plots."""
 
 import csv
 import json
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
-from .parts import OPTIMIZER, PARTS, REST
-from .run import Benchmark, Row
-from .subject import MODES, TRAINING
+from mmpanet.utils.palette import BLUE, COLORS, GRAY, GREEN, LIGHT_BLUE, LIGHT_GRAY, ORANGE, PINK, VERMILION, YELLOW
+from mmpanet.utils.tables import markdown_table, text_table
+from .measure import OPTIMIZER, PARTS, REST
+from .models import MODES, TRAINING
+from .run import SWEEPABLE, Benchmark, ModelResult, PoolingResult
+from .workload import Workload
 
-Table = List[List[str]]
+Rows = List[List[str]]
+WriteTable = Callable[[Rows, List[str]], str]
 
 MIB, MEGA, GIGA = 2**20, 1e6, 1e9
-# Colours that stay apart for the colour-blind (Okabe and Ito), a part each.
-COLORS = ('#0072B2', '#56B4E9', '#999999', '#E69F00', '#D55E00', '#F0E442', '#CC79A7', '#009E73', '#DDDDDD')
+PART_COLORS = dict(
+    zip(
+        (*PARTS.values(), OPTIMIZER, REST), (BLUE, LIGHT_BLUE, GRAY, ORANGE, VERMILION, YELLOW, PINK, GREEN, LIGHT_GRAY)
+    )
+)
 FOOTNOTE = (
-    'Times are medians of rounds in which the models take turns; x is the median of the ratios of paired rounds to {}, '
+    'Times are medians of rounds in which the models take turns. x is the median of the ratios of paired rounds to {}, '
     'with its 95 % bootstrap interval. A multiply-add is two FLOP; RoIAlign of any kind, norms, activations, NMS and '
     'losses are not counted. The NMS of the detections and the pasting of masks, the same for all, are left out.'
 )
 
 
-def text(benchmark: Benchmark) -> str:
+def as_text(benchmark: Benchmark) -> str:
     """Tables for a terminal."""
-    return _document(benchmark, _plain)
+    return _document(benchmark, text_table)
 
 
-def markdown(benchmark: Benchmark) -> str:
+def as_markdown(benchmark: Benchmark) -> str:
     """The same tables in Markdown."""
-    return _document(benchmark, _markdown)
+    return _document(benchmark, lambda rows, headers: markdown_table(rows, headers).rstrip('\n'))
 
 
-def write(benchmark: Benchmark, folder: Path) -> List[Path]:
-    """benchmark.md, .json and .csv, and a plot of the parts for each mode."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {name: folder / name for name in ('benchmark.md', 'benchmark.json', 'benchmark.csv')}
-    files['benchmark.md'].write_text(markdown(benchmark))
-    files['benchmark.json'].write_text(json.dumps(as_dict(benchmark), indent=2) + '\n')
-    with files['benchmark.csv'].open('w', newline='') as file:
-        table = csv.DictWriter(file, _flat(benchmark.rows[0]), restval='')
-        table.writeheader()
-        table.writerows(_flat(row) for row in benchmark.rows)
-    return [*files.values(), *_plots(benchmark, folder)]
-
-
-def as_dict(benchmark: Benchmark) -> dict:
-    """All that was measured; times in seconds, every round."""
-    rows = [{**row._asdict(), 'ratio': row.ratio._asdict(), 'median': row.median} for row in benchmark.rows]
+def as_dict(benchmark: Benchmark) -> Dict[str, Any]:
+    """Everything that was measured. Times are in seconds, one per round."""
+    results = [
+        {**result._asdict(), 'ratio': result.ratio._asdict(), 'median': result.median_seconds}
+        for result in benchmark.results
+    ]
     return dict(
         workload=benchmark.workload._asdict(),
-        setting=benchmark.setting._asdict(),
+        setting=benchmark.settings._asdict(),
         environment=benchmark.environment,
-        rows=rows,
+        rows=results,
     )
 
 
-def _flat(row: Row) -> Dict[str, object]:
-    return dict(
-        mode=row.mode,
-        model=row.name,
-        seconds=row.median,
-        ratio=row.ratio.median,
-        ratio_low=row.ratio.low,
-        ratio_high=row.ratio.high,
-        rounds=len(row.seconds),
-        parameters=row.parameters,
-        flops=row.flops,
-        memory=row.memory,
-    )
+def write_benchmark(benchmark: Benchmark, folder: Path) -> List[Path]:
+    """Write benchmark.md, .json and .csv, and one plot per mode of the time of each part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    markdown, data, table = (folder / f'benchmark.{suffix}' for suffix in ('md', 'json', 'csv'))
+    markdown.write_text(as_markdown(benchmark))
+    data.write_text(json.dumps(as_dict(benchmark), indent=2) + '\n')
+    with table.open('w', newline='') as file:
+        writer = csv.DictWriter(file, _csv_row(benchmark.results[0]), restval='')
+        writer.writeheader()
+        writer.writerows(_csv_row(result) for result in benchmark.results)
+    return [markdown, data, table, *_plot_parts(benchmark, folder)]
 
 
-def _document(benchmark: Benchmark, table: Callable[[Table], str]) -> str:
-    workload, setting, environment = benchmark.workload, benchmark.setting, dict(benchmark.environment)
-    options = [setting.dtype]
-    if setting.rois_per_chunk:
-        options.append(f'rois_per_chunk={setting.rois_per_chunk}')
-    if setting.images:
-        what = f'{len(setting.images)} images, {workload.batch} at a time, proposals and detections of each model'
-    else:
-        what = (
-            f'{workload.batch} x {workload.height} x {workload.width}, {workload.rois} RoIs and '
-            f'{workload.detections} detections an image, {workload.positives} positives in training'
+def write_sweep(swept: str, benchmarks: Sequence[Tuple[int, Benchmark]], folder: Path) -> List[Path]:
+    """Write ``swept``.json, and one plot per mode of time and memory over the swept value.
+
+    Args:
+        swept: What was changed, one of :data:`~.run.SWEEPABLE`.
+        benchmarks: What :func:`~.run.run_sweep` yields.
+        folder: Where the files go.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    data = folder / f'{swept}.json'
+    data.write_text(json.dumps([dict(value=value, **as_dict(one)) for value, one in benchmarks]) + '\n')
+    modes = [mode for mode in MODES if benchmarks[0][1].of_mode(mode)]
+    return [data, *(_plot_sweep(swept, mode, benchmarks, folder) for mode in modes)]
+
+
+def pooling_text(
+    results: Sequence[PoolingResult],
+    workload: Workload,
+    output_size: int,
+    channels: int,
+    sampling_ratio: int,
+    environment: Dict[str, str],
+) -> str:
+    """The comparison of the pooling ops for a terminal."""
+    rows = []
+    for result in results:
+        mmcv, mmpanet = (
+            f'{sorted(seconds)[len(seconds) // 2]:.3f}' for seconds in (result.mmcv_seconds, result.mmpanet_seconds)
         )
-    paragraphs = [
-        f'{what}; {", ".join(options)}',
-        ', '.join([environment.pop('hardware'), *(f'{name} {version}' for name, version in environment.items())]),
-    ]
+        difference = f'{result.difference:.1e} of {result.magnitude:.1f}'
+        rows.append([result.form, result.direction, mmcv, mmpanet, str(result.speedup), difference])
+    sizes = (
+        f'{workload.batch} x {workload.height} x {workload.width}, {workload.batch * workload.rois} RoIs, '
+        f'{output_size} x {output_size}, {channels} channels, sampling_ratio={sampling_ratio}'
+    )
+    headers = ['each RoI from', 'direction', 'mmcv, s', 'mmpanet, s', 'times as fast', 'largest difference']
+    return '\n'.join([_one_line(environment), sizes, text_table(rows, headers)])
+
+
+def _csv_row(result: ModelResult) -> Dict[str, object]:
+    return dict(
+        mode=result.mode,
+        model=result.name,
+        seconds=result.median_seconds,
+        ratio=result.ratio.median,
+        ratio_low=result.ratio.low,
+        ratio_high=result.ratio.high,
+        rounds=len(result.seconds),
+        parameters=result.parameters,
+        flops=result.flops,
+        memory=result.memory,
+    )
+
+
+def _document(benchmark: Benchmark, write_table: WriteTable) -> str:
+    workload, settings = benchmark.workload, benchmark.settings
+    options = [settings.dtype]
+    if settings.rois_per_chunk:
+        options.append(f'rois_per_chunk={settings.rois_per_chunk}')
+    if settings.images:
+        work = (
+            f'{len(settings.images)} images, {workload.batch} per batch, each model on its own proposals and detections'
+        )
+    else:
+        work = (
+            f'{workload.batch} x {workload.height} x {workload.width}, {workload.rois} RoIs and '
+            f'{workload.detections} detections per image, {workload.positives} positives in training'
+        )
+    paragraphs = [f'{work}; {", ".join(options)}', _one_line(benchmark.environment)]
     for mode in MODES:
-        rows = benchmark.mode(mode)
-        if rows:
-            paragraphs += [table(_costs(mode, rows)), table(_parts(mode, rows))]
-    paragraphs.append(FOOTNOTE.format(benchmark.rows[0].name))
+        results = benchmark.of_mode(mode)
+        if results:
+            paragraphs += [_cost_table(mode, results, write_table), _part_table(mode, results, write_table)]
+    paragraphs.append(FOOTNOTE.format(benchmark.results[0].name))
     return '\n\n'.join(paragraphs) + '\n'
 
 
-def _costs(mode: str, rows: Sequence[Row]) -> Table:
-    """A line a model."""
-    table = [[mode, 's', 'x', 'rounds', 'peak MiB', 'x', 'M parameters', 'GFLOP', 'x']]
-    for row in rows:
-        table.append(
+def _one_line(environment: Dict[str, str]) -> str:
+    versions = [f'{name} {version}' for name, version in environment.items() if name != 'hardware']
+    return ', '.join([environment['hardware'], *versions])
+
+
+def _cost_table(mode: str, results: Sequence[ModelResult], write_table: WriteTable) -> str:
+    """One row per model."""
+    first = results[0]
+    rows = []
+    for result in results:
+        memory = ['-', '-']
+        if result.memory is not None and first.memory is not None:
+            memory = [f'{result.memory / MIB:.0f}', f'{result.memory / first.memory:.2f}']
+        rows.append(
             [
-                row.name,
-                f'{row.median:.3f}',
-                str(row.ratio),
-                str(len(row.seconds)),
-                '-' if row.memory is None else f'{row.memory / MIB:.0f}',
-                '-' if row.memory is None else f'{row.memory / rows[0].memory:.2f}',
-                f'{row.parameters / MEGA:.1f}',
-                _giga(row.flops),
-                f'{row.flops / rows[0].flops:.2f}',
+                result.name,
+                f'{result.median_seconds:.3f}',
+                str(result.ratio),
+                str(len(result.seconds)),
+                *memory,
+                f'{result.parameters / MEGA:.1f}',
+                _in_giga(result.flops),
+                f'{result.flops / first.flops:.2f}',
             ]
         )
-    return table
+    return write_table(rows, [mode, 's', 'x', 'rounds', 'peak MiB', 'x', 'M parameters', 'GFLOP', 'x'])
 
 
-def _parts(mode: str, rows: Sequence[Row]) -> Table:
-    """A line a part, a column a model: seconds, and GFLOP in parentheses."""
-    table = [[f'{mode}, s (GFLOP)', *(row.name for row in rows)]]
-    for part in _part_names(rows):
-        table.append(
-            [part]
-            + [f'{row.seconds_by_part.get(part, 0):.3f} ({_giga(row.flops_by_part.get(part, 0))})' for row in rows]
-        )
-    table.append(['sum'] + [f'{sum(row.seconds_by_part.values()):.3f} ({_giga(row.flops)})' for row in rows])
-    return table
+def _part_table(mode: str, results: Sequence[ModelResult], write_table: WriteTable) -> str:
+    """One row per part and one column per model: seconds, and GFLOP in parentheses."""
+    rows = [
+        [part]
+        + [f'{one.seconds_by_part.get(part, 0):.3f} ({_in_giga(one.flops_by_part.get(part, 0))})' for one in results]
+        for part in _parts_in_order(results)
+    ]
+    rows.append(['sum'] + [f'{sum(one.seconds_by_part.values()):.3f} ({_in_giga(one.flops)})' for one in results])
+    return write_table(rows, [f'{mode}, s (GFLOP)', *(result.name for result in results)])
 
 
-def _giga(count: float) -> str:
+def _in_giga(count: float) -> str:
     return f'{count / GIGA:.{0 if count >= 100 * GIGA else 1}f}'
 
 
-def _part_names(rows: Iterable[Row]) -> List[str]:
-    found = {name for row in rows for name in row.seconds_by_part}
-    known = [*PARTS.values(), *(f'{part}, backward' for part in reversed(PARTS.values())), OPTIMIZER, REST]
+def _parts_in_order(results: Iterable[ModelResult]) -> List[str]:
+    found = {name for result in results for name in result.seconds_by_part}
+    known = [*PARTS.values(), *(f'{part}, backward' for part in reversed(list(PARTS.values()))), OPTIMIZER, REST]
     return [name for name in known if name in found]
 
 
-def _plain(table: Table) -> str:
-    widths = [max(map(len, column)) for column in zip(*table)]
-    return '\n'.join(
-        '  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:]))])
-        for line in table
-    )
-
-
-def _markdown(table: Table) -> str:
-    head, *body = ['| ' + ' | '.join(line) + ' |' for line in table]
-    return '\n'.join([head, '|' + ' --- |' * len(table[0]), *body])
-
-
-def _plots(benchmark: Benchmark, folder: Path) -> List[Path]:
-    """Stacked bars: where each model's time goes."""
+def _plot_parts(benchmark: Benchmark, folder: Path) -> List[Path]:
+    """Stacked bars of the seconds of each part, one bar per model and one plot per mode."""
     from matplotlib.figure import Figure
 
     files = []
     for mode in MODES:
-        rows = benchmark.mode(mode)
-        if not rows:
+        results = benchmark.of_mode(mode)
+        if not results:
             continue
-        figure = Figure(figsize=(9, 1.4 + 0.5 * len(rows)), layout='constrained')
+        figure = Figure(figsize=(9, 1.4 + 0.5 * len(results)), layout='constrained')
         axes = figure.subplots()
-        names = [row.name for row in rows]
-        left = [0.0] * len(rows)
-        for part in _part_names(rows):
-            widths = [row.seconds_by_part.get(part, 0) for row in rows]
-            forward, _, backward = part.partition(', ')
-            color = COLORS[[*PARTS.values(), OPTIMIZER, REST].index(forward)]
+        names = [result.name for result in results]
+        ends = [0.0] * len(results)
+        for part in _parts_in_order(results):
+            widths = [result.seconds_by_part.get(part, 0) for result in results]
+            forward_part, _, backward = part.partition(', ')
             axes.barh(
                 names,
                 widths,
-                left=left,
-                color=color,
+                left=ends,
+                color=PART_COLORS[forward_part],
                 hatch='///' if backward else None,
                 edgecolor='white',
                 label=None if backward else part,
             )
-            left = [a + b for a, b in zip(left, widths)]
-        for i, row in enumerate(rows):
-            axes.annotate(
-                f'x {row.ratio.median:.2f}', (left[i], i), xytext=(4, 0), textcoords='offset points', va='center'
-            )
+            ends = [end + width for end, width in zip(ends, widths)]
+        for i, result in enumerate(results):
+            ratio = f'x {result.ratio.median:.2f}'
+            axes.annotate(ratio, (ends[i], i), xytext=(4, 0), textcoords='offset points', va='center')
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.1 * max(left))
+        axes.set_xlim(0, 1.1 * max(ends))
         axes.set_xlabel('seconds' + (', backward hatched' if mode == TRAINING else ''))
         axes.set_title(f'{mode}, {benchmark.workload.batch} x {benchmark.workload.height} x {benchmark.workload.width}')
         axes.spines[['top', 'right']].set_visible(False)
@@ -190,3 +230,28 @@ def _plots(benchmark: Benchmark, folder: Path) -> List[Path]:
         files.append(folder / f'{mode}.png')
         figure.savefig(files[-1], dpi=150)
     return files
+
+
+def _plot_sweep(swept: str, mode: str, benchmarks: Sequence[Tuple[int, Benchmark]], folder: Path) -> Path:
+    """Seconds, and peak memory if it was measured, over the swept value: one line per model."""
+    from matplotlib.figure import Figure
+
+    x = [one.workload.height * one.workload.width / 1e6 if swept == 'size' else value for value, one in benchmarks]
+    lines = list(zip(*(one.of_mode(mode) for _, one in benchmarks)))  # the results of one model at all values
+    with_memory = all(result.memory is not None for line in lines for result in line)
+    figure = Figure(figsize=(5 * (1 + with_memory), 3.6), layout='constrained')
+    panels = figure.subplots(1, 1 + with_memory, squeeze=False)[0]
+    for line, color in zip(lines, COLORS):
+        panels[0].plot(x, [result.median_seconds for result in line], 'o-', color=color, label=line[0].name)
+        if with_memory:
+            panels[1].plot(x, [(result.memory or 0) / MIB for result in line], 'o-', color=color)
+    for panel, label in zip(panels, ('seconds', 'peak memory, MiB')):
+        panel.set_xlabel(SWEEPABLE[swept])
+        panel.set_ylabel(label)
+        panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
+        panel.spines[['top', 'right']].set_visible(False)
+    figure.suptitle(mode)
+    panels[0].legend(frameon=False)
+    file = folder / f'{swept}_{mode}.png'
+    figure.savefig(file, dpi=150)
+    return file

@@ -1,43 +1,49 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Models side by side: times in turn, ratios to the first one, parts, arithmetic, memory."""
+"""Three benchmarks: models side by side, the same for several values of one number, and the pooling op alone."""
 
 import gc
-import platform
 from collections import defaultdict
-from pathlib import Path
+from functools import partial
 from statistics import median
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import mmcv
-import mmengine
 import torch
+import torch.nn as nn
+from torch import Tensor
 
-import mmdet
-from mmpanet.version import __version__
-from .contenders import Contender
-from .cost import parameters, peak_memory
-from .measure import Ratio, interleave, paired_ratio
-from .parts import flops_by_part, seconds_by_part
-from .subject import Setting, Subject
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.structures.bbox import bbox2roi
+from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor
+from mmpanet.utils.environment import environment_summary
+from .measure import Ratio, flops_by_part, paired_ratio, peak_memory, seconds_by_part, time_in_turns
+from .models import BenchmarkModel, PreparedModel, RunSettings
 from .workload import Workload
 
+# What run_sweep can change, and the label of the axis in its plot.
+SWEEPABLE = {
+    'rois': 'RoIs per image',
+    'size': 'megapixels per image',
+    'batch': 'images',
+    'rois_per_chunk': 'RoIs per chunk',
+}
+STRIDES = (4, 8, 16, 32)
 Progress = Callable[[str], None]
 
 
-class Row(NamedTuple):
-    """One model in one mode, beside the first model (the baseline)."""
+class ModelResult(NamedTuple):
+    """One model in one mode."""
 
     name: str
     mode: str
-    seconds: List[float]  # a round
-    ratio: Ratio
-    seconds_by_part: Dict[str, float]  # medians
+    seconds: List[float]  # of each round
+    ratio: Ratio  # to the seconds of the first model
+    seconds_by_part: Dict[str, float]  # medians over rounds
     flops_by_part: Dict[str, int]
     parameters: int
     memory: Optional[int]  # bytes at the peak
 
     @property
-    def median(self) -> float:
+    def median_seconds(self) -> float:
         return median(self.seconds)
 
     @property
@@ -46,22 +52,22 @@ class Row(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """What :func:`run_benchmark` returns."""
+    """All models in all modes, and what the figures depend on."""
 
-    rows: List[Row]
+    results: List[ModelResult]
     workload: Workload
-    setting: Setting
-    environment: Dict[str, str]
+    settings: RunSettings
+    environment: Dict[str, str]  # see environment_summary()
 
-    def mode(self, mode: str) -> List[Row]:
-        return [row for row in self.rows if row.mode == mode]
+    def of_mode(self, mode: str) -> List[ModelResult]:
+        return [result for result in self.results if result.mode == mode]
 
 
 def run_benchmark(
-    contenders: Sequence[Contender],
+    models: Sequence[BenchmarkModel],
     modes: Sequence[str],
     workload: Workload,
-    setting: Setting,
+    settings: RunSettings,
     rounds: int = 10,
     memory: bool = True,
     progress: Progress = lambda line: None,
@@ -69,88 +75,194 @@ def run_benchmark(
     """Compare models on the same images, proposals and detections.
 
     Args:
-        contenders: The models; the others are compared to the first.
+        models: The others are compared with the first.
         modes: 'inference', 'training' or both.
-        workload: What they run on.
-        setting: How they run.
-        rounds: How often each is timed, there and back, see :func:`~.measure.interleave`.
-        memory: Measure the peak of each in a process of its own.
-        progress: Is told what is going on.
-
-    Returns:
-        Benchmark: A row a mode and model.
+        workload: What the models run on.
+        settings: How they run.
+        rounds: How many rounds each model is timed, see :func:`~.measure.time_in_turns`.
+        memory: Whether the peak memory is measured, which takes one process per model and mode.
+        progress: Called with one line per step.
     """
-    subjects = {}
-    for contender in contenders:
-        progress(f'building {contender.name}')
-        subjects[contender.name] = Subject(contender, workload, setting)
-    device = torch.device(setting.device)
-    rows = []
-    for mode in modes:
-        functions = {name: _runner(subject, mode) for name, subject in subjects.items()}
-        times = interleave(functions, rounds, device, progress=lambda line, mode=mode: progress(f'{mode}, {line}'))
-        parts = _median_parts(subjects, mode, max(1, rounds // 3), progress)
-        baseline = times[contenders[0].name]
-        for contender in contenders:
-            subject = subjects[contender.name]
-            progress(f'{mode}, arithmetic of {contender.name}')
-            rows.append(
-                Row(
-                    contender.name,
-                    mode,
-                    times[contender.name],
-                    paired_ratio(times[contender.name], baseline),
-                    parts[contender.name],
-                    flops_by_part(subject, mode),
-                    parameters(subject),
-                    None,
-                )
-            )
-    del subjects, subject, functions
+    prepared = {}
+    for model in models:
+        progress(f'building {model.name}')
+        prepared[model.name] = PreparedModel(model, workload, settings)
+    results = [result for mode in modes for result in _measure_mode(prepared, mode, rounds, progress)]
+    prepared.clear()
     gc.collect()
     if memory:
-        rows = [_with_memory(row, contenders, workload, setting, progress) for row in rows]
-    return Benchmark(rows, workload, setting, environment(device))
+        by_name = {model.name: model for model in models}
+        for i, result in enumerate(results):
+            progress(f'{result.mode}, memory of {result.name}')
+            peak = peak_memory(by_name[result.name], workload, settings, result.mode)
+            results[i] = result._replace(memory=peak)
+    return Benchmark(results, workload, settings, environment_summary(settings.device))
 
 
-def _runner(subject: Subject, mode: str) -> Callable[[], None]:
-    return lambda: subject.run(mode)
+def _measure_mode(
+    models: Dict[str, PreparedModel], mode: str, rounds: int, progress: Progress
+) -> Iterator[ModelResult]:
+    first = next(iter(models))
+    runs = {name: partial(model.run, mode) for name, model in models.items()}
+    times = time_in_turns(runs, rounds, models[first].device, lambda line: progress(f'{mode}, {line}'))
+    # By part in rounds of their own: on a GPU, the measurement by part makes a run slower.
+    by_part: Dict[str, Dict[str, List[float]]] = {name: defaultdict(list) for name in models}
+    part_rounds = max(1, rounds // 3)
+    for i in range(part_rounds):
+        progress(f'{mode}, by part, round {i + 1}/{part_rounds}')
+        for name in [*models, *reversed(list(models))]:
+            for part, seconds in seconds_by_part(models[name], mode).items():
+                by_part[name][part].append(seconds)
+    for name, model in models.items():
+        progress(f'{mode}, FLOPs of {name}')
+        yield ModelResult(
+            name,
+            mode,
+            times[name],
+            paired_ratio(times[name], times[first]),
+            {part: median(seconds) for part, seconds in by_part[name].items()},
+            flops_by_part(model, mode),
+            model.count_parameters(),
+            None,
+        )
 
 
-def _median_parts(
-    subjects: Dict[str, Subject], mode: str, rounds: int, progress: Progress
-) -> Dict[str, Dict[str, float]]:
-    """Of rounds of their own: on a GPU, taking a run apart makes it slower."""
-    found: Dict[str, Dict[str, List[float]]] = {name: defaultdict(list) for name in subjects}
-    for i in range(rounds):
-        progress(f'{mode}, by part, round {i + 1}/{rounds}')
-        for name in [*subjects, *reversed(subjects)]:
-            for part, seconds in seconds_by_part(subjects[name], mode).items():
-                found[name][part].append(seconds)
-    return {name: {part: median(seconds) for part, seconds in parts.items()} for name, parts in found.items()}
+def run_sweep(
+    swept: str,
+    values: Sequence[int],
+    models: Sequence[BenchmarkModel],
+    modes: Sequence[str],
+    workload: Workload,
+    settings: RunSettings,
+    rounds: int = 10,
+    memory: bool = True,
+    progress: Progress = lambda line: None,
+) -> Iterator[Tuple[int, Benchmark]]:
+    """Run the benchmark once per value.
+
+    Args:
+        swept: One of :data:`SWEEPABLE`. A ``size`` is the short edge; the aspect of the workload's images is kept.
+        values: In ascending order.
+        models, modes, workload, settings, rounds, memory, progress: See :func:`run_benchmark`.
+
+    Returns:
+        Each value with its benchmark, as soon as it has been measured.
+    """
+    for value in values:
+        changed_workload, changed_settings = workload, settings
+        if swept == 'size':
+            short = min(workload.height, workload.width)
+            height, width = (round(edge * value / short / 32) * 32 for edge in (workload.height, workload.width))
+            changed_workload = workload._replace(height=height, width=width)
+        elif swept == 'rois_per_chunk':
+            changed_settings = settings._replace(rois_per_chunk=value)
+        else:
+            changed_workload = workload._replace(**{swept: value})
+
+        def tell(line: str, value: int = value) -> None:
+            progress(f'{swept} {value}: {line}')
+
+        yield value, run_benchmark(models, modes, changed_workload, changed_settings, rounds, memory, tell)
 
 
-def _with_memory(
-    row: Row, contenders: Sequence[Contender], workload: Workload, setting: Setting, progress: Progress
-) -> Row:
-    progress(f'{row.mode}, memory of {row.name}')
-    contender = next(contender for contender in contenders if contender.name == row.name)
-    return row._replace(memory=peak_memory(contender, workload, setting, row.mode))
+class PoolingResult(NamedTuple):
+    """One form of pooling in one direction, by mmcv's op and by ours."""
+
+    form: str
+    direction: str
+    mmcv_seconds: List[float]  # of each round
+    mmpanet_seconds: List[float]
+    speedup: Ratio  # mmcv's time over ours
+    difference: float  # the largest one between the outputs (or the gradients) of the two
+    magnitude: float  # the largest absolute value of mmcv's
 
 
-def environment(device: torch.device) -> Dict[str, str]:
-    """Hardware and versions that a figure depends on."""
-    versions = {'mmpanet': __version__, 'python': platform.python_version()}
-    versions.update((module.__name__, module.__version__) for module in (torch, mmcv, mmengine, mmdet))
-    if device.type == 'cuda':
-        hardware = torch.cuda.get_device_name(device)
-    else:
-        hardware = f'{_processor()}, {torch.get_num_threads()} threads'
-    return {'hardware': hardware, **versions}
+def run_pooling_benchmark(
+    workload: Workload,
+    output_size: int = 7,
+    channels: int = 256,
+    sampling_ratio: int = 2,
+    rounds: int = 5,
+    device: str = 'cpu',
+    progress: Progress = lambda line: None,
+) -> List[PoolingResult]:
+    """Time mmcv's op and ours in turn, on random maps and the workload's RoIs.
+
+    Args:
+        workload: Batch size, image size and number of RoIs.
+        output_size: Height and width of the pooled grids.
+        channels: Of the maps.
+        sampling_ratio: Samples per bin and axis, at least 1.
+        rounds: How many rounds each op is timed.
+        device: Where they run.
+        progress: Called with one line per step.
+
+    Returns:
+        Forward and backward of adaptive feature pooling (each RoI from every level) and of FPN's pooling
+        (each RoI from its own level).
+    """
+    place = torch.device(device)
+    generator = torch.Generator().manual_seed(workload.seed)
+    feats = []
+    for stride in STRIDES:
+        shape = (workload.batch, channels, -(-workload.height // stride), -(-workload.width // stride))
+        feats.append(torch.randn(shape, generator=generator).to(place).requires_grad_())
+    rois = bbox2roi([proposals.bboxes for proposals in workload.make_proposals()]).to(place)
+    cfg: Dict[str, Any] = dict(
+        roi_layer=dict(type='RoIAlign', output_size=output_size, sampling_ratio=sampling_ratio),
+        out_channels=channels,
+        featmap_strides=list(STRIDES),
+    )
+    forms: Dict[str, Dict[str, nn.Module]] = {
+        'every level': {
+            'mmcv': AdaptiveFeaturePooling(**cfg, backend='roi_align'),
+            'mmpanet': AdaptiveFeaturePooling(**cfg, backend='embedding_bag'),
+        },
+        'its own level': {
+            'mmcv': SingleRoIExtractor(**cfg),
+            'mmpanet': FastSingleRoIExtractor(**cfg, backend='embedding_bag'),
+        },
+    }
+    results = []
+    for form, extractors in forms.items():
+        progress(form)
+        outs = [extractor(feats, rois) for extractor in extractors.values()]
+        grad = torch.randn(outs[0].shape, generator=generator).to(place)
+        grads = [torch.autograd.grad(out, feats, grad) for out in outs]
+        pool = {name: partial(_pool, extractor, feats, rois) for name, extractor in extractors.items()}
+        forward = time_in_turns(pool, rounds, place, progress)
+        # A graph cannot be run backward twice, so the backward is timed with its forward, which is then subtracted.
+        pool_and_backward = {
+            name: partial(_pool_and_backward, extractor, feats, rois, grad) for name, extractor in extractors.items()
+        }
+        both = time_in_turns(pool_and_backward, rounds, place, progress)
+        backward = {name: [a - b for a, b in zip(both[name], forward[name])] for name in both}
+        results += [
+            _pooling_result(form, 'forward', forward, [[out] for out in outs]),
+            _pooling_result(form, 'backward', backward, grads),
+        ]
+    return results
 
 
-def _processor() -> str:
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return f'{names[0]} ({torch.backends.cpu.get_cpu_capability()})' if names else platform.processor()
+def _pooling_result(
+    form: str, direction: str, seconds: Dict[str, List[float]], tensors: Sequence[Sequence[Tensor]]
+) -> PoolingResult:
+    theirs, ours = tensors
+    return PoolingResult(
+        form,
+        direction,
+        seconds['mmcv'],
+        seconds['mmpanet'],
+        paired_ratio(seconds['mmcv'], seconds['mmpanet']),
+        max((a - b).abs().max().item() for a, b in zip(theirs, ours)),
+        max(a.abs().max().item() for a in theirs),
+    )
+
+
+@torch.no_grad()
+def _pool(extractor: nn.Module, feats: Sequence[Tensor], rois: Tensor) -> None:
+    extractor(feats, rois)
+
+
+def _pool_and_backward(extractor: nn.Module, feats: Sequence[Tensor], rois: Tensor, grad: Tensor) -> None:
+    torch.autograd.grad(extractor(feats, rois), feats, grad)

@@ -1,7 +1,18 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""The colors of all plots and pictures."""
+"""The colors of all plots and pictures. They can be told apart with any color vision (Okabe and Ito)."""
 
-# Okabe and Ito's: people with any color vision can tell them apart.
-COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#999999', '#000000')
+from typing import Tuple
+
+BLUE, LIGHT_BLUE, GREEN, YELLOW = '#0072B2', '#56B4E9', '#009E73', '#F0E442'
+ORANGE, VERMILION, PINK, GRAY = '#E69F00', '#D55E00', '#CC79A7', '#999999'
+LIGHT_GRAY, BLACK, WHITE = '#DDDDDD', '#000000', '#FFFFFF'
+# Series of a plot, such as models.
+COLORS = (BLUE, VERMILION, GREEN, PINK, ORANGE, LIGHT_BLUE, GRAY, BLACK)
 # Levels of a pyramid, from fine to coarse.
-LEVEL_COLORS = ('#0072B2', '#009E73', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9')
+LEVEL_COLORS = (BLUE, GREEN, ORANGE, VERMILION, PINK, LIGHT_BLUE)
+
+
+def to_bgr(color: str) -> Tuple[int, int, int]:
+    """A color as OpenCV takes it."""
+    red, green, blue = bytes.fromhex(color[1:])
+    return blue, green, red

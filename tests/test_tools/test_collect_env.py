@@ -1,0 +1,74 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""tools/misc/collect_env.py and the summary of the environment."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.utils.dl_utils import collect_env
+from repository import ROOT, tool_path
+
+import mmpanet
+from mmpanet.utils import environment
+from mmpanet.utils.environment import commit, cpu_name, environment_summary
+
+BROKEN = 'raise ImportError("libcudart.so.11.0:\\n cannot open")\n'
+
+
+@pytest.mark.parametrize('broken', ['', 'mmcv', 'mmdet', 'torch'])
+def test_report_comes_out_whole(broken, tmp_path):
+    """It does so in particular where a part of the stack is broken."""
+    if broken:
+        (tmp_path / broken).mkdir()
+        (tmp_path / broken / '__init__.py').write_text(BROKEN)
+    run = subprocess.run(
+        [sys.executable, str(tool_path('collect_env'))],
+        capture_output=True,
+        text=True,
+        env={'PYTHONPATH': f'{tmp_path}:{ROOT}', 'PATH': '/usr/bin:/bin'},
+    )
+    assert run.returncode == 0, run.stderr
+    lines = {line.partition('  ')[0]: line.partition('  ')[2].strip() for line in run.stdout.splitlines()}
+    assert {'system', 'Python', 'CPU', 'torch', 'mmengine', 'mmcv', 'mmcv.ops', 'mmdet', 'mmpanet'} <= lines.keys()
+    if broken:
+        assert lines[broken] == 'FAILS: ImportError: libcudart.so.11.0: cannot open'
+        assert lines['mmpanet'].startswith('FAILS: ImportError')
+    else:
+        assert lines['mmpanet'].startswith(mmpanet.__version__) and lines['mmcv.ops'].startswith('load')
+    if broken == 'torch':
+        assert lines['collect_env'].startswith('FAILS: ImportError')
+    else:
+        assert lines['GCC'] == collect_env()['GCC']
+
+
+def test_summary_on_the_cpu():
+    summary = environment_summary('cpu')
+    assert list(summary) == ['hardware', 'mmpanet', 'python', 'torch', 'mmcv', 'mmengine', 'mmdet']
+    assert summary['torch'] == torch.__version__
+    assert summary['hardware'].startswith(cpu_name()) and f'{torch.get_num_threads()} thread' in summary['hardware']
+
+
+@pytest.mark.parametrize(
+    'info, expected',
+    [
+        ('model name : Xeon\nflags : avx2 avx512f avx512_vnni amx_tile amx_bf16\n', '(AVX2, AVX512, VNNI, BF16, AMX)'),
+        ('model name\t: Xeon\nflags\t: fpu sse\n\nmodel name\t: other\nflags\t: avx2\n', 'Xeon'),
+        ('Features : fp asimd bf16 sve\n', '(BF16, SVE)'),
+    ],
+)
+def test_instruction_sets_of_a_cpu(info, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, 'CPU_INFO', tmp_path / 'cpuinfo')
+    environment.CPU_INFO.write_text(info)
+    assert cpu_name().endswith(expected)
+
+
+def test_commit_says_that_files_were_changed(tmp_path):
+    assert commit(tmp_path) is None
+    git = ['git', '-C', str(tmp_path), '-c', 'user.name=a', '-c', 'user.email=a@b.c']
+    (tmp_path / 'file').write_text('1')
+    for words in (['init', '-q'], ['add', 'file'], ['commit', '-qm', 'first']):
+        subprocess.run([*git, *words], check=True)
+    first = commit(tmp_path)
+    (tmp_path / 'file').write_text('2')
+    assert len(first) >= 4 and commit(tmp_path) == f'{first}+changes'
