@@ -1,4 +1,4 @@
-# What can be done in a checkout of mmpanet; `make` alone lists it.
+# Targets for a checkout of mmpanet. `make` without a target lists them.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -24,29 +24,29 @@ help:  ## list the targets
 
 install: $(STAMPS)/package  ## set up $(VENV): pinned torch, mmcv with its operators, mmdet, mim, and this checkout
 
-train: $(WORK_DIR)/finished  ## train a small PANet on generated data, evaluate it, say where everything lies
+train: $(WORK_DIR)/finished  ## train a small PANet on generated data, evaluate it, show where the results are
 	@$(BIN)/python tools/analysis_tools/report_run.py $(WORK_DIR)
 
-retrain:  ## the same again, though nothing has changed since
+retrain:  ## train again, even if nothing has changed
 	@rm -f $(WORK_DIR)/finished
 	@$(MAKE) --no-print-directory train
 
-report: $(STAMPS)/package  ## box and mask AP, checkpoint, logs and pictures of the last training
+report: $(STAMPS)/package  ## show AP, checkpoint, logs and pictures of the last training
 	@$(BIN)/python tools/analysis_tools/report_run.py $(WORK_DIR)
 
 data: $(DATA)/.made  ## generate the `shapes` dataset
 
-test: lint types  ## lint, check types, and run the tests that are quick
+test: lint types  ## lint, check types, and run the quick tests
 	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS)
 
-test-slow: $(STAMPS)/tests $(STAMPS)/docs  ## run the tests that take long
+test-slow: $(STAMPS)/tests $(STAMPS)/docs  ## run the slow tests
 	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
 
-lint: $(STAMPS)/tests  ## check the code's style (settings in pyproject.toml)
+lint: $(STAMPS)/tests  ## check style (settings in pyproject.toml)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 
-format: $(STAMPS)/tests  ## bring the code into that style
+format: $(STAMPS)/tests  ## format the code in that style
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
@@ -61,13 +61,13 @@ docs: $(STAMPS)/docs  ## build the documentation in docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
 	@echo 'docs/_build/html/index.html'
 
-wheel: $(STAMPS)/tests  ## build dist/*.tar.gz and from it dist/*.whl
+wheel: $(STAMPS)/tests  ## build dist/*.tar.gz, and from it dist/*.whl
 	$(BIN)/python -m build --no-isolation
 
-clean:  ## remove the environment and what was built; data/ and work_dirs/ stay
+clean:  ## remove the environment and all build results; keep data/ and work_dirs/
 	rm -rf $(VENV) build dist mmpanet.egg-info mmpanet/.mim .pytest_cache .ruff_cache .mypy_cache .coverage docs/_build docs/copied
 
-# Setting up. A stamp is as new as the files that say what to install.
+# Setup. A stamp file is up to date if it is newer than the files that list what to install.
 
 $(BIN)/python:
 	@command -v $(PYTHON) > /dev/null || { echo 'make: no $(PYTHON) on the PATH; name one: make PYTHON=python3.11' >&2; exit 1; }
@@ -94,16 +94,16 @@ $(STAMPS)/package: setup.py setup.cfg pyproject.toml mmpanet/version.py requirem
 	@touch $@
 
 $(STAMPS)/tests: requirements/tests.txt $(STAMPS)/package
-	@echo '== what the tests need (requirements/tests.txt)'
+	@echo '== packages for the tests (requirements/tests.txt)'
 	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/tests.txt
 	@touch $@
 
 $(STAMPS)/docs: requirements/docs.txt $(STAMPS)/package
-	@echo '== what the documentation needs (requirements/docs.txt)'
+	@echo '== packages for the documentation (requirements/docs.txt)'
 	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/docs.txt
 	@touch $@
 
-# Training. It is done anew when the code, the config or the data have changed.
+# Training. It runs again if the code, the config or the data have changed.
 
 $(DATA)/.made: $(DATA_SOURCES) | $(STAMPS)/package
 	@echo '== dataset $(DATA)'
