@@ -1,21 +1,19 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Write an instance segmentation dataset in COCO format, whole or not at all.
+"""Write an instance segmentation dataset in COCO format.
 
-Every dataset of this package has one layout::
+Every dataset of this package has the same layout::
 
     <out_dir>/
-      images/      one file an image
+      images/      the image files
       train.json   COCO instances, masks as compressed RLE or as polygons
       val.json
 
-The ``info`` of each JSON file carries the *recipe*, the name of the generator
-and the arguments it ran with. A folder is recognised by it afterwards.
+The ``info`` of each JSON file holds the *recipe*: the name of the generator and its arguments. A folder is recognized
+by its recipe. Ids of images, annotations and categories start at 1, because COCO's evaluation counts an object with
+the id 0 as not found.
 """
 
 import json
-import os
-import shutil
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
@@ -23,19 +21,22 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Un
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.files import atomic_folder
+
 IMAGE_DIR = 'images'
 SPLITS = ('train', 'val')
 
 
 def encode_instance(mask: np.ndarray, category_id: int) -> dict:
-    """Describe one binary mask as COCO does.
+    """Make the COCO annotation of a binary mask.
 
     Args:
         mask (np.ndarray): (H, W), True or non-zero inside the object.
         category_id (int): Id of its category.
 
     Returns:
-        dict: An annotation without the ids of itself and of its image.
+        dict: The annotation, without its own id and that of its image.
     """
     rle = mask_utils.encode(np.asfortranarray(mask, dtype=np.uint8))
     segmentation = dict(size=[int(side) for side in rle['size']], counts=rle['counts'].decode('ascii'))
@@ -43,18 +44,16 @@ def encode_instance(mask: np.ndarray, category_id: int) -> dict:
 
 
 def encode_polygons(polygons: Sequence[np.ndarray], size: Tuple[int, int], category_id: int) -> dict:
-    """Describe an object of one or more polygons as COCO does.
+    """Make the COCO annotation of an object that is the union of polygons.
 
     Args:
-        polygons (Sequence[np.ndarray]): Each (V, 2) of x, y in pixels, where
-            pixel (0, 0) covers [0, 1) x [0, 1). The object is all that lies
-            in any of them.
+        polygons (Sequence[np.ndarray]): Each (V, 2) of x, y in pixels. Pixel (0, 0) covers [0, 1) x [0, 1).
         size (tuple[int]): Height and width of the image.
         category_id (int): Id of its category.
 
     Returns:
-        dict: An annotation without the ids of itself and of its image. Box
-        and area are those of the pixels that pycocotools takes it to cover.
+        dict: The annotation, without its own id and that of its image. Box and area are those of the pixels that
+        pycocotools fills.
     """
     segmentation = [polygon.ravel().tolist() for polygon in polygons]
     rle = mask_utils.merge(mask_utils.frPyObjects(segmentation, *size))
@@ -72,16 +71,14 @@ def _annotation(rle: dict, segmentation: Union[dict, list], category_id: int) ->
 
 
 def write_annotations(path: Path, images: Iterable[dict], classes: Sequence[str], info: dict) -> None:
-    """Write one split.
+    """Write the annotation file of one split.
 
     Args:
         path (Path): The JSON file.
-        images (Iterable[dict]): One dict an image with ``file_name``,
-            ``height``, ``width`` and ``instances``, the list of what
-            :func:`encode_instance` returned. Ids are given in this order,
-            from 1.
-        classes (Sequence[str]): Category names; ids are given from 1.
-        info (dict): What to put under ``info``.
+        images (Iterable[dict]): One dict per image with ``file_name``, ``height``, ``width`` and ``instances``, a list
+            of annotations from :func:`encode_instance` or :func:`encode_polygons`. Ids are given in this order.
+        classes (Sequence[str]): Names of the categories, in the order of their ids.
+        info (dict): The value of ``info``.
     """
     image_list: List[dict] = []
     annotations: List[dict] = []
@@ -101,12 +98,11 @@ def write_annotations(path: Path, images: Iterable[dict], classes: Sequence[str]
 
 
 def read_recipe(out_dir: Path, complete: bool = True) -> Optional[Dict]:
-    """The recipe a dataset was written with, None where there is none.
+    """Read the recipe of a dataset, None if the folder has none.
 
     Args:
         out_dir (Path): The folder of the dataset.
-        complete (bool): Take no dataset that lost one of its files.
-            Defaults to True.
+        complete (bool): Return None for a dataset that has lost one of its files. Defaults to True.
     """
     recipe = None
     for split in SPLITS:
@@ -126,25 +122,24 @@ def read_recipe(out_dir: Path, complete: bool = True) -> Optional[Dict]:
 
 @contextmanager
 def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator[Optional[Path]]:
-    """A folder to build a dataset in, put in place when it is complete.
+    """Yield a folder to build a dataset in. It replaces ``out_dir`` at the end of the ``with`` block.
 
-    The folder lies beside ``out_dir`` and is renamed to it at the end of the
-    ``with`` block; if the block raises, it is removed and ``out_dir`` stays
-    as it was.
+    If the block raises, ``out_dir`` stays as it was.
 
     Args:
-        out_dir (Path): Where the dataset shall lie.
-        recipe (dict): Generator and arguments, JSON-serialisable.
-        force (bool): Replace a dataset of another recipe. A folder that none
-            of this package's writers made is never replaced.
-            Defaults to False.
+        out_dir (Path): The folder of the dataset.
+        recipe (dict): The generator and its arguments, as JSON can hold them.
+        force (bool): Replace a dataset with another recipe. A folder that was not written by this package is never
+            replaced. Defaults to False.
 
     Yields:
-        Path | None: The folder to build in, with an empty ``images/``; None
-        if ``out_dir`` already holds the dataset of this very recipe.
+        Path | None: The folder to build in, with an empty ``images/``, or None if ``out_dir`` already holds the
+        dataset of this recipe.
+
+    Raises:
+        DataError: If ``out_dir`` holds other files, or another dataset and ``force`` is not given.
     """
-    # Compare what would be read back: JSON has no tuples.
-    recipe = json.loads(json.dumps(recipe))
+    recipe = json.loads(json.dumps(recipe))  # as it would be read again: JSON has no tuples
     out_dir = Path(out_dir)
     if out_dir.is_dir() and any(out_dir.iterdir()):
         if read_recipe(out_dir) == recipe:
@@ -152,54 +147,22 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
             return
         found = read_recipe(out_dir, complete=False)
         if found is None:
-            raise FileExistsError(f'out_dir {str(out_dir)!r} holds other files; give a new or an empty folder')
+            raise DataError(f'out_dir {str(out_dir)!r} holds other files; give a new or an empty folder')
         if not force:
-            raise FileExistsError(
-                f'out_dir {str(out_dir)!r} holds another dataset '
-                f'({_difference(found, recipe)}); replace it with force '
-                '(--force) or give another folder'
+            raise DataError(
+                f'out_dir {str(out_dir)!r} holds another dataset ({_difference(found, recipe)}); replace it with '
+                'force (--force), or give another folder'
             )
     elif out_dir.exists() and not out_dir.is_dir():
-        raise FileExistsError(f'out_dir {str(out_dir)!r} is not a folder')
-
-    out_dir = out_dir.resolve()  # a link is followed, not replaced
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
-    try:
+        raise DataError(f'out_dir {str(out_dir)!r} is not a folder')
+    with atomic_folder(out_dir) as building:
         (building / IMAGE_DIR).mkdir()
         yield building
-        building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
-        _replace(building, out_dir)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
-def _replace(new: Path, old: Path) -> None:
-    """Rename ``new`` to ``old``, and remove what was there."""
-    if not old.exists():
-        os.rename(new, old)
-        return
-    aside = Path(tempfile.mkdtemp(prefix=f'.{old.name}.', dir=old.parent))
-    try:
-        os.rename(old, aside / 'old')
-        try:
-            os.rename(new, old)
-        except OSError:
-            os.rename(aside / 'old', old)
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _difference(found: dict, recipe: dict) -> str:
     keys = [key for key in {**recipe, **found} if found.get(key) != recipe.get(key)]
     return (
-        '; '.join(f'{key} is {found.get(key)!r}, asked for {recipe.get(key)!r}' for key in keys)
-        or 'the same one, but files are missing'
+        '; '.join(f'{key} is {found.get(key)!r}, not {recipe.get(key)!r}' for key in keys)
+        or 'with the same recipe, but files are missing'
     )

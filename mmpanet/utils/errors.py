@@ -15,7 +15,21 @@ class CheckpointError(MMPanetError):
 
 
 class DataError(MMPanetError):
-    """A dataset, an annotation, an image or a video."""
+    """A dataset, an annotation, an image or a video.
+
+    Args:
+        faults: What is wrong, one line for each fault. The message shows the first 20.
+
+    Attributes:
+        faults: All of them.
+    """
+
+    SHOWN = 20
+
+    def __init__(self, *faults: str) -> None:
+        more = len(faults) - self.SHOWN
+        super().__init__('\n'.join([*faults[: self.SHOWN], *([f'and {more} more'] if more > 0 else [])]))
+        self.faults = list(faults)
 
 
 class ExportError(MMPanetError):

@@ -6,6 +6,8 @@ import pytest
 from pycocotools import mask as mask_utils
 
 from mmpanet.datasets.coco_writer import dataset_folder, encode_instance, read_recipe, write_annotations
+from mmpanet.utils import files
+from mmpanet.utils.errors import DataError
 
 RECIPE = dict(generator='test', size=(2, 3))
 
@@ -104,7 +106,7 @@ def test_other_recipe_needs_force(tmp_path):
     write(tmp_path / 'set')
     before = tree(tmp_path)
     other = dict(RECIPE, size=(2, 4))
-    with pytest.raises(FileExistsError, match=r'size is \[2, 3\], asked for \[2, 4\]'):
+    with pytest.raises(DataError, match=r'size is \[2, 3\], not \[2, 4\]'):
         write(tmp_path / 'set', other)
     assert tree(tmp_path) == before
     assert write(tmp_path / 'set', other, force=True)
@@ -116,7 +118,7 @@ def test_lost_image_is_noticed(tmp_path):
     write(tmp_path / 'set')
     (tmp_path / 'set' / 'images' / 'val.png').unlink()
     assert read_recipe(tmp_path / 'set') is None
-    with pytest.raises(FileExistsError, match='files are missing'):
+    with pytest.raises(DataError, match='files are missing'):
         write(tmp_path / 'set')
     assert write(tmp_path / 'set', force=True)
     assert read_recipe(tmp_path / 'set')
@@ -128,24 +130,22 @@ def test_foreign_folder_is_never_replaced(tmp_path, name):
     out_dir.mkdir()
     (out_dir / name).write_text('{"info": {}, "images": []}')
     before = tree(tmp_path)
-    with pytest.raises(FileExistsError, match='holds other files'):
+    with pytest.raises(DataError, match='holds other files'):
         write(out_dir, force=True)
     assert tree(tmp_path) == before
 
 
 def test_file_in_the_way(tmp_path):
     (tmp_path / 'set').write_text('x')
-    with pytest.raises(FileExistsError, match='is not a folder'):
+    with pytest.raises(DataError, match='is not a folder'):
         write(tmp_path / 'set', force=True)
 
 
 def test_old_dataset_survives_a_failed_rename(tmp_path, monkeypatch):
-    from mmpanet.datasets import coco_writer
-
     out_dir = tmp_path / 'set'
     write(out_dir)
     before = tree(tmp_path)
-    rename = coco_writer.os.rename
+    rename = files.os.rename
     calls = []
 
     def second_fails(source, target):
@@ -154,7 +154,7 @@ def test_old_dataset_survives_a_failed_rename(tmp_path, monkeypatch):
             raise OSError('disk')
         rename(source, target)
 
-    monkeypatch.setattr(coco_writer.os, 'rename', second_fails)
+    monkeypatch.setattr(files.os, 'rename', second_fails)
     with pytest.raises(OSError, match='disk'):
         write(out_dir, dict(other=1), force=True)
     assert tree(tmp_path) == before

@@ -10,8 +10,9 @@ import pytest
 from pycocotools.coco import COCO
 from repository import tool_path
 
-from mmpanet.datasets.converters.conversion import BadSampleError, split_samples
+from mmpanet.datasets.converters.conversion import split_samples
 from mmpanet.datasets.converters.dsb2018 import convert_dsb2018
+from mmpanet.utils.errors import DataError
 
 TOOL = tool_path('dsb2018')
 SIZE = (40, 48)
@@ -158,7 +159,7 @@ BAD_SAMPLES = [
     (break_two_images, 's4/images: holds 2 images, not one'),
     (break_no_image, 's4/images: holds no PNG'),
     (break_no_image_folder, 's4/images: no such folder'),
-    (break_deep_image, 's4/images/s4.png: holds uint16 pixels, not uint8'),
+    (break_deep_image, 's4/images/s4.png: holds 16 bits per channel, not 8'),
     (break_no_mask_folder, 's4/masks: no such folder'),
     (break_no_mask, 's4/masks: holds no PNG'),
     (break_mask, 's4/masks/m1.png: not readable as an image'),
@@ -171,7 +172,7 @@ BAD_SAMPLES = [
 def test_bad_sample_is_named_and_skipped(source, tmp_path, spoil, problem):
     spoil(source / 's4')
     converted = convert_dsb2018(source, tmp_path / 'out')
-    assert converted.problems == [problem]
+    assert len(converted.problems) == 1 and converted.problems[0].startswith(problem)
     assert sum(images for images, _ in converted.counts.values()) == 9
     assert not (tmp_path / 'out' / 'images' / 's4.png').exists()
 
@@ -179,9 +180,9 @@ def test_bad_sample_is_named_and_skipped(source, tmp_path, spoil, problem):
 @pytest.mark.parametrize('spoil, problem', BAD_SAMPLES)
 def test_bad_sample_is_refused(source, tmp_path, spoil, problem):
     spoil(source / 's4')
-    with pytest.raises(BadSampleError) as error:
+    with pytest.raises(DataError) as error:
         convert_dsb2018(source, tmp_path / 'out', on_error='raise')
-    assert str(error.value) == problem
+    assert str(error.value).startswith(problem)
     assert [path.name for path in tmp_path.iterdir()] == ['stage1_train']
 
 
@@ -191,7 +192,7 @@ def test_empty_mask_alone_is_skipped(source, tmp_path):
     assert converted.problems == ['s4/masks/m1.png: empty mask']
     assert sum(images for images, _ in converted.counts.values()) == 10
     assert sum(objects for _, objects in converted.counts.values()) == 29
-    with pytest.raises(BadSampleError, match='s4/masks/m1.png: empty mask'):
+    with pytest.raises(DataError, match='s4/masks/m1.png: empty mask'):
         convert_dsb2018(source, tmp_path / 'other', on_error='raise')
     assert not (tmp_path / 'other').exists()
 
@@ -201,7 +202,7 @@ def test_recognised_until_the_source_changes(source, tmp_path):
     assert convert_dsb2018(source, out_dir)
     assert convert_dsb2018(source, out_dir) is None
     add_sample(source, 'one_more')
-    with pytest.raises(FileExistsError, match='source is'):
+    with pytest.raises(DataError, match='source is'):
         convert_dsb2018(source, out_dir)
     assert convert_dsb2018(source, out_dir, force=True)
 
@@ -212,7 +213,7 @@ def test_recognised_until_the_source_changes(source, tmp_path):
         ('val_fraction', 0, ValueError),
         ('val_fraction', 1, ValueError),
         ('on_error', 'ignore', ValueError),
-        ('source', 'nowhere', FileNotFoundError),
+        ('source', 'nowhere', DataError),
     ],
 )
 def test_bad_argument_is_named(source, tmp_path, argument, value, error):
@@ -225,7 +226,7 @@ def test_bad_argument_is_named(source, tmp_path, argument, value, error):
 
 def test_no_samples(tmp_path):
     (tmp_path / 'in').mkdir()
-    with pytest.raises(FileNotFoundError, match='holds no samples'):
+    with pytest.raises(DataError, match='holds no samples'):
         convert_dsb2018(tmp_path / 'in', tmp_path / 'out')
 
 

@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from repository import tool_path
 
 from mmdet.datasets import CocoDataset
-from mmpanet.datasets import BadSampleError, convert_labelme, convert_masks
+from mmpanet.datasets import convert_labelme, convert_masks
+from mmpanet.utils.errors import DataError
 
 TOOL = tool_path('labelme')
 SIZE = (60, 80)
@@ -257,7 +258,7 @@ BAD_FILES = [
     ),
     (
         lambda path: path.with_suffix('.png').write_bytes(png(np.zeros(SIZE, np.uint16))),
-        "triangle.json: image 'triangle.png': holds uint16 pixels, not uint8",
+        "triangle.json: image 'triangle.png': holds 16 bits per channel, not 8",
     ),
     (set_shape(label='cow'), "triangle.json: shapes[0] ('cow'): no such class, there are cat, dog"),
     (set_shape(shape_type='blob'), "triangle.json: shapes[0] ('cat'): shape_type is 'blob', which is not known"),
@@ -286,7 +287,7 @@ def test_bad_file_is_named(source, tmp_path, spoil, problem):
     converted, images = convert(source, tmp_path, classes=('cat', 'dog'))
     assert len(converted.problems) == 1 and converted.problems[0].startswith(problem)
     assert 'triangle.png' not in images and len(images) == 3
-    with pytest.raises(BadSampleError) as error:
+    with pytest.raises(DataError) as error:
         convert(source, tmp_path / 'strict', classes=('cat', 'dog'), on_error='raise')
     assert str(error.value).startswith(problem)
     assert not (tmp_path / 'strict').exists() or not any((tmp_path / 'strict').iterdir())
@@ -316,7 +317,7 @@ def test_ignored_labels(source, tmp_path):
 @pytest.mark.parametrize(
     'arguments, error, message',
     [
-        (dict(source='nowhere'), FileNotFoundError, "source 'nowhere' is not a folder"),
+        (dict(source='nowhere'), DataError, "source 'nowhere' is not a folder"),
         (dict(classes=['a', 'a']), ValueError, 'classes is .* each once'),
         (dict(classes='cat'), ValueError, "classes is 'cat', it takes a sequence"),
         (dict(classes=['cat'], ignore=['cat']), ValueError, 'ignore is'),
@@ -340,7 +341,7 @@ def test_recognised_until_a_point_moves(source, tmp_path):
     assert convert_labelme(source, tmp_path / 'out', val_fraction=0.25) is None
     path = source / 'triangle.json'
     path.write_text(path.read_text().replace('10.5', '10.6'))
-    with pytest.raises(FileExistsError, match='source is'):
+    with pytest.raises(DataError, match='source is'):
         convert_labelme(source, tmp_path / 'out', val_fraction=0.25)
     assert convert_labelme(source, tmp_path / 'out', val_fraction=0.25, force=True)
 

@@ -10,7 +10,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from repository import tool_path
 
-from mmpanet.datasets import BadSampleError, convert_masks
+from mmpanet.datasets import convert_masks
+from mmpanet.utils.errors import DataError
 
 TOOL = tool_path('masks')
 SIZE = (40, 50)
@@ -88,7 +89,7 @@ def test_binary_masks(folders, tmp_path):
     _, images = convert(folders, tmp_path, 'classes', classes=('thing',), values=[255])
     assert [area for _, area, _ in images['a.jpg']] == [42, 200, 35]
     # the same files taken for numbered objects would make three objects one
-    with pytest.raises(BadSampleError, match="truth/a.png: holds the value 255 alone, in 3 parts.*'classes'"):
+    with pytest.raises(DataError, match="truth/a.png: holds the value 255 alone, in 3 parts.*'classes'"):
         convert(folders, tmp_path, 'objects', out='other', on_error='raise')
 
 
@@ -217,7 +218,7 @@ def test_bad_mask_is_named(folders, tmp_path, spoil, problem):
     converted, images = convert(folders, tmp_path, 'classes', classes=('rod', 'block'))
     assert len(converted.problems) == 1 and converted.problems[0].startswith(problem)
     assert 'a.jpg' not in images and len(images) == 3
-    with pytest.raises(BadSampleError) as error:
+    with pytest.raises(DataError) as error:
         convert(folders, tmp_path, 'classes', out='strict', classes=('rod', 'block'), on_error='raise')
     assert str(error.value).startswith(problem)
     assert not (tmp_path / 'strict').exists()
@@ -240,7 +241,7 @@ def test_bad_files_are_named(folders, tmp_path, classes, path, problem):
     path = folders[1] / path
     path.parent.mkdir(exist_ok=True)
     cv2.imwrite(str(path), values_of('a')) if path.suffix == '.png' else path.write_text('x')
-    with pytest.raises(BadSampleError) as error:
+    with pytest.raises(DataError) as error:
         convert(folders, tmp_path, 'files', classes=classes, on_error='raise')
     assert str(error.value) == problem
 
@@ -262,7 +263,7 @@ def test_bad_files_are_named(folders, tmp_path, classes, path, problem):
     ],
 )
 def test_bad_arguments(folders, tmp_path, arguments, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, DataError), match=message):
         convert_masks(**dict(dict(images=folders[0], masks=folders[1], out_dir=tmp_path / 'out'), **arguments))
     assert not (tmp_path / 'out').exists()
 
@@ -279,7 +280,7 @@ def test_recognised_until_a_mask_changes(folders, tmp_path):
     mask = values_of('a')
     mask[0, 0] = 1
     cv2.imwrite(str(folders[1] / 'a.png'), mask)
-    with pytest.raises(FileExistsError, match='masks is'):
+    with pytest.raises(DataError, match='masks is'):
         convert_masks(*folders, tmp_path / 'out', 'objects')
 
 

@@ -15,7 +15,9 @@ from repository import ROOT, tool_path
 
 from mmdet.datasets import CocoDataset
 from mmpanet.datasets.converters.dsb2018 import CLASSES
-from mmpanet.datasets.shapes import SHAPES, ShapesConfig, _area, make_image, make_shapes, rasterise
+from mmpanet.datasets.shapes import SHAPES, ShapesConfig, make_image, make_shapes
+from mmpanet.datasets.shapes.outlines import enclosed_area, rasterize
+from mmpanet.utils.errors import DataError
 
 TOOL = tool_path('make_shapes')
 SMALL = dict(num_train=24, num_val=8, image_size=(128, 160), area=(40, 5000))
@@ -116,7 +118,7 @@ def test_areas_over_two_orders_of_magnitude():
     config = ShapesConfig()
     areas = np.array([item.mask.sum() for index in range(60) for item in make_image(config, 'train', index)[1]])
     smallest, largest = config.area
-    # rasterising moves an area by a few pixels at most
+    # rasterizing moves an area by a few pixels at most
     assert areas.min() >= smallest * config.min_visible - 1
     assert areas.max() <= largest * 1.02
     assert areas.max() > 100 * areas.min()
@@ -143,8 +145,8 @@ def test_occlusion():
 def test_shape_has_its_area_and_its_holes(name, area):
     for seed in range(4):
         contours = SHAPES[name](np.random.RandomState(seed))
-        scale = np.sqrt(area / _area(contours))
-        window, coverage = rasterise([c * scale + 200.3 for c in contours], (400, 400))
+        scale = np.sqrt(area / enclosed_area(contours))
+        window, coverage = rasterize([c * scale + 200.3 for c in contours], (400, 400))
         assert coverage.shape == tuple(s.stop - s.start for s in window)
         # fillPoly includes the outline: half a sample all around
         perimeter = sum(np.hypot(*(c - np.roll(c, 1, axis=0)).T).sum() for c in contours) * scale
@@ -187,7 +189,7 @@ def test_rerun_and_other_arguments(tmp_path):
     before = digests(tmp_path)
     assert make_shapes(out_dir, config) is None
     other = ShapesConfig(num_train=2, num_val=1, seed=1)
-    with pytest.raises(FileExistsError, match='seed is 0, asked for 1'):
+    with pytest.raises(DataError, match='seed is 0, not 1'):
         make_shapes(out_dir, other)
     assert digests(tmp_path) == before
     make_shapes(out_dir, other, force=True)

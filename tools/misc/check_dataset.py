@@ -6,8 +6,9 @@ import sys
 from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers what the config may name
-from mmpanet.datasets.checks.validation import DatasetError, check_datasets, find_datasets
+from mmpanet.datasets.checks.validation import check_datasets, find_datasets
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import DataError
 
 
 def parse_args():
@@ -36,7 +37,7 @@ def main():
     found = {split: find_datasets(cfg, split) for split in args.splits}
     try:
         left_out = check_datasets(cfg, *args.splits, decode_images=args.images)
-    except DatasetError as error:
+    except DataError as error:
         sys.exit('\n'.join(error.faults))
     for text in left_out:
         print(f'left out: {text}')

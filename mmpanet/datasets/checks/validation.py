@@ -23,19 +23,7 @@ from PIL import Image, ImageOps
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
-
-SHOWN = 20  # faults that an error spells out
-
-
-class DatasetError(ValueError):
-    """Data that a config names cannot be trained or tested on; the message lists the faults."""
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        shown = list(faults[:SHOWN])
-        if len(faults) > SHOWN:
-            shown.append(f'and {len(faults) - SHOWN} more')
-        super().__init__('\n'.join(shown))
-        self.faults = list(faults)
+from mmpanet.utils.errors import DataError
 
 
 class Findings(NamedTuple):
@@ -85,7 +73,7 @@ def check_datasets(cfg: Config, *splits: str, decode_images: bool = False) -> Li
         list[str]: The objects that MMDetection leaves out without a word, though nothing need be wrong with them.
 
     Raises:
-        DatasetError: If anything must be mended; it lists all of it.
+        DataError: If anything must be mended; it lists all of it.
     """
     faults, left_out, seen = [], [], set()
     for split in splits:
@@ -103,7 +91,7 @@ def check_datasets(cfg: Config, *splits: str, decode_images: bool = False) -> Li
                 left_out += found.left_out
             seen.add(source._replace(key=''))
     if faults:
-        raise DatasetError(list(dict.fromkeys(faults)))
+        raise DataError(*dict.fromkeys(faults))
     return left_out
 
 
@@ -230,7 +218,7 @@ def check_annotations(
     ann_file = Path(ann_file)
     try:
         data = _read(ann_file, objects)
-    except DatasetError as error:
+    except DataError as error:
         return Findings(error.faults, [])
     categories, faults = _categories(data['categories'], classes)
     images, image_faults = _images(data['images'])
@@ -249,28 +237,24 @@ def check_annotations(
 
 def _read(ann_file: Path, objects: bool) -> dict:
     if not ann_file.is_file():
-        raise DatasetError([f'{ann_file}: no such annotation file'])
+        raise DataError(f'{ann_file}: no such annotation file')
     try:
         with open(ann_file, encoding='utf-8') as file:
             data = json.load(file)
     except ValueError as error:
-        raise DatasetError([f'{ann_file}: not a JSON file ({error})']) from error
+        raise DataError(f'{ann_file}: not a JSON file ({error})') from error
     if not isinstance(data, dict):
-        raise DatasetError(
-            [
-                f'{ann_file}: holds a {type(data).__name__}; COCO format is an object with images, '
-                'annotations and categories'
-            ]
+        raise DataError(
+            f'{ann_file}: holds a {type(data).__name__}; COCO format is an object with images, '
+            'annotations and categories'
         )
     keys = ('images', 'annotations', 'categories') if objects or 'annotations' in data else ('images', 'categories')
     missing = [key for key in keys if not isinstance(data.get(key), list)]
     if missing:
         held = f'{missing[0]!r} is {_short(data[missing[0]])}' if missing[0] in data else f'but {_some(data)}'
-        raise DatasetError(
-            [
-                f'{ann_file}: has no list {missing[0]!r}, {held}; COCO format is an object with images, '
-                'annotations and categories'
-            ]
+        raise DataError(
+            f'{ann_file}: has no list {missing[0]!r}, {held}; COCO format is an object with images, '
+            'annotations and categories'
         )
     return data
 

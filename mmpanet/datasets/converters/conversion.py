@@ -9,18 +9,14 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
-import numpy as np
 
 from mmpanet.datasets.coco_writer import IMAGE_DIR, SPLITS, dataset_folder, write_annotations
+from mmpanet.utils.errors import ConfigError, DataError
+from mmpanet.utils.images import check_loadable, decode_image, read_image_info
 
 ON_ERROR = ('skip', 'raise')
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
 Report = Callable[[str], None]
-
-
-class BadSampleError(ValueError):
-    """Something in the source cannot be converted; the message names it."""
 
 
 class Sample(NamedTuple):
@@ -68,41 +64,19 @@ def split_samples(names: List[str], val_fraction: float, seed: int) -> Dict[str,
     return dict(train=sorted(drawn[num_val:]), val=sorted(drawn[:num_val]))
 
 
-def decode_image(data: bytes, flags: int, name: str) -> np.ndarray:
-    """Decode an image.
+def loaded_size(content: bytes, name: str) -> Tuple[int, int]:
+    """Height and width of an image as MMDetection loads it.
 
     Args:
-        data (bytes): Content of its file.
-        flags (int): OpenCV's, such as ``cv2.IMREAD_UNCHANGED``.
+        content (bytes): Content of its file.
         name (str): What messages call it.
 
-    Returns:
-        np.ndarray: (H, W) or (H, W, channels).
-
     Raises:
-        BadSampleError: Where it is none.
+        DataError: If it is damaged, has several pages, or more than 8 bits per channel.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if image is None:
-        raise BadSampleError(f'{name}: not readable as an image')
-    return image
-
-
-def check_depth(image: np.ndarray, name: str) -> None:
-    """Refuse more than 8 bits a channel, which would be cut to 8 where images are loaded for training."""
-    if image.dtype != np.uint8:
-        raise BadSampleError(f'{name}: holds {image.dtype} pixels, not uint8')
-
-
-def image_size(data: bytes, name: str) -> Tuple[int, int]:
-    """Height and width of an image as MMDetection loads it, turned as its EXIF data say.
-
-    Raises:
-        BadSampleError: Where it is no image of 8 bits a channel.
-    """
-    image = decode_image(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH, name)
-    check_depth(image, name)
-    return image.shape[0], image.shape[1]
+    check_loadable(read_image_info(content, name), name)
+    height, width = decode_image(content, cv2.IMREAD_COLOR, name).shape[:2]
+    return height, width
 
 
 def fingerprint(source: Path, paths: Iterable[Path], contents: Iterable[Path] = ()) -> str:
@@ -118,18 +92,18 @@ def fingerprint(source: Path, paths: Iterable[Path], contents: Iterable[Path] = 
 def check_conversion(source: Path, val_fraction: float, on_error: str) -> None:
     """Raise for arguments that no conversion takes."""
     if not source.is_dir():
-        raise FileNotFoundError(f'source {str(source)!r} is not a folder')
+        raise DataError(f'source {str(source)!r} is not a folder')
     if not 0 < val_fraction < 1:
-        raise ValueError(f'val_fraction is {val_fraction!r}, it takes 0 to 1, exclusive')
+        raise ConfigError(f'val_fraction is {val_fraction!r}, it takes 0 to 1, exclusive')
     if on_error not in ON_ERROR:
-        raise ValueError(f'on_error is {on_error!r}, it takes {" or ".join(ON_ERROR)}')
+        raise ConfigError(f'on_error is {on_error!r}, it takes {" or ".join(ON_ERROR)}')
 
 
 def check_classes(classes: Optional[Sequence[str]]) -> Tuple[str, ...]:
     """Class names as a tuple, refused where they are doubled or empty."""
     names = tuple(classes or ())
     if isinstance(classes, str) or len(set(names)) != len(names) or not all(names):
-        raise ValueError(f'classes is {classes!r}, it takes a sequence of names, each once')
+        raise ConfigError(f'classes is {classes!r}, it takes a sequence of names, each once')
     return names
 
 
@@ -150,7 +124,7 @@ def convert_samples(
     Args:
         names (Sequence[str]): Of the samples; the draw of the splits goes by them.
         read_sample (Callable): Takes a name and a function to report what is left out of the sample, which may
-            raise. Returns the :class:`Sample`, or raises :class:`BadSampleError`.
+            raise. Returns the :class:`Sample`, or raises :class:`DataError`.
         out_dir (str | Path): Where the dataset shall lie.
         recipe (dict): What the dataset is known by, see :mod:`.coco_writer`.
         classes (Sequence[str]): Names of the categories.
@@ -168,7 +142,7 @@ def convert_samples(
 
     def report(problem: str) -> None:
         if on_error == 'raise':
-            raise BadSampleError(problem)
+            raise DataError(problem)
         problems.append(problem)
 
     with dataset_folder(Path(out_dir), recipe, force) as folder:
@@ -178,7 +152,7 @@ def convert_samples(
         for name in names:
             try:
                 sample = read_sample(name, report)
-            except BadSampleError as error:
+            except DataError as error:
                 report(str(error))
                 continue
             path = folder / IMAGE_DIR / sample.file_name
@@ -191,7 +165,7 @@ def convert_samples(
         for split in SPLITS:
             if not splits[split]:
                 found = f'; the first that was left out: {problems[0]}' if problems else ''
-                raise ValueError(
+                raise DataError(
                     f'of {len(images)} good samples none is left for {split}; val_fraction is {val_fraction!r}{found}'
                 )
             of_split = [images[name] for name in splits[split]]

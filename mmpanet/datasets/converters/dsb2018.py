@@ -15,17 +15,9 @@ import cv2
 import numpy as np
 
 from mmpanet.datasets.coco_writer import encode_instance
-from .conversion import (
-    BadSampleError,
-    Converted,
-    Report,
-    Sample,
-    check_conversion,
-    check_depth,
-    convert_samples,
-    decode_image,
-    fingerprint,
-)
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.images import check_loadable, decode_image, read_image_info
+from .conversion import Converted, Report, Sample, check_conversion, convert_samples, fingerprint
 
 GENERATOR = 'mmpanet.datasets.converters.dsb2018'
 VERSION = 1
@@ -38,10 +30,10 @@ def _read_png(path: Path, source: Path) -> np.ndarray:
 
 def _pngs(folder: Path, source: Path) -> List[Path]:
     if not folder.is_dir():
-        raise BadSampleError(f'{folder.relative_to(source)}: no such folder')
+        raise DataError(f'{folder.relative_to(source)}: no such folder')
     paths = sorted(folder.glob('*.png'))
     if not paths:
-        raise BadSampleError(f'{folder.relative_to(source)}: holds no PNG')
+        raise DataError(f'{folder.relative_to(source)}: holds no PNG')
     return paths
 
 
@@ -59,13 +51,14 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
         else, and its instances.
 
     Raises:
-        BadSampleError: Where no right ground truth can be had of it.
+        DataError: Where no right ground truth can be had of it.
     """
     image_paths = _pngs(source / name / 'images', source)
     if len(image_paths) > 1:
-        raise BadSampleError(f'{name}/images: holds {len(image_paths)} images, not one')
+        raise DataError(f'{name}/images: holds {len(image_paths)} images, not one')
+    shown = str(image_paths[0].relative_to(source))
     image = _read_png(image_paths[0], source)
-    check_depth(image, str(image_paths[0].relative_to(source)))
+    check_loadable(read_image_info(image_paths[0], shown), shown)
     if image.ndim == 3:
         image = image[..., :3]  # leave out alpha
         if (image == image[..., :1]).all():
@@ -77,7 +70,7 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
     for index, path in enumerate(mask_paths):
         mask = _read_png(path, source)
         if mask.shape[:2] != image.shape[:2]:
-            raise BadSampleError(
+            raise DataError(
                 f'{path.relative_to(source)}: {mask.shape[0]} x '
                 f'{mask.shape[1]}, its image is {image.shape[0]} x '
                 f'{image.shape[1]}'
@@ -90,7 +83,7 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
             continue
         if owner[inside].any():
             other = mask_paths[owner[inside].max() - 1]
-            raise BadSampleError(f'{path.relative_to(source)}: overlaps {other.name}')
+            raise DataError(f'{path.relative_to(source)}: overlaps {other.name}')
         owner[inside] = index + 1
         instances.append(encode_instance(inside, category_id=1))
     return Sample(f'{name}.png', cv2.imencode('.png', image)[1].tobytes(), image.shape[0], image.shape[1], instances)
@@ -126,7 +119,7 @@ def convert_dsb2018(
     check_conversion(source, val_fraction, on_error)
     names = sorted(path.name for path in source.iterdir() if path.is_dir() and not path.name.startswith('.'))
     if not names:
-        raise FileNotFoundError(f'source {str(source)!r} holds no samples')
+        raise DataError(f'source {str(source)!r} holds no samples')
 
     recipe = dict(
         generator=GENERATOR,

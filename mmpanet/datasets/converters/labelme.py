@@ -17,18 +17,18 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from mmpanet.datasets.coco_writer import encode_instance, encode_polygons
+from mmpanet.utils.errors import ConfigError, DataError
+from mmpanet.utils.images import decode_image
+from mmpanet.utils.media import IMAGE_SUFFIXES
 from .conversion import (
-    IMAGE_SUFFIXES,
-    BadSampleError,
     Converted,
     Report,
     Sample,
     check_classes,
     check_conversion,
     convert_samples,
-    decode_image,
     fingerprint,
-    image_size,
+    loaded_size,
 )
 
 GENERATOR = 'mmpanet.datasets.converters.labelme'
@@ -40,12 +40,12 @@ def _read_json(path: Path, name: str) -> dict:
     try:
         data = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
-        raise BadSampleError(f'{name}: not JSON ({error})') from error
+        raise DataError(f'{name}: not JSON ({error})') from error
     if not isinstance(data, dict) or not isinstance(data.get('shapes'), list):
-        raise BadSampleError(f"{name}: not a LabelMe file, it has no list 'shapes'")
+        raise DataError(f"{name}: not a LabelMe file, it has no list 'shapes'")
     for index, shape in enumerate(data['shapes']):
         if not isinstance(shape, dict) or not isinstance(shape.get('label'), str):
-            raise BadSampleError(f"{name}: shapes[{index}] has no 'label'")
+            raise DataError(f"{name}: shapes[{index}] has no 'label'")
     return data
 
 
@@ -53,24 +53,24 @@ def _read_image(data: dict, path: Path, name: str) -> Tuple[str, bytes, int, int
     """Suffix, content, height and width of the image that a JSON file is about."""
     image_path = data.get('imagePath')
     if not isinstance(image_path, str) or not image_path:
-        raise BadSampleError(f"{name}: has no 'imagePath'")
+        raise DataError(f"{name}: has no 'imagePath'")
     # LabelMe on Windows writes backslashes.
     file = path.parent / PureWindowsPath(image_path).as_posix()
     if file.suffix.lower() not in IMAGE_SUFFIXES:
-        raise BadSampleError(f'{name}: imagePath is {image_path!r}, it takes {", ".join(IMAGE_SUFFIXES)}')
+        raise DataError(f'{name}: imagePath is {image_path!r}, it takes {", ".join(IMAGE_SUFFIXES)}')
     if file.is_file():
         content = file.read_bytes()
     elif data.get('imageData'):
         try:
             content = base64.b64decode(data['imageData'], validate=True)
         except (binascii.Error, TypeError, ValueError) as error:
-            raise BadSampleError(f"{name}: 'imageData' is not base64 ({error})") from error
+            raise DataError(f"{name}: 'imageData' is not base64 ({error})") from error
     else:
-        raise BadSampleError(f"{name}: no image {image_path!r} beside it, and no 'imageData' in it")
-    size = image_size(content, f'{name}: image {image_path!r}')
+        raise DataError(f"{name}: no image {image_path!r} beside it, and no 'imageData' in it")
+    size = loaded_size(content, f'{name}: image {image_path!r}')
     annotated = tuple(data.get(key) or side for key, side in zip(('imageHeight', 'imageWidth'), size))
     if annotated != size:
-        raise BadSampleError(
+        raise DataError(
             f'{name}: annotated at {annotated[0]} x {annotated[1]} (height x width), '
             f'image {image_path!r} is {size[0]} x {size[1]}'
         )
@@ -84,12 +84,12 @@ def _points(shape: dict, kind: str, where: str) -> np.ndarray:
     except (TypeError, ValueError):
         points = np.empty(0)
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-        raise BadSampleError(f'{where}: points of a {kind} are pairs of numbers')
+        raise DataError(f'{where}: points of a {kind} are pairs of numbers')
     allowed = dict(rectangle=(2, 4), oriented_rectangle=(4,), circle=(2,), mask=(2,)).get(kind)
     if allowed and len(points) not in allowed:
-        raise BadSampleError(f'{where}: a {kind} of {len(points)} points, it takes {" or ".join(map(str, allowed))}')
+        raise DataError(f'{where}: a {kind} of {len(points)} points, it takes {" or ".join(map(str, allowed))}')
     if not allowed and len(points) < 3:
-        raise BadSampleError(f'{where}: a {kind} of {len(points)} points, it takes 3 or more')
+        raise DataError(f'{where}: a {kind} of {len(points)} points, it takes 3 or more')
     return points
 
 
@@ -112,12 +112,12 @@ def _pasted_mask(shape: dict, points: np.ndarray, size: Tuple[int, int], where: 
     try:
         content = base64.b64decode(shape['mask'], validate=True)
     except (binascii.Error, KeyError, TypeError, ValueError) as error:
-        raise BadSampleError(f"{where}: 'mask' is not a PNG in base64 ({error})") from error
+        raise DataError(f"{where}: 'mask' is not a PNG in base64 ({error})") from error
     patch = decode_image(content, cv2.IMREAD_UNCHANGED, f"{where}: 'mask'") > 0
     left, top = np.rint(points.min(axis=0)).astype(int)
     height, width = patch.shape[:2]
     if patch.ndim != 2 or left < 0 or top < 0 or top + height > size[0] or left + width > size[1]:
-        raise BadSampleError(
+        raise DataError(
             f"{where}: 'mask' of {height} x {width} at x {left}, y {top} does not lie in its image of "
             f'{size[0]} x {size[1]}'
         )
@@ -140,7 +140,7 @@ def read_sample(path: Path, name: str, classes: Sequence[str], ignore: Sequence[
         Sample: The image, as it is, and its objects: polygons where they were drawn as shapes, RLE where one is a mask.
 
     Raises:
-        BadSampleError: Where no right ground truth can be had of it.
+        DataError: Where no right ground truth can be had of it.
     """
     data = _read_json(path, name)
     suffix, content, height, width = _read_image(data, path, name)
@@ -152,12 +152,12 @@ def read_sample(path: Path, name: str, classes: Sequence[str], ignore: Sequence[
         if label in ignore:
             continue
         if label not in classes:
-            raise BadSampleError(f'{where}: no such class, there are {", ".join(classes)}')
+            raise DataError(f'{where}: no such class, there are {", ".join(classes)}')
         if kind in ('point', 'points', 'line', 'linestrip'):
             report(f'{where}: a {kind} has no area')
             continue
         if kind not in ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask'):
-            raise BadSampleError(f'{where}: shape_type is {kind!r}, which is not known')
+            raise DataError(f'{where}: shape_type is {kind!r}, which is not known')
         points = _points(shape, kind, where)
         if kind == 'mask':
             mask = _pasted_mask(shape, points, (height, width), where)
@@ -191,7 +191,7 @@ def _labels(paths: Sequence[Path]) -> List[str]:
     for path in paths:
         try:
             labels.update(shape['label'] for shape in _read_json(path, path.name)['shapes'])
-        except BadSampleError:  # named when the sample is read
+        except DataError:  # named when the sample is read
             continue
     return sorted(labels)
 
@@ -229,17 +229,19 @@ def convert_labelme(
     source = Path(source)
     check_conversion(source, val_fraction, on_error)
     if source.resolve() in (Path(out_dir).resolve(), *Path(out_dir).resolve().parents):
-        raise ValueError(f'out_dir {str(out_dir)!r} lies in source {str(source)!r}, where its JSON files would be read')
+        raise ConfigError(
+            f'out_dir {str(out_dir)!r} lies in source {str(source)!r}, where its JSON files would be read'
+        )
     names = check_classes(classes)
     if set(names) & set(ignore):
-        raise ValueError(f'ignore is {tuple(ignore)!r}, and {sorted(set(names) & set(ignore))} are among the classes')
+        raise ConfigError(f'ignore is {tuple(ignore)!r}, and {sorted(set(names) & set(ignore))} are among the classes')
     paths = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob('*.json'))}
     if not paths:
-        raise FileNotFoundError(f'source {str(source)!r} holds no JSON files')
+        raise DataError(f'source {str(source)!r} holds no JSON files')
     if not names:
         names = tuple(label for label in _labels(list(paths.values())) if label not in ignore)
     if not names:
-        raise ValueError(f'source {str(source)!r} holds no shapes to take the classes from; name them (--classes)')
+        raise ConfigError(f'source {str(source)!r} holds no shapes to take the classes from; name them (--classes)')
 
     images = [path for path in source.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     recipe = dict(

@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 
 from mmpanet.datasets.coco_writer import encode_instance
+from mmpanet.utils.errors import ConfigError, DataError
+from mmpanet.utils.media import IMAGE_SUFFIXES
 from .conversion import (
-    IMAGE_SUFFIXES,
-    BadSampleError,
     Converted,
     Report,
     Sample,
@@ -34,7 +34,7 @@ from .conversion import (
     check_conversion,
     convert_samples,
     fingerprint,
-    image_size,
+    loaded_size,
 )
 
 GENERATOR = 'mmpanet.datasets.converters.masks'
@@ -50,16 +50,16 @@ def _read_mask(path: Path, name: str, size: Tuple[int, int]) -> np.ndarray:
         with Image.open(path) as image:  # keeps the indices of a palette, which OpenCV turns into colours
             values = np.array(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise BadSampleError(f'{name}: not readable as an image') from error
+        raise DataError(f'{name}: not readable as an image') from error
     if values.ndim == 3:
         colours = values[..., :3]  # leave out alpha
         if (colours != colours[..., :1]).any():
-            raise BadSampleError(f'{name}: holds colours; a mask holds one number a pixel, or indices of a palette')
+            raise DataError(f'{name}: holds colours; a mask holds one number a pixel, or indices of a palette')
         values = colours[..., 0]
     if values.dtype.kind not in 'bui':
-        raise BadSampleError(f'{name}: holds {values.dtype} values, not integers')
+        raise DataError(f'{name}: holds {values.dtype} values, not integers')
     if values.shape != size:
-        raise BadSampleError(f'{name}: {values.shape[0]} x {values.shape[1]}, its image is {size[0]} x {size[1]}')
+        raise DataError(f'{name}: {values.shape[0]} x {values.shape[1]}, its image is {size[0]} x {size[1]}')
     return values.astype(np.int64)
 
 
@@ -110,7 +110,7 @@ class _MaskReader:
 
     def _missing(self, what: str) -> None:
         if not self.empty_without_mask:
-            raise BadSampleError(
+            raise DataError(
                 f'{what}; an image without objects has a mask of zeros, or none at all with '
                 'empty_without_mask (--empty-without-mask)'
             )
@@ -136,7 +136,7 @@ class _MaskReader:
                 if numbers == [255]:
                     parts = cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)[0] - 1
                     if parts > 1:
-                        raise BadSampleError(
+                        raise DataError(
                             f'{shown}: holds the value 255 alone, in {parts} parts; is that one '
                             "object? If not, kind 'classes' with values 255 is meant"
                         )
@@ -147,7 +147,7 @@ class _MaskReader:
     def _category_id(self, value: int, shown: str) -> int:
         if value not in self.category_ids:
             known = ', '.join(f'{value} ({self.classes[index - 1]})' for value, index in self.category_ids.items())
-            raise BadSampleError(
+            raise DataError(
                 f'{shown}: holds {value}, which is no class; there are {known}; leave it out with '
                 'ignore_values (--ignore-values)'
             )
@@ -162,12 +162,12 @@ class _MaskReader:
             shown = self._display(path)
             _check_mask_name(path, shown)
             if path.parent == folder and len(self.classes) > 1:
-                raise BadSampleError(
+                raise DataError(
                     f'{shown}: of which class? Its folder takes one folder a class: {", ".join(self.classes)}'
                 )
             category = path.relative_to(folder).parts[0] if path.parent != folder else self.classes[0]
             if category not in self.classes:
-                raise BadSampleError(f'{shown}: {category!r} is no class, there are {", ".join(self.classes)}')
+                raise DataError(f'{shown}: {category!r} is no class, there are {", ".join(self.classes)}')
             mask = _read_mask(path, shown, size) != 0
             if not mask.any():
                 report(f'{shown}: empty mask')
@@ -177,9 +177,9 @@ class _MaskReader:
 
 def _check_mask_name(path: Path, shown: str) -> None:
     if path.suffix.lower() in LOSSY_SUFFIXES:
-        raise BadSampleError(f'{shown}: this format changes values; a mask is one of {", ".join(MASK_SUFFIXES)}')
+        raise DataError(f'{shown}: this format changes values; a mask is one of {", ".join(MASK_SUFFIXES)}')
     if path.suffix.lower() not in MASK_SUFFIXES:
-        raise BadSampleError(f'{shown}: a mask is one of {", ".join(MASK_SUFFIXES)}')
+        raise DataError(f'{shown}: a mask is one of {", ".join(MASK_SUFFIXES)}')
 
 
 def _find_images(images: Path) -> Dict[str, Path]:
@@ -190,13 +190,13 @@ def _find_images(images: Path) -> Dict[str, Path]:
             continue
         name = path.relative_to(images).with_suffix('').as_posix()
         if name in found:
-            raise ValueError(
+            raise ConfigError(
                 f'images {str(images)!r} holds {found[name].name} and {path.name}: masks are found by the '
                 'name without suffix, so it has to be unique'
             )
         found[name] = path
     if not found:
-        raise FileNotFoundError(f'images {str(images)!r} holds no image ({", ".join(IMAGE_SUFFIXES)})')
+        raise DataError(f'images {str(images)!r} holds no image ({", ".join(IMAGE_SUFFIXES)})')
     return found
 
 
@@ -245,27 +245,29 @@ def convert_masks(
     images, masks = Path(images), Path(masks)
     for key, folder in (('images', images), ('masks', masks)):
         if not folder.is_dir():
-            raise FileNotFoundError(f'{key} {str(folder)!r} is not a folder')
+            raise DataError(f'{key} {str(folder)!r} is not a folder')
     check_conversion(images, val_fraction, on_error)
     names = check_classes(classes)
     if kind not in KINDS:
-        raise ValueError(f'kind is {kind!r}, it takes {", ".join(KINDS)}')
+        raise ConfigError(f'kind is {kind!r}, it takes {", ".join(KINDS)}')
     if not names:
-        raise ValueError('classes is empty, it takes one name or more')
+        raise ConfigError('classes is empty, it takes one name or more')
     if class_divisor is not None and (kind != 'objects' or class_divisor < 2):
-        raise ValueError(f"class_divisor is {class_divisor!r}, it takes 2 or more, with kind 'objects'")
+        raise ConfigError(f"class_divisor is {class_divisor!r}, it takes 2 or more, with kind 'objects'")
     if kind == 'objects' and class_divisor is None and len(names) > 1:
-        raise ValueError(
+        raise ConfigError(
             f"classes is {names!r}; with kind 'objects' a value says its class by class_divisor alone, "
             'and there is none'
         )
     if values is not None and (kind == 'files' or (kind == 'objects' and class_divisor is None)):
-        raise ValueError(f"values is {tuple(values)!r}; only kind 'classes', or 'objects' with class_divisor, has them")
+        raise ConfigError(
+            f"values is {tuple(values)!r}; only kind 'classes', or 'objects' with class_divisor, has them"
+        )
     class_values = tuple(values) if values is not None else tuple(range(1, len(names) + 1))
     if len(set(class_values)) != len(names) or len(class_values) != len(names) or min(class_values) < 1:
-        raise ValueError(f'values is {class_values!r}, it takes one number above 0 for each of {len(names)} classes')
+        raise ConfigError(f'values is {class_values!r}, it takes one number above 0 for each of {len(names)} classes')
     if min_area < 1:
-        raise ValueError(f'min_area is {min_area!r}, it takes 1 or more')
+        raise ConfigError(f'min_area is {min_area!r}, it takes 1 or more')
 
     found = _find_images(images)
     reader = _MaskReader(
@@ -276,7 +278,7 @@ def convert_masks(
         path = found[name]
         content = path.read_bytes()
         file_name = path.relative_to(images).as_posix()
-        size = image_size(content, file_name)
+        size = loaded_size(content, file_name)
         return Sample(file_name, content, *size, reader.read(name, size, report))
 
     recipe = dict(

@@ -8,7 +8,8 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
-from mmpanet.datasets.checks.validation import DatasetError, check_datasets
+from mmpanet.datasets.checks.validation import check_datasets
+from mmpanet.utils.errors import DataError
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
 
@@ -55,7 +56,7 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
             return
         try:
             left_out = check_datasets(self.cfg, *splits)
-        except DatasetError as error:
+        except DataError as error:
             sys.exit(
                 f'{error}\n(tools/misc/check_dataset.py lists all; check_annotations=False in the config leaves this '
                 'check out)'
