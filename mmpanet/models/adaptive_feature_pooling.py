@@ -8,39 +8,35 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from mmpanet.ops import multi_level_roi_align
-from .layers import check_backend, uses_bag
+from .layers import check_backend, uses_embedding_bag
 from .layers.argument_checks import check_roi_extractor
 
 
 @MODELS.register_module()
 class AdaptiveFeaturePooling(BaseRoIExtractor):
-    """Adaptive feature pooling: every RoI is pooled on every level.
+    """Adaptive feature pooling: each RoI is pooled from all levels.
 
-    PANet, Section 3.2; ``roi_feature_transform`` in the official
-    ``lib/modeling/model_builder.py``. What is pooled is not fused here: the
-    heads apply their first layer to each level and fuse after it, or before
-    it (Table 4), see ``level_fusion`` there.
+    PANet, Section 3.2; ``roi_feature_transform`` in the official ``lib/modeling/model_builder.py``. This module pools
+    and does not fuse. The heads apply their first layer to each level and fuse the results (``level_fusion``), or fuse
+    the grids before this layer (``fuse_before_first_layer``, Table 4).
 
-    RoIs come first in the output, so a RoI head that treats features as
-    opaque and only indexes RoIs (Standard, Cascade, Dynamic, PISA) works
-    with it unchanged.
+    The first dimension of the output is the RoI. RoI heads that only index the RoIs of the features, and hand the
+    features on to their heads (Standard, Cascade, Dynamic and PISA in mmdet), therefore work without a change.
 
     Args:
-        roi_layer (dict): As in mmdet's extractors, e.g.
-            ``dict(type='RoIAlign', output_size=7, sampling_ratio=2)``. The
-            official code has ``sampling_ratio=2, aligned=False``.
-        out_channels (int): C, the channels of every level.
-        featmap_strides (list[int]): The strides of the L levels.
-        backend (str): 'roi_align' calls ``roi_layer`` once a level.
-            'embedding_bag' pools all levels in one call, see
-            :func:`~mmpanet.ops.multi_level_roi_align`; it needs an
-            average RoIAlign with ``sampling_ratio >= 1``. 'auto' takes
-            'embedding_bag' on the CPU, and in bfloat16, which mmcv's op does
-            not know, wherever ``roi_layer`` allows it. Defaults to 'auto'.
-        init_cfg (dict or list[dict], optional): Initialization config.
+        roi_layer (dict): Config of the pooling layer, as in mmdet's extractors, for example
+            ``dict(type='RoIAlign', output_size=7, sampling_ratio=2)``. The official code uses ``sampling_ratio=2`` and
+            ``aligned=False``.
+        out_channels (int): C, the number of channels of every level.
+        featmap_strides (list[int]): The strides of the L levels, in pixels of the input image.
+        backend (str): 'roi_align' calls ``roi_layer`` for each level. 'embedding_bag' pools all levels in one call of
+            :func:`mmpanet.ops.multi_level_roi_align`; it needs an average RoIAlign with ``sampling_ratio >= 1``. 'auto'
+            uses 'embedding_bag' on all devices but CUDA, and for bfloat16, which mmcv's operator does not support, if
+            ``roi_layer`` allows it. Defaults to 'auto'.
+        init_cfg (dict or list[dict], optional): Initialization config. Defaults to None.
 
     Raises:
-        ValueError: If an argument has a value that it does not take.
+        ValueError: If an argument has a value that is not allowed.
 
     Examples:
         >>> import torch
@@ -76,28 +72,25 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         """tuple[int, int]: h and w of the pooled grids."""
         return self.roi_layers[0].output_size
 
-    def forward(self, feats: Tuple[Tensor], rois: Tensor, roi_scale_factor: Optional[float] = None) -> Tensor:
-        """Pool every RoI on every level.
+    def forward(self, feats: Tuple[Tensor, ...], rois: Tensor, roi_scale_factor: Optional[float] = None) -> Tensor:
+        """Pool each RoI from all levels.
 
         Args:
             feats (tuple[Tensor]): N2 to N5: L maps (B, C, H_l, W_l).
-            rois (Tensor): (N, 5), image index and x1, y1, x2, y2 in pixels
-                of the input image.
-            roi_scale_factor (float, optional): Scale RoIs about their
-                centres first. Defaults to None.
+            rois (Tensor): (N, 5): image index, and x1, y1, x2, y2 in pixels of the input image.
+            roi_scale_factor (float, optional): Scale the RoIs about their centers by this factor first. Defaults to
+                None.
 
         Returns:
-            Tensor: (N, L, C, h, w). Its memory layout depends on the
-            backend.
+            Tensor: (N, L, C, h, w). The memory layout depends on the backend.
 
         Raises:
-            ValueError: If the maps are not as ``featmap_strides`` and
-                ``out_channels`` say, or ``rois`` not of that shape.
+            ValueError: If the number of maps or their channels are not those of ``featmap_strides`` and
+                ``out_channels``, or if ``rois`` has another shape.
         """
         if len(feats) != self.num_inputs:
             raise ValueError(
-                f'featmap_strides={self.featmap_strides} names '
-                f'{self.num_inputs} levels, but {len(feats)} feature maps '
+                f'featmap_strides={self.featmap_strides} names {self.num_inputs} levels, but {len(feats)} feature maps '
                 'came in'
             )
         channels = [feat.size(1) for feat in feats]
@@ -108,7 +101,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
         layer = self.roi_layers[0]
-        if uses_bag(self.backend, layer, feats[0]):
+        if uses_embedding_bag(self.backend, layer, feats[0]):
             return multi_level_roi_align(
                 feats,
                 rois,
@@ -119,7 +112,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             )
         return torch.stack(
             [
-                # mmcv's op misreads maps that are not contiguous.
+                # mmcv's operator reads maps wrongly that are not contiguous.
                 layer(feat.contiguous(), rois.to(feat))
                 for layer, feat in zip(self.roi_layers, feats)
             ],

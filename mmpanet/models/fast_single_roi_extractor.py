@@ -7,33 +7,35 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from mmpanet.ops import multi_level_roi_align
-from .layers import check_backend, uses_bag
+from .layers import check_backend, uses_embedding_bag
 from .layers.argument_checks import check_roi_extractor
 
 
 @MODELS.register_module()
 class FastSingleRoIExtractor(SingleRoIExtractor):
-    """mmdet's ``SingleRoIExtractor`` on the op of adaptive feature pooling.
+    """mmdet's ``SingleRoIExtractor``: faster on a CPU with ``sampling_ratio >= 1``, and mmcv's operator otherwise.
 
-    Each RoI is pooled from one level, chosen by FPN's rule, all of them in
-    one call. A drop-in for any two-stage model, with or without PANet: same
-    arguments, same output. Maps in channels-last memory and bfloat16 are
-    pooled right, which mmcv's op does not do.
+    Each RoI is pooled from one level, which FPN's rule chooses from its size. Where it is faster, all RoIs are pooled
+    in one call of :func:`mmpanet.ops.multi_level_roi_align`. On CUDA, and with mmdet's default ``sampling_ratio=0``, it
+    calls mmcv's operator and is as fast as mmdet's class.
+
+    The arguments and the output are those of mmdet's class, so it can replace that class in any two-stage model, with
+    or without PANet. It is also correct for maps in channels-last memory and in bfloat16, which mmcv's operator does
+    not support.
 
     Args:
-        roi_layer (dict): As in mmdet, e.g.
-            ``dict(type='RoIAlign', output_size=7, sampling_ratio=2)``. With
-            mmdet's default of ``sampling_ratio=0`` mmcv's op is used.
-        out_channels (int): C, the channels of every level.
-        featmap_strides (list[int]): The strides of the L levels.
-        finest_scale (int): A RoI goes one level up whenever its scale, the
-            root of its area, doubles from twice this. Defaults to 56.
-        backend (str): 'auto', 'roi_align' or 'embedding_bag', see
-            :class:`AdaptiveFeaturePooling`. Defaults to 'auto'.
-        init_cfg (dict or list[dict], optional): Initialization config.
+        roi_layer (dict): Config of the pooling layer, as in mmdet, for example
+            ``dict(type='RoIAlign', output_size=7, sampling_ratio=2)``.
+        out_channels (int): C, the number of channels of every level.
+        featmap_strides (list[int]): The strides of the L levels, in pixels of the input image.
+        finest_scale (int): The scale of an RoI is the square root of its area. RoIs with a scale below twice
+            ``finest_scale`` are pooled from the finest level, and each doubling of the scale moves to the next coarser
+            level. Defaults to 56.
+        backend (str): 'auto', 'roi_align' or 'embedding_bag', see :class:`AdaptiveFeaturePooling`. Defaults to 'auto'.
+        init_cfg (dict or list[dict], optional): Initialization config. Defaults to None.
 
     Raises:
-        ValueError: If ``backend`` is unknown or cannot do ``roi_layer``.
+        ValueError: If an argument has a value that is not allowed, or if ``backend`` cannot compute ``roi_layer``.
     """
 
     def __init__(
@@ -56,27 +58,26 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
         check_backend(backend, self.roi_layers[0])
         self.backend = backend
 
-    def forward(self, feats: Tuple[Tensor], rois: Tensor, roi_scale_factor: Optional[float] = None) -> Tensor:
-        """Pool every RoI on the level that its size chooses.
+    def forward(self, feats: Tuple[Tensor, ...], rois: Tensor, roi_scale_factor: Optional[float] = None) -> Tensor:
+        """Pool each RoI from the level that its size chooses.
 
         Args:
             feats (tuple[Tensor]): L maps (B, C, H_l, W_l).
-            rois (Tensor): (N, 5), image index and x1, y1, x2, y2 in pixels
-                of the input image.
-            roi_scale_factor (float, optional): Scale RoIs about their
-                centres once their levels are chosen. Defaults to None.
+            rois (Tensor): (N, 5): image index, and x1, y1, x2, y2 in pixels of the input image.
+            roi_scale_factor (float, optional): Scale the RoIs about their centers by this factor, after their levels
+                are chosen. Defaults to None.
 
         Returns:
             Tensor: (N, C, h, w).
         """
         layer = self.roi_layers[0]
-        if not uses_bag(self.backend, layer, feats[0]):
-            # mmcv's op misreads maps that are not contiguous.
+        if not uses_embedding_bag(self.backend, layer, feats[0]):
+            # mmcv's operator reads maps wrongly that are not contiguous.
             feats = tuple(feat.contiguous() for feat in feats)
             return super().forward(feats, rois, roi_scale_factor)
         levels = self.map_roi_levels(rois, len(feats))
         if roi_scale_factor is not None and len(feats) > 1:
-            # With a single level mmdet leaves the RoIs as they are.
+            # With a single level mmdet does not scale the RoIs.
             rois = self.roi_rescale(rois, roi_scale_factor)
         scales = [1 / stride for stride in self.featmap_strides[: len(feats)]]
         return multi_level_roi_align(

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Optional
+from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -22,41 +22,35 @@ FC_BRANCH_STARTS = (2, 3, 4)
 class FCFusionMaskHead(FCNMaskHead):
     """Mask head with adaptive feature pooling and fully-connected fusion.
 
-    PANet, Sections 3.2 and 3.3, Figure 4; ``mask_rcnn_fcn_head_v1upXconvs``
-    with ``panet`` in the official ``lib/modeling/mask_rcnn_heads.py``. ::
+    PANet, Sections 3.2 and 3.3, Figure 4; ``mask_rcnn_fcn_head_v1upXconvs`` with ``panet`` in the official
+    ``lib/modeling/mask_rcnn_heads.py``. ::
 
-        conv1 of every level, fused -> conv2 -> conv3 -> conv4 -> deconv -> logits
-                                                  |                           +
-                                                  conv4_fc -> conv5_fc -> fc, class-agnostic
+        conv1 of each level, fused -> conv2 -> conv3 -> conv4 -> deconv -> logits
+                                                 |                           +
+                                                 conv4_fc -> conv5_fc -> fc, class-agnostic
 
-    The fc sees the whole RoI at once and gives one class-agnostic map, which
-    is fused with the logits of every class.
+    The fc sees the whole RoI and predicts one class-agnostic map. This map is fused with the logits of each class.
 
     Args:
-        num_levels (int): L, the levels of the pooling. With 1 it takes the
-            features of mmdet's extractors. Defaults to 4.
-        level_fusion (str): 'max' or 'sum' over the levels.
-            Defaults to 'max'.
-        share_first_layer (bool): One conv1 for all levels.
-            Defaults to False.
-        fuse_before_first_layer (bool): Fuse the pooled grids before a
-            single conv1. Defaults to False.
-        fc_branch_start (int): The side path leaves after this conv: 2, 3 or
-            4 (Table 5). Defaults to 3.
-        fc_fusion (str, optional): 'sum', 'product' or 'max' of both paths'
-            predictions (Table 5); None leaves fully-connected fusion out.
-            Defaults to 'sum'.
-        fc_relu (bool): ReLU on the fc's output before the fusion, as in the
-            official code; the paper does not say. With 'max' it leaves no
-            logit below 0, and with 'product' it turns half of them off: set
-            it to False there. Defaults to True.
-        **kwargs: The arguments of mmdet's ``FCNMaskHead``. ``norm_cfg``
-            serves the side path's convs too, and ``roi_feat_size`` must be
-            that of the pooling.
+        num_levels (int): L, the number of levels of the pooling. With 1 the head takes the features of mmdet's
+            extractors. Defaults to 4.
+        level_fusion (str): 'max' or 'sum' over the levels. Defaults to 'max'.
+        share_first_layer (bool): Use one conv1 for all levels. Defaults to False.
+        fuse_before_first_layer (bool): Fuse the pooled grids, and use a single conv1 after the fusion. Defaults to
+            False.
+        fc_branch_start (int): The number of the convolution after which the fully-connected branch starts: 2, 3 or 4
+            (Table 5). Defaults to 3.
+        fc_fusion (str, optional): 'sum', 'product' or 'max' of the predictions of both branches (Table 5). None leaves
+            out fully-connected fusion. Defaults to 'sum'.
+        fc_relu (bool): Apply a ReLU to the output of the fc before the fusion, as the official code does; the paper
+            does not mention it. Set it to False with 'max' and 'product': with 'max' no logit is below 0, and with
+            'product' the logits are 0 wherever the ReLU gives 0. Defaults to True.
+        **kwargs: The arguments of mmdet's ``FCNMaskHead``. ``norm_cfg`` is also the norm of the convolutions of the
+            fully-connected branch. ``roi_feat_size`` must be the output size of the pooling.
 
     Raises:
-        ValueError: If a switch has a value that is not listed above.
-    """  # noqa: E501
+        ValueError: If an argument has a value that is not allowed.
+    """
 
     def __init__(
         self,
@@ -67,13 +61,13 @@ class FCFusionMaskHead(FCNMaskHead):
         fc_branch_start: int = 3,
         fc_fusion: Optional[str] = 'sum',
         fc_relu: bool = True,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         check_count('num_levels', num_levels)
         check_counts(kwargs, 'in_channels', 'num_classes', 'num_convs', 'conv_out_channels')
         check_size('roi_feat_size', kwargs.get('roi_feat_size', 14))
         channels = kwargs.get('conv_out_channels', 256)
-        if fc_fusion is not None:  # its second conv has half of them
+        if fc_fusion is not None:  # conv5_fc has half of the channels
             channels = channels // 2
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
         super().__init__(**kwargs)
@@ -85,7 +79,7 @@ class FCFusionMaskHead(FCNMaskHead):
         self.fc_relu = fc_relu
 
         self.convs[0] = LevelwiseFusion(
-            lambda: self._conv(self.in_channels, self.conv_out_channels),
+            lambda: self._build_conv(self.in_channels, self.conv_out_channels),
             num_levels,
             level_fusion,
             share_first_layer,
@@ -94,24 +88,24 @@ class FCFusionMaskHead(FCNMaskHead):
         if self.with_fc_fusion:
             if fc_branch_start not in FC_BRANCH_STARTS or fc_branch_start > self.num_convs:
                 raise ValueError(
-                    f'fc_branch_start={fc_branch_start!r} must be one of '
-                    f'{FC_BRANCH_STARTS} and at most '
+                    f'fc_branch_start={fc_branch_start!r} must be one of {FC_BRANCH_STARTS} and at most '
                     f'num_convs={self.num_convs}'
                 )
             self._build_fc_branch()
 
     @property
     def with_fc_fusion(self) -> bool:
-        """bool: Whether the fully-connected side path exists."""
+        """bool: Whether the fully-connected branch exists."""
         return self.fc_fusion is not None
 
     @property
-    def mask_size(self) -> tuple:
+    def mask_size(self) -> Tuple[int, int]:
         """tuple[int, int]: Height and width of the predicted masks."""
         scale = self.scale_factor if self.upsample is not None else 1
-        return tuple(size * scale for size in self.roi_feat_size)
+        height, width = self.roi_feat_size
+        return height * scale, width * scale
 
-    def _conv(self, in_channels: int, out_channels: int) -> ConvModule:
+    def _build_conv(self, in_channels: int, out_channels: int) -> ConvModule:
         return ConvModule(
             in_channels,
             out_channels,
@@ -125,27 +119,28 @@ class FCFusionMaskHead(FCNMaskHead):
         channels = self.conv_out_channels
         height, width = self.roi_feat_size
         mask_height, mask_width = self.mask_size
-        # The second conv halves the channels "to reduce computation".
-        self.conv4_fc = self._conv(channels, channels)
-        self.conv5_fc = self._conv(channels, channels // 2)
+        # The second convolution has half of the channels "to reduce computational overhead" (Section 3.3).
+        self.conv4_fc = self._build_conv(channels, channels)
+        self.conv5_fc = self._build_conv(channels, channels // 2)
         self.mask_fc = nn.Linear(channels // 2 * height * width, mask_height * mask_width)
 
     def init_weights(self) -> None:
-        """Initialize: MSRA for the convs, N(0, 0.01) for the fc."""
+        """Initialize the convolutions by MSRA and the fc by N(0, 0.01)."""
         super().init_weights()
         if self.with_fc_fusion:
             normal_init(self.mask_fc, std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Predict the mask logits of every class.
+        """Predict the mask logits of all classes.
 
         Args:
-            x (Tensor): Features of ``AdaptiveFeaturePooling``,
-                (N, L, C, h, w).
+            x (Tensor): Features of ``AdaptiveFeaturePooling``, (N, L, C, h, w).
 
         Returns:
-            Tensor: Logits (N, num_classes, 2h, 2w), with the default
-            upsampling.
+            Tensor: Logits (N, num_classes, 2h, 2w), with the default upsampling.
+
+        Raises:
+            ValueError: If the RoI features do not have the size ``roi_feat_size``.
         """
         for i, conv in enumerate(self.convs, start=1):
             x = conv(x)
@@ -161,12 +156,11 @@ class FCFusionMaskHead(FCNMaskHead):
         return self._fuse(logits, self._fc_branch(branch))
 
     def _fc_branch(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) to one class-agnostic map, (N, 1, 2h, 2w)."""
+        """Predict one class-agnostic map (N, 1, 2h, 2w) from (N, C, h, w)."""
         if x.shape[-2:] != self.roi_feat_size:
             raise ValueError(
-                f'roi_feat_size={self.roi_feat_size} of the mask head does '
-                f'not match its RoI features, which are {tuple(x.shape[-2:])}'
-                ": set it to the roi_layer's output_size"
+                f'roi_feat_size={self.roi_feat_size} of the mask head does not match its RoI features, which are '
+                f"{tuple(x.shape[-2:])}: set it to the roi_layer's output_size"
             )
         x = self.conv5_fc(self.conv4_fc(x))
         x = linear(x, self.mask_fc.weight, self.mask_fc.bias)

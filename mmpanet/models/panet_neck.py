@@ -11,79 +11,68 @@ from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, MultiConfig, OptConfigType
 from .layers import ConcatFusion, SumFusion, WeightedFusion
-from .layers.argument_checks import check_count, check_norm_cfg
+from .layers.argument_checks import check_norm_cfg, check_pyramid_levels
 
 NECK_FUSIONS = ('sum', 'concat', 'weighted')
-EXTRA_CONVS = (False, True, 'on_input', 'on_lateral', 'on_output')
 
 
 @MODELS.register_module()
 class PANetNeck(FPN):
     r"""FPN with bottom-up path augmentation.
 
-    PANet, Section 3.1 and Figure 1(b); ``fpn_..._panet`` in the official
-    ``lib/modeling/FPN.py``. On top of FPN's P2 to P5:
+    PANet, Section 3.1 and Figure 1(b); ``fpn_..._panet`` in the official ``lib/modeling/FPN.py``. The new path starts
+    from FPN's levels P2 to P5:
 
     .. math::
         N_2 = P_2, \quad
         N_{i+1} = \mathrm{conv}_{3 \times 3}
             (P_{i+1} + \mathrm{conv}_{3 \times 3, s2}(N_i))
 
-    Each conv of the new path is followed by a ReLU, and the stride-2 conv
-    reads the finished N(i), not the sum before its 3x3 conv (mmdet's
-    ``PAFPN`` reads that sum). The paper says nothing of levels above N5:
-    they are made from the N levels by FPN's own rules, by default a
-    subsampling of N5, as in the official code.
+    Every convolution of the new path is followed by a ReLU. The stride-2 convolution reads the finished N(i). mmdet's
+    ``PAFPN`` differs in this point: it reads the sum before the 3x3 convolution.
 
-    Where the stride-2 conv's map is not as large as P(i+1), because two
-    levels of the backbone are not a factor of two apart, it is resized to it
-    (nearest), as FPN does on its way down; the paper has no such case.
+    Two cases are not in the paper. Levels above N5 are computed from the N levels by FPN's own rules; the default
+    subsamples N5, as in the official code. If the output of the stride-2 convolution does not have the size of P(i+1),
+    because two levels of the backbone are not a factor of two apart, it is resized to that size (nearest), as FPN does
+    in its top-down path.
 
-    All arguments of mmdet's ``FPN`` keep their names and meaning, and the
-    lateral and output convs keep their names, so that a swap is a change of
-    ``type`` and an FPN checkpoint loads.
+    The neck takes all arguments of mmdet's ``FPN`` with the same names and meanings. The lateral and output
+    convolutions also keep FPN's names. To replace an FPN, change the ``type``; the checkpoint of the FPN loads.
 
     Args:
-        in_channels (list[int]): Channels of the backbone's levels.
-        out_channels (int): C, channels of every output level.
+        in_channels (list[int]): Number of channels of each level of the backbone.
+        out_channels (int): C, the number of channels of every output level.
         num_outs (int): Number of output levels.
-        start_level (int): First backbone level that is used. Defaults to 0.
-        end_level (int): Last backbone level that is used; -1 is the last.
-            Defaults to -1.
-        add_extra_convs (bool | str): Levels above the last one: False
-            subsamples the last N; 'on_input' (or True), 'on_lateral' and
-            'on_output' are stride-2 convs on the last backbone level, on its
-            lateral, and on the last N. Defaults to False.
-        relu_before_extra_convs (bool): Defaults to False.
-        no_norm_on_lateral (bool): Defaults to False.
-        conv_cfg (dict, optional): Config of all convs. Defaults to None.
-        norm_cfg (dict, optional): Norm of FPN's convs, and of the new path
-            unless ``bottom_up_norm_cfg`` says otherwise. Defaults to None.
-        act_cfg (dict, optional): Activation of FPN's convs; these have none
-            in the paper. Defaults to None.
-        upsample_cfg (dict): Defaults to ``dict(mode='nearest')``.
-        bottom_up_norm_cfg (dict | str, optional): Norm of the new path's
-            convs; 'same' is ``norm_cfg``. Defaults to 'same'.
-        bottom_up_act_cfg (dict, optional): Activation after each conv of the
-            new path. The paper's ReLU by default. The official code drops it
-            where there is no norm; ``None`` does that.
-        bottom_up_bias (bool | str): Bias of the new path's convs; 'auto'
-            leaves it to the norm. The official code has a bias beside its
-            GN: True. Defaults to 'auto'.
-        fusion (str): How P(i+1) and the stride-2 conv's map are fused:
-            'sum' (the paper's), 'concat' (with a 1x1 conv) or 'weighted'
-            (learned, non-negative, normalised). Defaults to 'sum'.
-        warm_start (bool): Start the stride-2 convs at zero and the 3x3 convs
-            at identity. With no norm and no activation on the new path the
-            neck then *is* the FPN before the first step, for each
-            ``fusion``. The new path's convs are plain ones then: a weight
-            standardised conv (``ConvWS``) can be neither zero nor identity.
-            Defaults to False.
-        init_cfg (dict or list[dict]): Xavier, uniform, as in FPN and in the
+        start_level (int): Index of the first level of the backbone that is used. Defaults to 0.
+        end_level (int): Index of the last level of the backbone that is used; -1 means the last one. Defaults to -1.
+        add_extra_convs (bool | str): How levels above the last one are made. False subsamples the last N level. The
+            others are stride-2 convolutions on the last level of the backbone ('on_input' or True), on its lateral
+            ('on_lateral'), or on the last N level ('on_output'). Defaults to False.
+        relu_before_extra_convs (bool): Apply a ReLU before the extra convolutions. Defaults to False.
+        no_norm_on_lateral (bool): Leave out the norm of the lateral convolutions. Defaults to False.
+        conv_cfg (dict, optional): Config of all convolutions. Defaults to None.
+        norm_cfg (dict, optional): Norm of FPN's convolutions. It is also the norm of the new path unless
+            ``bottom_up_norm_cfg`` is given. Defaults to None.
+        act_cfg (dict, optional): Activation of FPN's convolutions, which have none in the paper. Defaults to None.
+        upsample_cfg (dict): Config of the upsampling in the top-down path. Defaults to ``dict(mode='nearest')``.
+        bottom_up_norm_cfg (dict | str, optional): Norm of the convolutions of the new path; 'same' means ``norm_cfg``.
+            Defaults to 'same'.
+        bottom_up_act_cfg (dict, optional): Activation after each convolution of the new path. Defaults to the paper's
+            ReLU. The official code leaves the ReLU out where it has no norm; ``None`` does the same.
+        bottom_up_bias (bool | str): Whether the convolutions of the new path have a bias. 'auto' gives them one if they
+            have no norm. The official code has a bias beside its GN, which is True. Defaults to 'auto'.
+        fusion (str): How P(i+1) and the output of the stride-2 convolution are fused: 'sum' as in the paper, 'concat'
+            followed by a 1x1 convolution, or 'weighted' with learned, non-negative, normalized weights. Defaults to
+            'sum'.
+        warm_start (bool): Initialize the stride-2 convolutions with zero and the 3x3 convolutions with the identity.
+            If the new path also has no norm and no activation, the neck computes the same as the FPN before the first
+            training step, with every ``fusion``. The convolutions of the new path are then plain ones, because a
+            convolution with weight standardization (``ConvWS``) cannot be zero or the identity. Defaults to False.
+        init_cfg (dict or list[dict]): Initialization config. Defaults to Xavier (uniform), as in FPN and in the
             official code.
 
     Raises:
-        ValueError: If an argument has a value that it does not take.
+        ValueError: If an argument has a value that is not allowed.
 
     Examples:
         >>> import torch
@@ -115,7 +104,7 @@ class PANetNeck(FPN):
         warm_start: bool = False,
         init_cfg: MultiConfig = dict(type='Xavier', layer='Conv2d', distribution='uniform'),
     ) -> None:
-        _check_levels(in_channels, out_channels, num_outs, start_level, end_level, add_extra_convs)
+        check_pyramid_levels(in_channels, out_channels, num_outs, start_level, end_level, add_extra_convs)
         check_norm_cfg('norm_cfg', norm_cfg, out_channels)
         super().__init__(
             in_channels=in_channels,
@@ -170,54 +159,62 @@ class PANetNeck(FPN):
         return WeightedFusion()
 
     def init_weights(self) -> None:
-        """Initialize the weights, see ``init_cfg`` and ``warm_start``."""
+        """Initialize the weights according to ``init_cfg`` and ``warm_start``."""
         is_first_call = not self.is_init
         super().init_weights()
         if not (self.warm_start and is_first_call):
             return
         for downsample, fusion, conv in zip(self.downsample_convs, self.fusions, self.bottom_up_convs):
             constant_init(downsample.conv, 0)
-            # Both weights of a new weighted fusion are 1/2: undo that here.
+            # Both weights of a new weighted fusion are 1/2. The gain of 2 makes up for it.
             _identity_init(conv.conv, 2.0 if self.fusion == 'weighted' else 1.0)
             if self.fusion == 'concat':
-                # The identity on both halves, i.e. their sum: with a zero on
-                # the new half neither conv would ever get a gradient.
+                # The identity on both halves computes their sum. If the new half were zero, neither this convolution
+                # nor the stride-2 convolution would ever get a gradient there.
                 weight = fusion.reduce.conv.weight
                 _identity_init(fusion.reduce.conv)
                 half = weight.size(0)
                 weight.data[:, half:] = weight.data[:, :half]
 
-    def forward(self, inputs: Tuple[Tensor]) -> Tuple[Tensor]:
-        """Top-down path, bottom-up path, extra levels.
+    def forward(self, inputs: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
+        """Run the top-down path and the bottom-up path, and add the extra levels.
 
         Args:
-            inputs (tuple[Tensor]): The backbone's maps, each
-                (B, in_channels[i], H_i, W_i), fine to coarse.
+            inputs (tuple[Tensor]): The maps of the backbone, each (B, in_channels[i], H_i, W_i), from fine to coarse.
 
         Returns:
-            tuple[Tensor]: N2, N3, ...: ``num_outs`` maps (B, C, H, W), fine
-            to coarse.
+            tuple[Tensor]: N2, N3, ...: ``num_outs`` maps (B, C, H, W), from fine to coarse.
+
+        Raises:
+            ValueError: If the number of maps or their channels are not those of ``in_channels``.
         """
+        self._check_inputs(inputs)
+        laterals = self._top_down([conv(inputs[self.start_level + i]) for i, conv in enumerate(self.lateral_convs)])
+        pyramid = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals)]
+        outs = self._bottom_up(pyramid)
+        source = None
+        if self.add_extra_convs == 'on_input':
+            source = inputs[self.backbone_end_level - 1]
+        elif self.add_extra_convs == 'on_lateral':
+            source = laterals[-1]
+        elif self.add_extra_convs == 'on_output':
+            source = outs[-1]
+        return tuple(outs + self._extra_levels(outs[-1], source))
+
+    def _check_inputs(self, inputs: Tuple[Tensor, ...]) -> None:
         if len(inputs) != self.num_ins:
             raise ValueError(
-                f'in_channels={self.in_channels} names {self.num_ins} levels, '
-                f'but the backbone gave {len(inputs)}: see its out_indices'
+                f'in_channels={self.in_channels} names {self.num_ins} levels, but the backbone gave {len(inputs)}: '
+                'see its out_indices'
             )
         for i in range(self.start_level, self.backbone_end_level):
             if inputs[i].size(1) != self.in_channels[i]:
                 raise ValueError(
                     f'in_channels={self.in_channels}, but map {i} of the backbone has {inputs[i].size(1)} channels'
                 )
-        laterals = self._top_down([conv(inputs[self.start_level + i]) for i, conv in enumerate(self.lateral_convs)])
-        pyramid = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals)]
-        outs = self._bottom_up(pyramid)
-        source = dict(on_input=inputs[self.backbone_end_level - 1], on_lateral=laterals[-1], on_output=outs[-1]).get(
-            self.add_extra_convs
-        )
-        return tuple(outs + self._extra_levels(outs[-1], source))
 
     def _top_down(self, laterals: List[Tensor]) -> List[Tensor]:
-        """FPN's way down: add each level, enlarged, to the finer one."""
+        """FPN's top-down path: add each level, upsampled, to the next finer one."""
         fixed_scale = 'scale_factor' in self.upsample_cfg
         laterals = list(laterals)
         for i in range(len(laterals) - 1, 0, -1):
@@ -226,7 +223,7 @@ class PANetNeck(FPN):
         return laterals
 
     def _bottom_up(self, pyramid: List[Tensor]) -> List[Tensor]:
-        """The new path: P2, P3, ... to N2, N3, ..."""
+        """PANet's bottom-up path: compute N2, N3, ... from P2, P3, ..."""
         outs = pyramid[:1]
         for level, downsample, fuse, conv in zip(
             pyramid[1:], self.downsample_convs, self.fusions, self.bottom_up_convs
@@ -238,7 +235,7 @@ class PANetNeck(FPN):
         return outs
 
     def _extra_levels(self, last: Tensor, source: Optional[Tensor]) -> List[Tensor]:
-        """Levels above N5: subsampled ``last``, or convs on ``source``."""
+        """Make the levels above N5: by subsampling ``last``, or by convolutions on ``source``."""
         num_paths = len(self.lateral_convs)
         extra: List[Tensor] = []
         for i in range(num_paths, self.num_outs):
@@ -252,51 +249,8 @@ class PANetNeck(FPN):
         return extra
 
 
-def _check_levels(
-    in_channels: List[int],
-    out_channels: int,
-    num_outs: int,
-    start_level: int,
-    end_level: int,
-    add_extra_convs: Union[bool, str],
-) -> None:
-    """Name the argument that FPN would refuse with a bare assertion."""
-    if (
-        not isinstance(in_channels, list)
-        or not in_channels
-        or not all(isinstance(c, int) and c > 0 for c in in_channels)
-    ):
-        raise ValueError(f'in_channels={in_channels!r} must be a list of numbers above 0, one a level of the backbone')
-    check_count('out_channels', out_channels)
-    check_count('num_outs', num_outs)
-    num_ins = len(in_channels)
-    if start_level not in range(num_ins):
-        raise ValueError(f'start_level={start_level!r} must be 0 to {num_ins - 1}: in_channels names {num_ins} levels')
-    if end_level != -1 and end_level not in range(start_level, num_ins):
-        raise ValueError(
-            f'end_level={end_level!r} must be -1 (the last level) or '
-            f'{start_level} (start_level) to {num_ins - 1}: in_channels '
-            f'names {num_ins} levels'
-        )
-    if add_extra_convs not in EXTRA_CONVS or isinstance(add_extra_convs, int) and not isinstance(add_extra_convs, bool):
-        raise ValueError(f'add_extra_convs={add_extra_convs!r} must be one of {EXTRA_CONVS}')
-    if end_level in (-1, num_ins - 1):
-        if num_outs < num_ins - start_level:
-            raise ValueError(
-                f'num_outs={num_outs} must be at least {num_ins - start_level}'
-                f': in_channels names {num_ins} levels and start_level='
-                f'{start_level}; end_level leaves out the last ones'
-            )
-    elif num_outs != end_level - start_level + 1:
-        raise ValueError(
-            f'num_outs={num_outs} must be {end_level - start_level + 1} with '
-            f'start_level={start_level} and end_level={end_level}: there are '
-            'extra levels only above the last level of the backbone'
-        )
-
-
 def _identity_init(conv: nn.Module, gain: float = 1.0) -> None:
-    """Make a conv return ``gain`` times its first ``out_channels`` maps."""
+    """Make a convolution return its first ``out_channels`` input maps, multiplied by ``gain``."""
     constant_init(conv, 0)
     nn.init.dirac_(conv.weight)
     conv.weight.data.mul_(gain)

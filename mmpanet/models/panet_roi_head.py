@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Iterable, Optional, Tuple
+from typing import Any, Iterable, Optional, Tuple
 
 import torch
 from mmengine.model import BaseModule
@@ -15,36 +15,34 @@ from .layers.argument_checks import check_count
 
 @MODELS.register_module()
 class PANetRoIHead(StandardRoIHead):
-    """Standard RoI head that knows which of PANet's parts go together.
+    """Standard RoI head that checks whether PANet's parts go together.
 
-    Each branch, box and mask, is either PANet's (``AdaptiveFeaturePooling``
-    and one of this package's heads) or has mmdet's extractor, as in the rows
-    of the paper's Table 3 without adaptive feature pooling. The head is then
-    mmdet's, or one of ours with ``num_levels=1``.
+    The box branch and the mask branch are independent of each other. A branch is either PANet's, with
+    ``AdaptiveFeaturePooling`` and one of this package's heads, or it has mmdet's extractor, as in the rows of the
+    paper's Table 3 without adaptive feature pooling. With mmdet's extractor the head is mmdet's, or one of this
+    package's with ``num_levels=1``.
 
     Args:
-        rois_per_chunk (int, optional): At inference, run pooling and heads
-            over this many RoIs at a time. Bounds memory; the result is the
-            same. Defaults to None, all at once.
+        rois_per_chunk (int, optional): The number of RoIs that pooling and heads process at a time in inference. This
+            bounds the memory and does not change the result. Defaults to None, which processes all RoIs at once.
         **kwargs: The arguments of mmdet's ``StandardRoIHead``.
 
     Raises:
-        ValueError: If the parts do not go together; it names the key.
+        ValueError: If the parts do not go together. The message names the config key.
     """
 
-    def __init__(self, rois_per_chunk: Optional[int] = None, **kwargs) -> None:
+    def __init__(self, rois_per_chunk: Optional[int] = None, **kwargs: Any) -> None:
         if rois_per_chunk is not None:
             check_count('rois_per_chunk', rois_per_chunk, 'None or ')
         for key in ('bbox_head', 'bbox_roi_extractor'):
             if kwargs.get(key) is None:
-                raise ValueError(f'{key}=None must be a config: a RoI head cannot do without boxes')
+                raise ValueError(f'{key}=None must be a config: an RoI head cannot do without boxes')
         super().__init__(**kwargs)
         self.rois_per_chunk = rois_per_chunk
         if self.with_shared_head and (self._is_panet(self.bbox_head) or self._is_panet(self.mask_head)):
             raise ValueError(
-                f'shared_head={type(self.shared_head).__name__} works on one '
-                "map a RoI, but PANet's heads take one a level: leave "
-                'shared_head out'
+                f'shared_head={type(self.shared_head).__name__} needs one map per RoI, but the features of '
+                "PANet's heads have one map per level and RoI: leave shared_head out"
             )
         if self.with_bbox:
             self._check_branch('bbox', self.bbox_roi_extractor, self.bbox_head)
@@ -56,7 +54,7 @@ class PANetRoIHead(StandardRoIHead):
         return isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
 
     def _check_branch(self, branch: str, extractor: BaseModule, head: BaseModule) -> None:
-        """Refuse an extractor and a head that do not fit."""
+        """Raise a ValueError if the extractor and the head of a branch do not go together."""
         extractor_key = f'{branch}_roi_extractor'
         if branch == 'mask' and self.share_roi_extractor:
             extractor_key = 'bbox_roi_extractor (shared with the mask head)'
@@ -69,17 +67,15 @@ class PANetRoIHead(StandardRoIHead):
                 'PANetShared2FCBBoxHead or PANetShared4Conv1FCBBoxHead' if branch == 'bbox' else 'FCFusionMaskHead'
             )
             raise ValueError(
-                f'{extractor_key}.type={type(extractor).__name__} and '
-                f'{head_key}.type={type(head).__name__} do not go together: '
-                f'AdaptiveFeaturePooling goes with {panet_heads}, and these '
-                'with it alone, or with num_levels=1'
+                f'{extractor_key}.type={type(extractor).__name__} and {head_key}.type={type(head).__name__} do not go '
+                f'together: AdaptiveFeaturePooling needs {panet_heads}, and other extractors need num_levels=1 in '
+                'such a head'
             )
         if not is_panet:
             return
         if pools_levels and extractor.num_inputs != head.num_levels:
             raise ValueError(
-                f'{head_key}.num_levels={head.num_levels}, but '
-                f'{extractor_key}.featmap_strides='
+                f'{head_key}.num_levels={head.num_levels}, but {extractor_key}.featmap_strides='
                 f'{extractor.featmap_strides} has {extractor.num_inputs}'
             )
         if extractor.out_channels != head.in_channels:
@@ -102,42 +98,41 @@ class PANetRoIHead(StandardRoIHead):
         mask_size = (mask_size, mask_size) if isinstance(mask_size, int) else tuple(mask_size)
         if mask_size != self.mask_head.mask_size:
             raise ValueError(
-                f'train_cfg.rcnn.mask_size={mask_size}, but mask_head '
-                f'predicts {self.mask_head.mask_size}: '
+                f'train_cfg.rcnn.mask_size={mask_size}, but mask_head predicts {self.mask_head.mask_size}: '
                 f'roi_feat_size={tuple(self.mask_head.roi_feat_size)} times '
                 f'upsample_cfg.scale_factor={self.mask_head.scale_factor}'
             )
 
-    def _in_chunks(self, rois: Tensor) -> Tuple[Tensor]:
-        """RoIs as one piece, or in pieces at inference if so configured."""
+    def _in_chunks(self, rois: Tensor) -> Tuple[Tensor, ...]:
+        """Split the RoIs into chunks in inference, if ``rois_per_chunk`` is set."""
         if self.training or self.rois_per_chunk is None:
             return (rois,)
         return rois.split(self.rois_per_chunk)
 
-    def _bbox_forward(self, x: Tuple[Tensor], rois: Tensor) -> dict:
-        """As in mmdet, in chunks; these leave no ``bbox_feats`` behind."""
+    def _bbox_forward(self, x: Tuple[Tensor, ...], rois: Tensor) -> dict:
+        """As in mmdet. With several chunks the result holds no ``bbox_feats``."""
         chunks = self._in_chunks(rois)
         if len(chunks) == 1:
             return super()._bbox_forward(x, rois)
         forward = super()._bbox_forward
-        return _join(('cls_score', 'bbox_pred'), (forward(x, chunk) for chunk in chunks))
+        return _concatenate(('cls_score', 'bbox_pred'), (forward(x, chunk) for chunk in chunks))
 
     def _mask_forward(
         self,
-        x: Tuple[Tensor],
+        x: Tuple[Tensor, ...],
         rois: Optional[Tensor] = None,
         pos_inds: Optional[Tensor] = None,
         bbox_feats: Optional[Tensor] = None,
     ) -> dict:
-        """As in mmdet, in chunks; these leave no ``mask_feats`` behind."""
+        """As in mmdet. With several chunks the result holds no ``mask_feats``."""
         chunks = self._in_chunks(rois) if rois is not None else ()
         if len(chunks) < 2:
             return super()._mask_forward(x, rois, pos_inds, bbox_feats)
         forward = super()._mask_forward
-        return _join(('mask_preds',), (forward(x, chunk) for chunk in chunks))
+        return _concatenate(('mask_preds',), (forward(x, chunk) for chunk in chunks))
 
 
-def _join(keys: Tuple[str, ...], results: Iterable[dict]) -> dict:
-    """Predictions of several chunks of RoIs in one; features are let go."""
+def _concatenate(keys: Tuple[str, ...], results: Iterable[dict]) -> dict:
+    """Concatenate the predictions of several chunks of RoIs. The features of a chunk are freed before the next one."""
     kept = [[result[key] for key in keys] for result in results]
     return {key: None if values[0] is None else torch.cat(values) for key, values in zip(keys, zip(*kept))}

@@ -1,14 +1,14 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""RoIAlign on several levels as one ``embedding_bag``."""
+"""RoIAlign on several levels, computed by one ``embedding_bag``."""
 
-from typing import Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Taps whose indices and weights exist at a time: 8 bytes each, and about as
-# much again while they are computed.
+# A tap is one pixel that a bin reads, with its weight. This many exist at a time. Each takes 8 bytes, and about 8 more
+# while it is computed.
 MAX_TAPS = 2**23
 
 
@@ -21,32 +21,32 @@ def multi_level_roi_align(
     aligned: bool = True,
     levels: Optional[Tensor] = None,
 ) -> Tensor:
-    """RoIAlign (average) of every RoI on every level, or on one of its own.
+    """Average RoIAlign of each RoI on all levels, or on one level per RoI.
 
-    With a fixed sampling ratio s, a bin of RoIAlign is a weighted sum of
-    (2s)^2 pixels of the map: the bilinear taps in y times those in x, over
-    s^2. Seen as a table with a row of C numbers a pixel, all maps together
-    make one table, and every bin of every RoI and level is one bag of it.
+    With a fixed sampling ratio s, a bin of RoIAlign is a weighted sum of (2s)^2 pixels of the map. The weight of a
+    pixel is its bilinear weight in y times its bilinear weight in x, divided by s^2. All maps together are regarded as
+    one table that has one row of C numbers per pixel. Each bin of each RoI and level is then one bag of rows, and one
+    call of ``torch.nn.functional.embedding_bag`` sums all bags.
 
     Args:
-        feats (Sequence[Tensor]): L maps (B, C, H_l, W_l), of any strides.
-        rois (Tensor): (N, 5), image index and x1, y1, x2, y2 in pixels of
-            the input image. No gradient flows to them, as in mmcv.
+        feats (Sequence[Tensor]): L maps (B, C, H_l, W_l), with any strides.
+        rois (Tensor): (N, 5): image index, and x1, y1, x2, y2 in pixels of the input image. As in mmcv, they get no
+            gradient.
         output_size (tuple[int, int]): h and w of the pooled grid.
         spatial_scales (Sequence[float]): 1 / stride of each level.
-        sampling_ratio (int): s, samples a bin and axis; at least 1.
-        aligned (bool): Shift by half a pixel, as in mmcv. Defaults to True.
-        levels (Tensor, optional): Each RoI's level as an index of ``feats``,
-            (N, ). Defaults to None: every level, for all of them.
+        sampling_ratio (int): s, the number of samples per bin along each axis; at least 1.
+        aligned (bool): Shift the RoIs by half a pixel, as in mmcv. Defaults to True.
+        levels (Tensor, optional): The level of each RoI as an index of ``feats``, (N,). Defaults to None, which pools
+            each RoI from all levels.
 
     Returns:
-        Tensor: (N, L, C, h, w), with ``levels`` (N, 1, C, h, w); in memory C
-        comes last.
+        Tensor: (N, L, C, h, w), or (N, 1, C, h, w) with ``levels``. C is the innermost dimension in memory.
     """
     num_levels, (h, w) = len(feats) if levels is None else 1, output_size
     table = _PixelTable.apply(*feats)
-    # Fewer taps pay in the backward, and cost a host synchronisation.
-    merge = table.requires_grad and not table.is_cuda
+    # Fewer taps make the backward faster. To drop some, the host must know their number, which costs nothing on a CPU
+    # only.
+    merge = table.requires_grad and table.device.type == 'cpu'
     taps_per_roi = num_levels * h * w * (2 * sampling_ratio) ** 2
     pooled = []
     rois_per_chunk = max(1, MAX_TAPS // taps_per_roi)
@@ -74,14 +74,13 @@ def multi_level_roi_align(
 
 
 class _PixelTable(torch.autograd.Function):
-    """All pixels of all maps, one a row: L maps (B, C, H_l, W_l) to (R, C).
+    """A table (R, C) with one row per pixel, made of L maps (B, C, H_l, W_l).
 
-    ``torch.cat`` of permuted maps does the same in twice the time; neither
-    way back copies anything.
+    ``torch.cat`` of permuted maps does the same in twice the time. The backward of neither copies anything.
     """
 
     @staticmethod
-    def forward(ctx, *feats: Tensor) -> Tensor:
+    def forward(ctx: Any, *feats: Tensor) -> Tensor:
         ctx.shapes = [feat.permute(0, 2, 3, 1).shape for feat in feats]
         rows = [shape[:-1].numel() for shape in ctx.shapes]
         table = feats[0].new_empty(sum(rows), feats[0].size(1))
@@ -90,13 +89,13 @@ class _PixelTable(torch.autograd.Function):
         return table
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, ...]:
         rows = [shape[:-1].numel() for shape in ctx.shapes]
         return tuple(part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(grad.split(rows), ctx.shapes))
 
 
 def _drop_zeros(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """Bags of a fixed size (bags, taps) to 1D indices, weights, offsets."""
+    """Drop taps without weight: from bags of a fixed size (bags, taps) to 1D indices, weights and offsets."""
     kept = weights != 0
     counts = kept.sum(1, dtype=indices.dtype)
     offsets = (counts.cumsum(0) - counts).to(indices.dtype)
@@ -116,22 +115,22 @@ def _taps(
     merge: bool,
     levels: Optional[Tensor],
 ) -> Tuple[Tensor, Tensor]:
-    """Rows of the table and their weights for every bin.
+    """Compute the rows of the table that each bin reads, and their weights.
 
-    With ``merge``, taps that share a pixel, as most do on the coarse levels,
-    become one tap with the weight of all, and others with none.
+    On the coarse levels most taps of a bin share a pixel. With ``merge``, the first of such taps gets the weight of all
+    of them, and the others get the weight 0.
 
     Returns:
-        tuple[Tensor, Tensor]: int32 indices and ``dtype`` weights, both
-        (N, L, h, w, 2s, 2s); with ``levels``, L is 1.
+        tuple[Tensor, Tensor]: Indices (int32) and weights (``dtype``), both (N, L, h, w, 2s, 2s). With ``levels``, L
+        is 1.
     """
 
     def by_level(values: Sequence, dtype: torch.dtype) -> Tensor:
-        """A number a level, as (1, L), or of each RoI's level, (N, 1)."""
+        """One number per level as (1, L), or the number of each RoI's level as (N, 1)."""
         table = torch.tensor(values, dtype=dtype, device=rois.device)
         return table[None] if levels is None else table[levels[:, None]]
 
-    # Coordinates need more bits than half precision has.
+    # Half precision has too few bits for coordinates.
     rois = rois.to(torch.promote_types(dtype, torch.float32))
     batch_sizes, _, heights, widths = zip(*shapes)
     scale = by_level(spatial_scales, rois.dtype)
@@ -148,7 +147,7 @@ def _taps(
         y, y_weight = _merge_equal(y, y_weight)
         x, x_weight = _merge_equal(x, x_weight)
 
-    # A pixel's row: those of the levels and images before, then y * W + x.
+    # The row of a pixel is the number of rows of all levels and images before it, plus y * W + x.
     pixels = [height * width for height, width in zip(heights, widths)]
     level_rows = [0]
     for batch_size, count in zip(batch_sizes[:-1], pixels[:-1]):
@@ -163,21 +162,21 @@ def _taps(
 
 
 def _axis_taps(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int, limit: Tensor) -> Tuple[Tensor, Tensor]:
-    """Pixels that the samples of each bin read along one axis.
+    """Compute the pixels that the samples of each bin read along one axis.
 
-    A sample outside [-1, limit] counts zero; below 0 it is moved to 0; from
-    ``limit - 1`` on it reads the last pixel alone (mmcv's rules).
+    The rules for the border are mmcv's. A sample outside [-1, limit] has no weight. A sample below 0 is moved to 0. A
+    sample from ``limit - 1`` on reads only the last pixel.
 
     Args:
-        start (Tensor): Where the RoI starts, (N, L), in pixels of the level.
-        size (Tensor): How far it extends, (N, L).
-        num_bins (int): Bins along this axis.
-        sampling_ratio (int): s, samples a bin.
-        limit (Tensor): The map's pixels along this axis, (1, L) or (N, L).
+        start (Tensor): Where the RoI starts, in pixels of the level, (N, L).
+        size (Tensor): The extent of the RoI, in pixels of the level, (N, L).
+        num_bins (int): Number of bins along this axis.
+        sampling_ratio (int): s, the number of samples per bin.
+        limit (Tensor): Number of pixels of the map along this axis, (1, L) or (N, L).
 
     Returns:
-        tuple[Tensor, Tensor]: Pixel indices (int32) and weights, both
-        (N, L, bins, 2s): the s lower neighbours, then the s upper ones.
+        tuple[Tensor, Tensor]: Pixel indices (int32) and weights, both (N, L, bins, 2s): the s lower neighbors, then
+        the s upper ones.
     """
     samples = torch.arange(num_bins * sampling_ratio, dtype=start.dtype, device=start.device)
     fractions = (samples + 0.5) / (num_bins * sampling_ratio)
@@ -197,7 +196,7 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int, 
 
 
 def _merge_equal(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:
-    """Sort taps by pixel; the first of equal ones takes all their weight."""
+    """Sort taps by pixel, and give the weight of all taps of a pixel to the first of them."""
     indices, order = indices.sort(dim=-1)
     weights = weights.gather(-1, order)
     for i in range(indices.size(-1) - 1, 0, -1):

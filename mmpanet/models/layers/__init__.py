@@ -1,7 +1,17 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Layers that the neck and several heads share."""
+
 from .fc_module import FCModule
 from .levelwise_fusion import LevelwiseFusion
 from .map_fusion import ConcatFusion, SumFusion, WeightedFusion
-from .pooling_backend import check_backend, uses_bag
+from .pooling_backend import check_backend, uses_embedding_bag
 
-__all__ = ['ConcatFusion', 'FCModule', 'LevelwiseFusion', 'SumFusion', 'WeightedFusion', 'check_backend', 'uses_bag']
+__all__ = [
+    'ConcatFusion',
+    'FCModule',
+    'LevelwiseFusion',
+    'SumFusion',
+    'WeightedFusion',
+    'check_backend',
+    'uses_embedding_bag',
+]

@@ -10,16 +10,15 @@ from mmpanet.ops import linear
 
 
 class FCModule(nn.Linear):
-    """Fully-connected layer, norm, ReLU: what ``ConvModule`` is to a conv.
+    """Fully-connected layer, norm and ReLU, as ``ConvModule`` is for a convolution.
 
-    It is an ``nn.Linear`` itself, so that its weight and bias keep the names
-    that mmdet's heads give them and an FPN checkpoint loads.
+    The class derives from ``nn.Linear``. Weight and bias therefore have the names that they have in mmdet's heads, and
+    the checkpoint of an FPN model loads.
 
     Args:
-        in_features (int): Input features, C * h * w for a pooled grid.
-        out_features (int): Output features.
-        norm_cfg (dict, optional): Norm over the output features. ``BN``
-            means ``BN1d`` here. Defaults to None.
+        in_features (int): Number of input features: C * h * w for a pooled grid.
+        out_features (int): Number of output features.
+        norm_cfg (dict, optional): Norm of the output features. ``BN`` means ``BN1d`` here. Defaults to None.
     """
 
     def __init__(self, in_features: int, out_features: int, norm_cfg: OptConfigType = None) -> None:
@@ -32,24 +31,24 @@ class FCModule(nn.Linear):
             self.norm = build_norm_layer(norm_cfg, out_features)[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Flatten, multiply, normalise, rectify.
+        """Flatten, multiply, normalize and rectify.
 
         Args:
-            x (Tensor): Shape (N, C, h, w) or (N, in_features).
+            x (Tensor): (N, C, h, w) or (N, in_features).
 
         Returns:
-            Tensor: Shape (N, out_features).
+            Tensor: (N, out_features).
         """
         x = linear(x, self.weight, self.bias)
         if self.norm is not None:
-            x = self._normalise(x, self.norm)
+            x = self._normalize(x, self.norm)
         return F.relu(x)
 
     @staticmethod
-    def _normalise(x: Tensor, norm: nn.Module) -> Tensor:
-        synchronised = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
-        # The number of RoIs last: torch.export is to keep it open.
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and not synchronised and len(x) == 1:
-            # One RoI has no variance: use the running statistics for it.
+    def _normalize(x: Tensor, norm: nn.Module) -> Tensor:
+        synchronized = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
+        # The number of RoIs is tested last, so that torch.export can leave it open.
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training and not synchronized and len(x) == 1:
+            # A single RoI has no variance, so it is normalized by the running statistics.
             return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
         return norm(x)

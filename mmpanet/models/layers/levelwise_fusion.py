@@ -12,22 +12,23 @@ LEVEL_FUSIONS = ('max', 'sum')
 
 
 class LevelwiseFusion(BaseModule):
-    """A first layer of its own for every level, then fusion over levels.
+    """One first layer per level, followed by a fusion over the levels.
 
-    PANet, Section 3.2 and Figure 1(c): each RoI's grid of every level goes
-    through one parameter layer independently, and the results are fused
-    element-wise. Norm and ReLU belong to the layer and come before the
-    fusion, as in the official code (``lib/modeling/fast_rcnn_heads.py``).
+    PANet, Section 3.2 and Figure 1(c); ``lib/modeling/fast_rcnn_heads.py`` of the official code. The grid of each RoI
+    on each level passes through one parameter layer of its level. The results are fused element by element. As in the
+    official code, the norm and the ReLU belong to the layer and come before the fusion.
 
     Args:
-        build_layer (Callable): Makes one first layer; it maps (N, C, h, w)
-            to anything that starts with N.
-        num_levels (int): L, the number of pyramid levels; with 1 there is
-            nothing to fuse. Defaults to 4.
-        fusion (str): 'max' (the paper's) or 'sum'. Defaults to 'max'.
-        share_layer (bool): One layer for all levels. Defaults to False.
-        fuse_first (bool): Fuse the pooled grids, then apply a single layer:
-            the first rows of Table 4. Defaults to False.
+        build_layer (Callable): Builds one first layer. The layer maps (N, C, h, w) to a tensor whose first dimension
+            is N.
+        num_levels (int): L, the number of pyramid levels. With 1 there is nothing to fuse. Defaults to 4.
+        fusion (str): 'max' as in the paper, or 'sum'. Defaults to 'max'.
+        share_layer (bool): Use one layer for all levels. Defaults to False.
+        fuse_first (bool): Fuse the pooled grids, and then apply a single layer: the first rows of Table 4. Defaults
+            to False.
+
+    Raises:
+        ValueError: If ``num_levels`` or ``fusion`` has a value that is not allowed.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class LevelwiseFusion(BaseModule):
         self.levels = nn.ModuleList(build_layer() for _ in range(num_layers))
 
     def fuse(self, levels: Iterable[Tensor]) -> Tensor:
-        """Fuse equally shaped tensors, one a level, element by element."""
+        """Fuse the tensors of all levels, which have the same shape, element by element."""
         combine = torch.maximum if self.fusion == 'max' else torch.add
         levels = iter(levels)
         fused = next(levels)
@@ -58,15 +59,17 @@ class LevelwiseFusion(BaseModule):
         return fused
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the first layer level by level and fuse.
+        """Apply the first layer to each level and fuse the results.
 
         Args:
-            x (Tensor): The grids of ``AdaptiveFeaturePooling``,
-                (N, L, C, h, w), or with one level those of mmdet's
+            x (Tensor): Grids of ``AdaptiveFeaturePooling``, (N, L, C, h, w). With one level also those of mmdet's
                 extractors, (N, C, h, w).
 
         Returns:
-            Tensor: What the layer makes of (N, C, h, w), fused over L.
+            Tensor: The output of the layer for (N, C, h, w), fused over the L levels.
+
+        Raises:
+            ValueError: If ``x`` has another shape.
         """
         if x.dim() == 4 and self.num_levels == 1:
             return self.levels[0](x)
@@ -74,19 +77,18 @@ class LevelwiseFusion(BaseModule):
         return self.levels[0](fused) if self.fuse_first else fused
 
     def before_fusion(self, x: Tensor) -> Iterator[Tensor]:
-        """What is fused: the first layer's output of each level in turn.
+        """Compute what is fused: the output of the first layer for each level.
 
         Args:
             x (Tensor): Grids, (N, L, C, h, w).
 
         Returns:
-            Iterator[Tensor]: L tensors; with ``fuse_first`` the grids.
+            Iterator[Tensor]: L tensors, computed one after the other. With ``fuse_first`` these are the grids.
         """
         if x.dim() != 5 or x.size(1) != self.num_levels:
             raise ValueError(
-                f'the head has num_levels={self.num_levels} and needs RoI '
-                f'features of shape (N, {self.num_levels}, C, h, w), but got '
-                f'{tuple(x.shape)}: its roi_extractor must be an '
+                f'the head has num_levels={self.num_levels} and needs RoI features of shape '
+                f'(N, {self.num_levels}, C, h, w), but got {tuple(x.shape)}: its roi_extractor must be an '
                 'AdaptiveFeaturePooling with as many featmap_strides'
             )
         grids = x.unbind(1)

@@ -1,5 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Fusion of two feature maps of one shape: the "+" of PANet's Eq. (1)."""
+"""Fusion of two feature maps of the same shape: the "+" in PANet's Eq. (1)."""
+
+from typing import Union
 
 import torch
 import torch.nn as nn
@@ -19,7 +21,7 @@ class SumFusion(BaseModule):
 
         Args:
             top_down (Tensor): The FPN map P(i+1), (B, C, H, W).
-            bottom_up (Tensor): The map that comes from N(i), (B, C, H, W).
+            bottom_up (Tensor): The map computed from N(i), (B, C, H, W).
 
         Returns:
             Tensor: The fused map, (B, C, H, W).
@@ -28,17 +30,16 @@ class SumFusion(BaseModule):
 
 
 class ConcatFusion(BaseModule):
-    """Concatenation along the channels, then a 1x1 convolution back to C.
+    """Concatenation along the channels, followed by a 1x1 convolution back to C channels.
 
-    The form that the path aggregation necks of the YOLO family use.
+    The path aggregation necks of the YOLO family fuse in this way.
 
     Args:
-        channels (int): C, the channels of each of the two maps.
+        channels (int): C, the number of channels of each of the two maps.
         conv_cfg (dict, optional): Convolution config. Defaults to None.
         norm_cfg (dict, optional): Norm config. Defaults to None.
         act_cfg (dict, optional): Activation config. Defaults to None.
-        bias (bool | str): As in :class:`mmcv.cnn.ConvModule`.
-            Defaults to 'auto'.
+        bias (bool | str): As in :class:`mmcv.cnn.ConvModule`. Defaults to 'auto'.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class ConcatFusion(BaseModule):
         conv_cfg: OptConfigType = None,
         norm_cfg: OptConfigType = None,
         act_cfg: OptConfigType = None,
-        bias='auto',
+        bias: Union[bool, str] = 'auto',
     ) -> None:
         super().__init__()
         self.reduce = ConvModule(
@@ -55,20 +56,19 @@ class ConcatFusion(BaseModule):
         )
 
     def forward(self, top_down: Tensor, bottom_up: Tensor) -> Tensor:
-        """Fuse two maps; shapes as in :meth:`SumFusion.forward`."""
+        """Fuse two maps. The shapes are those of :meth:`SumFusion.forward`."""
         return self.reduce(torch.cat([top_down, bottom_up], dim=1))
 
 
 class WeightedFusion(BaseModule):
-    """Sum with two learned, non-negative, normalised weights.
+    """Sum with two learned weights that are non-negative and normalized.
 
-    The "fast normalized fusion" of BiFPN (EfficientDet, CVPR 2020,
-    Section 3.3). Deviation: the sum of the weights is bounded from below by
-    ``eps`` instead of being shifted by it, so that the weights add up to
+    This is the "fast normalized fusion" of BiFPN (EfficientDet, CVPR 2020, Section 3.3). Deviation: ``eps`` is a lower
+    bound of the sum of the weights instead of a term that is added to it, so that the normalized weights add up to
     exactly one.
 
     Args:
-        eps (float): Lower bound of the normaliser. Defaults to 1e-4.
+        eps (float): Lower bound of the sum of the weights. Defaults to 1e-4.
     """
 
     def __init__(self, eps: float = 1e-4) -> None:
@@ -77,9 +77,9 @@ class WeightedFusion(BaseModule):
         self.weights = nn.Parameter(torch.ones(2))
 
     def forward(self, top_down: Tensor, bottom_up: Tensor) -> Tensor:
-        """Fuse two maps; shapes as in :meth:`SumFusion.forward`."""
+        """Fuse two maps. The shapes are those of :meth:`SumFusion.forward`."""
         weights = F.relu(self.weights)
         weights = weights / weights.sum().clamp(min=self.eps)
-        # The parameter stays float32 under autocast; the maps may not.
+        # The parameter stays float32 under autocast, but the maps may not.
         weights = weights.to(top_down.dtype)
         return weights[0] * top_down + weights[1] * bottom_up
