@@ -87,6 +87,44 @@ def test_every_page_is_in_the_index():
     assert {page.stem for page in (DOCS / 'api').glob('*.md')} - {'index'} <= api
 
 
+def code_of(page):
+    """Everything on a page that is set as code, in blocks and in lines, without what is written by a command."""
+    text = page.read_text()
+    return [*re.findall(r'`([^`\n]+)`', BLOCK.sub('', text)), *(match[2] for match in BLOCK.finditer(text))]
+
+
+def named_files(page):
+    """The files of the repository that a page names: not those of its own results, and no placeholders such as NAME."""
+    folders = r'(?:\.dev_scripts|configs|docs|mmpanet|requirements|tests|tools)'
+    names = re.findall(rf'(?<![\w./-]){folders}/[\w./*{{}},-]*[\w*/}}]', '\n'.join(code_of(page)))
+    return [name for name in names if not re.search(r'[A-Z]{2}|_build|\.mim', name) or 'README' in name]
+
+
+def braces(name):
+    """The names that a shell makes of one with braces, as in ``{a,b}.py``."""
+    match = re.search(r'\{([^{}]*)\}', name)
+    if match is None:
+        return [name]
+    return [one for word in match[1].split(',') for one in braces(name[: match.start()] + word + name[match.end() :])]
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if page.name != 'CHANGELOG.md'], ids=name_of)
+def test_files_and_modules_exist(page):
+    dead = [one for name in named_files(page) for one in braces(name) if not any(ROOT.glob(one))]
+    for name in re.findall(r'(?<![\w.])mmpanet(?:\.[A-Za-z_]\w*)+', page.read_text()):
+        module = ROOT
+        for part in name.split('.'):
+            module = module / part
+        attribute = module.name
+        owner = next(
+            (path for path in (module.parent / '__init__.py', module.parent.with_suffix('.py')) if path.is_file()), None
+        )
+        is_module = module.is_dir() or module.with_suffix('.py').is_file()
+        if not is_module and (owner is None or attribute not in owner.read_text()):
+            dead.append(name)
+    assert not dead
+
+
 def test_python_is_python():
     for page, block in blocks('python'):
         try:
@@ -159,8 +197,8 @@ def test_citation_names_this_version():
     assert re.search(rf'^## {re.escape(mmpanet.__version__)}\b', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE)
 
 
-def test_licence():
-    """The licence itself, and its name on every module of the package."""
+def test_license():
+    """The license itself, and its name in every module of the package."""
     text = (ROOT / 'LICENSE').read_text()
     assert 'Apache License' in text and 'Version 2.0, January 2004' in text
     header = '# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.\n'
