@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= configs/shapes/mask-rcnn_r18_panet_shapes.py
 PYTEST_ARGS ?=
+WORKERS ?= auto
 
 BIN := $(VENV)/bin
 DATA := data/shapes
 STAMPS := $(VENV)/.mmpanet
+# Each worker computes with one thread (tests/conftest.py); one that has run out of tests takes some of another's.
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
 WORK_DIR := work_dirs/$(basename $(notdir $(CONFIG)))
 SOURCES := $(shell find mmpanet configs tools/train.py -name '*.py' -not -path '*/.mim/*')
 DATA_SOURCES := tools/dataset_converters/make_shapes.py $(shell find mmpanet/datasets -name "*.py")
@@ -18,7 +21,7 @@ DATA_SOURCES := tools/dataset_converters/make_shapes.py $(shell find mmpanet/dat
 .PHONY: help install train retrain report data test test-slow lint format types coverage docs wheel clean
 
 help:  ## list the targets
-	@echo 'make TARGET [VENV=.venv] [PYTHON=python3] [CONFIG=...]'
+	@echo 'make TARGET [VENV=.venv] [PYTHON=python3] [CONFIG=...] [WORKERS=auto]'
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  \1#\2/p' $(MAKEFILE_LIST) | awk -F'#' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -37,10 +40,10 @@ report: $(STAMPS)/package  ## show AP, checkpoint, logs and pictures of the last
 data: $(DATA)/.made  ## generate the `shapes` dataset
 
 test: lint types  ## lint, check types, and run the quick tests
-	$(BIN)/python -m pytest -q -m 'not slow' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 test-slow: $(STAMPS)/tests $(STAMPS)/docs  ## run the slow tests
-	$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 lint: $(STAMPS)/tests  ## check style (settings in pyproject.toml)
 	$(BIN)/python -m ruff format --check .

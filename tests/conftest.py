@@ -1,5 +1,11 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import logging
+import os
+
+# Several workers share the cores (see `make test`), so each computes with one thread. OpenMP reads both when torch is
+# imported; processes that tests start inherit them.
+os.environ['OMP_NUM_THREADS'] = '1'
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest
 import torch
@@ -13,10 +19,10 @@ from mmdet.visualization import DetLocalVisualizer
 
 @pytest.fixture(autouse=True, scope='session')
 def mmdet_scope():
-    """Build from mmdet's registry, two threads, without the init log."""
+    """Build from mmdet's registry, with one thread, without the init log."""
     init_default_scope('mmdet')
     MMLogger.get_instance('mmengine').setLevel(logging.ERROR)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

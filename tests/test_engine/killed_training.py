@@ -5,11 +5,11 @@ import os
 import random
 import resource
 import signal
-import time
 from pathlib import Path
 
 import torch
 from mmengine.fileio.backends import LocalBackend
+from mmengine.runner import Runner
 from tiny_training import fresh_processes, run_tool
 
 
@@ -21,14 +21,16 @@ class Training:
         log: The file that its output goes to.
         cut (int): Where given, a seed, and the process ends by SIGKILL while it writes its first or second checkpoint,
             anywhere in the file.
+        stop (int): Where given, the process ends by SIGKILL at this call of its hooks after its first iteration. An
+            epoch of two iterations has seven such calls.
         limit (int): The largest file that it may write, in bytes; every write beyond is an OSError.
     """
 
-    def __init__(self, words, log, cut=None, limit=None):
+    def __init__(self, words, log, cut=None, stop=None, limit=None):
         self.log = Path(log)
         self.log.touch()
         self.process = fresh_processes().Process(
-            target=_train, args=([str(word) for word in words], str(log), cut, limit), daemon=True
+            target=_train, args=([str(word) for word in words], str(log), cut, stop, limit), daemon=True
         )
         self.process.start()
 
@@ -44,29 +46,34 @@ class Training:
         self.process.kill()
         self.process.join()
 
-    def kill_after(self, seconds, words='', timeout=120):
-        """SIGKILL at a time after ``words`` are in the log; whether the process was still running."""
-        end = time.monotonic() + timeout
-        while words not in self.log.read_text():
-            if time.monotonic() > end:
-                self.kill()
-                raise TimeoutError(f'no {words!r} within {timeout} s:\n{self.log.read_text()}')
-            time.sleep(0.001)
-        time.sleep(seconds)
-        self.kill()
-        return self.process.exitcode == -signal.SIGKILL
 
-
-def _train(words, log, cut, limit):
+def _train(words, log, cut, stop, limit):
     with open(log, 'w') as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
     torch.set_num_threads(1)
     if cut is not None:
         LocalBackend.put = cut_off_put(random.Random(cut))
+    if stop is not None:
+        Runner.call_hook = killing_call_hook(stop)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     run_tool('train', *words)
+
+
+def killing_call_hook(stop):
+    """mmengine's way to call hooks, which kills its process."""
+    call_hook, begun, calls_left = Runner.call_hook, False, stop
+
+    def call(self, fn_name, **kwargs):
+        nonlocal begun, calls_left
+        begun = begun or fn_name == 'after_train_iter'
+        calls_left -= begun
+        if calls_left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        call_hook(self, fn_name, **kwargs)
+
+    return call
 
 
 def cut_off_put(rng: random.Random):

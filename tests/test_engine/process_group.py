@@ -3,18 +3,12 @@
 
 import os
 import queue
-import socket
 import time
 import traceback
 
 import torch
 from tiny_training import fresh_processes
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+from torch.distributed import TCPStore
 
 
 def run_in_group(size, function, *args, timeout=120):
@@ -27,9 +21,11 @@ def run_in_group(size, function, *args, timeout=120):
         AssertionError: With the traceback of the rank that failed, or if they have not ended in time.
     """
     context = fresh_processes()
-    results, port = context.Queue(), free_port()
+    results = context.Queue()
+    # As under torchrun, the ranks meet at a store that is there before them; the system chooses its port.
+    store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)
     processes = [
-        context.Process(target=_worker, args=(results, rank, size, port, function, args), daemon=True)
+        context.Process(target=_worker, args=(results, rank, size, store.port, function, args), daemon=True)
         for rank in range(size)
     ]
     for process in processes:
@@ -57,7 +53,13 @@ def run_in_group(size, function, *args, timeout=120):
 
 def _worker(results, rank, size, port, function, args):
     os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(size),
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE='True',
+        TORCHELASTIC_RESTART_COUNT='0',
     )
     torch.set_num_threads(1)
     answer, fault = None, ''

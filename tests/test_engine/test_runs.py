@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from process_group import free_port, run_in_group
+from process_group import run_in_group
 from repository import ROOT
 from tiny_training import make_data, tiny_config, write_config
 
@@ -113,7 +113,8 @@ def environment(tmp_path, **variables):
 def test_dist_scripts_with_two_processes(data, tmp_path):
     """What docs/distributed.md says to type."""
     config = write_config(tmp_path / 'tiny.py', data, "train_cfg['max_epochs'] = 1\nlog_level = 'INFO'\n")
-    env = environment(tmp_path, PORT=str(free_port()))
+    # torchrun needs a number: one below those that the system gives away, and another in each worker of the tests.
+    env = environment(tmp_path, PORT=str(20000 + os.getpid() % 10000))
     words = ['bash', ROOT / 'tools/dist_train.sh', config, '2', '--work-dir', tmp_path / 'run']
     result = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from test_gradients import batch, build, config  # noqa: F401  a fixture
+from pinned_model import batch, build
 from tiny_training import make_data, tiny_config
 
 from mmpanet.engine.runner.checking_runner import build_runner
@@ -31,8 +31,8 @@ def weights(model):
     return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def test_accumulated_gradients_are_those_of_the_larger_batch(config):  # noqa: F811
-    """Two batches of two against one of four, samples equally many (see test_gradients.py)."""
+def test_accumulated_gradients_are_those_of_the_larger_batch(config):
+    """Two batches of two against one of four, samples equally many (see pinned_model.py)."""
     model = build(config)
     whole, data = copy.deepcopy(model), batch([2, 2, 2, 2])
     whole.train_step(data, OptimWrapper(torch.optim.SGD(whole.parameters(), lr=0.1)))
@@ -48,7 +48,7 @@ def test_accumulated_gradients_are_those_of_the_larger_batch(config):  # noqa: F
     assert any((value != before[name]).any() for name, value in weights(model).items())
 
 
-def test_clipping_scales_all_gradients_as_one(config):  # noqa: F811
+def test_clipping_scales_all_gradients_as_one(config):
     """The step is the unclipped one, shortened to the norm asked for."""
     model = build(config)
     clipped, data, before = copy.deepcopy(model), batch([2, 2]), weights(model)
@@ -112,7 +112,7 @@ def test_amp_on_a_cpu_is_refused_by_mmengine(cfg):
 
 
 @pytest.mark.parametrize('objects', [[2, 2], [0, 0]], ids=['objects', 'none'])
-def test_bfloat16_by_autocast(config, objects):  # noqa: F811
+def test_bfloat16_by_autocast(config, objects):
     """What AmpOptimWrapper does in a step, by the CPU's autocast: losses near those of float32, a gradient each."""
     model, data = build(config).float(), batch(objects)
     data['inputs'] = [image.float() for image in data['inputs']]
