@@ -1,7 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Detectors outside PyTorch: graphs for ONNX, and what runs them with numpy and onnxruntime."""
+"""Detectors outside PyTorch: one ONNX graph from the image to boxes, labels and masks. See docs/deploy.md."""
 
-from .export import ExportError, export_detector
-from .verify import verify
+from mmpanet.utils.errors import ExportError
+from .export import export_detector
+from .verify import compare_detections
 
-__all__ = ['ExportError', 'export_detector', 'verify']
+__all__ = ['ExportError', 'compare_detections', 'export_detector']

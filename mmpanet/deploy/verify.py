@@ -1,95 +1,148 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""What an exported detector computes, beside what PyTorch does."""
+"""The detections of an exported graph beside those of PyTorch."""
 
-from typing import Dict, Sequence
+from pathlib import Path
+from typing import Callable, List, NamedTuple, Sequence, Union
 
-import cv2
 import numpy as np
 import torch
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.structures import InstanceData
 
+from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
-from .export import ExportError
-from .graphs import BoxGraph, DenseGraph, MaskGraph
-from .onnx_detector import ONNXDetector
+from mmpanet.utils.errors import ExportError
+from .export import GRAPH
+
+MATCHING_IOU = 0.9
+Graph = Callable[[np.ndarray], List[np.ndarray]]
+
+
+class Differences(NamedTuple):
+    """Largest differences over all images."""
+
+    detections: int  # of PyTorch
+    matched: int  # of those: the graph has one of the same label, with an IoU of at least MATCHING_IOU
+    extra: int  # detections of the graph alone
+    bboxes: float  # pixels, of the matched ones
+    scores: float
+    masks: float  # pixels that differ, as a share of the pixels of PyTorch's masks
+
+    def report(self) -> str:
+        """One line for each figure."""
+        return '\n'.join(
+            f'{name:12} {value:.3g}' if isinstance(value, float) else f'{name:12} {value}'
+            for name, value in self._asdict().items()
+        )
+
+
+def open_onnxruntime(path: Union[str, Path], threads: int = 0) -> Graph:
+    """A function from an image batch to the graph's outputs, run by onnxruntime on the CPU.
+
+    Raises:
+        ExportError: If onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError('onnxruntime is not installed: pip install onnxruntime') from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    return lambda image: session.run(None, {'input': image})
+
+
+def open_openvino(path: Union[str, Path], threads: int = 0) -> Graph:
+    """The same by OpenVINO.
+
+    Raises:
+        ExportError: If OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise ExportError('OpenVINO is not installed: pip install openvino') from error
+    core = openvino.Core()
+    options = {'INFERENCE_NUM_THREADS': threads} if threads else {}
+    compiled = core.compile_model(core.read_model(str(path)), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', **options})
+    return lambda image: [np.asarray(output) for output in compiled([image]).values()]
+
+
+RUNTIMES = {'onnxruntime': open_onnxruntime, 'openvino': open_openvino}
 
 
 @torch.no_grad()
-def verify(model: nn.Module, cfg: Config, folder: str, images: Sequence[str]) -> Dict[str, float]:
-    """Largest differences, over all images, between onnxruntime and PyTorch.
+def compare_detections(
+    model: nn.Module,
+    cfg: Config,
+    folder: Union[str, Path],
+    images: Sequence[Union[str, Path]],
+    runtime: str = 'onnxruntime',
+) -> Differences:
+    """Run images through the graph and through PyTorch.
+
+    Both get the image as the test pipeline resizes it; detections are compared in its pixels.
 
     Args:
         model (nn.Module): The detector that was exported.
         cfg (Config): Its config.
-        folder (str): The export's.
-        images (Sequence[str]): Paths of images.
+        folder (str | Path): The export's.
+        images (Sequence[str | Path]): Image files.
+        runtime (str): One of :data:`RUNTIMES`.
 
     Returns:
-        dict[str, float]: ``maps``, ``rpn``, ``box``, ``mask``: of the graphs,
-        given the same inputs; relative to the largest value of each output
-        where that is above 1. ``bboxes`` (pixels), ``scores``: of the whole,
-        from the file on; ``masks``: pixels of the images that differ, as a
-        share of those in PyTorch's masks; ``detections``: how many there
-        were, ``unmatched``: how many labels or counts differ.
+        Differences: Largest differences.
     """
     model.eval()
-    detector = ONNXDetector(folder)
+    graph = RUNTIMES[runtime](Path(folder, GRAPH))
     pipeline = Compose([step for step in get_test_pipeline_cfg(cfg) if step['type'] != 'LoadAnnotations'])
-    worst: Dict[str, float] = {}
-
-    def note(name: str, value: float) -> None:
-        worst[name] = max(worst.get(name, 0.0), float(value))
-
-    detections = unmatched = mask_pixels = other_pixels = 0
-    for path in images:
-        image = cv2.imread(str(path))
-        if image is None:
-            raise ExportError(f'{path}: no image that can be read')
-        _compare_graphs(model, detector, image, note)
-        data = pipeline(dict(img_path=str(path), img_id=0))
-        data = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
-        expected = model.test_step(data)[0].pred_instances
-        found = detector(image)
-        detections += len(expected)
-        same = min(len(expected), len(found['scores']))
-        unmatched += abs(len(expected) - len(found['scores']))
-        unmatched += int((expected.labels.numpy()[:same] != found['labels'][:same]).sum())
-        if same:
-            note('bboxes', np.abs(expected.bboxes.numpy()[:same] - found['bboxes'][:same]).max())
-            note('scores', np.abs(expected.scores.numpy()[:same] - found['scores'][:same]).max())
-        if 'masks' in found:
-            masks = expected.masks.numpy()
-            mask_pixels += masks.sum()
-            other_pixels += (masks[:same] != found['masks'][:same]).sum()
-    if 'mask' in detector.settings:
-        worst['masks'] = float(other_pixels / max(mask_pixels, 1))
-    return dict(worst, detections=detections, unmatched=unmatched)
+    total = Differences(0, 0, 0, 0.0, 0.0, 0.0)
+    mask_pixels = other_pixels = 0
+    for number, path in enumerate(images):
+        data = pipeline(dict(img_path=str(path), img_id=number))
+        image = data['inputs']
+        batch = model.data_preprocessor(dict(inputs=[image], data_samples=[data['data_samples']]), False)
+        expected = model.predict(batch['inputs'], batch['data_samples'], rescale=False)[0].pred_instances
+        dets, labels, *masks = (output[0] for output in graph(image.numpy()[None]))
+        found = labels >= 0
+        pairs = match_detections(expected, dets[found], labels[found])
+        boxes, scores = expected.bboxes.numpy(), expected.scores.numpy()
+        left, right = pairs[:, 0], pairs[:, 1]
+        total = Differences(
+            total.detections + len(expected),
+            total.matched + len(pairs),
+            total.extra + int(found.sum()) - len(pairs),
+            max(total.bboxes, float(np.abs(boxes[left] - dets[right, :4]).max(initial=0))),
+            max(total.scores, float(np.abs(scores[left] - dets[right, 4]).max(initial=0))),
+            0.0,
+        )
+        if masks:
+            theirs = expected.masks.numpy()[left]
+            height, width = theirs.shape[1:]
+            mask_pixels += int(theirs.sum())
+            other_pixels += int((theirs != masks[0][right, :height, :width]).sum())
+    return total._replace(masks=other_pixels / max(mask_pixels, 1))
 
 
-def _compare_graphs(model: nn.Module, detector: ONNXDetector, image: np.ndarray, note) -> None:
-    """Each graph beside its module, on the same inputs."""
-    x, shape, _ = detector.preprocess(image)
-    outputs = detector.graphs['dense'].run(None, {'image': x})
-    count = detector.settings['num_maps']
-    for i, (output, expected) in enumerate(zip(outputs, DenseGraph(model)(torch.from_numpy(x)))):
-        note('maps' if i < count else 'rpn', _difference(output, expected))
-    maps = outputs[:count]
-    rois = detector.propose(outputs[count : 2 * count], outputs[2 * count :], shape)
-    for name, graph in (('box', BoxGraph), ('mask', MaskGraph)):
-        if name not in detector.settings:
-            continue
-        extractor = getattr(model.roi_head, 'bbox_roi_extractor' if name == 'box' else 'mask_roi_extractor')
-        head = graph(model.roi_head).head
-        feats = tuple(torch.from_numpy(feat) for feat in maps[: extractor.num_inputs])
-        # The model's own pooling, not the export's.
-        predicted = head(extractor(feats, torch.nn.functional.pad(torch.from_numpy(rois), (1, 0))))
-        predicted = (predicted[0].softmax(-1), predicted[1]) if name == 'box' else (predicted.sigmoid(),)
-        for output, expected in zip(detector._run(name, maps, rois), predicted):
-            note(name, _difference(output, expected))
+def match_detections(expected: InstanceData, dets: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Pairs of detections of one label that lie on each other, each used once; better scores choose first.
 
+    Args:
+        expected (InstanceData): PyTorch's, n detections, best first.
+        dets (np.ndarray): (m, 5), the graph's.
+        labels (np.ndarray): (m,).
 
-def _difference(output: np.ndarray, expected: torch.Tensor) -> float:
-    expected = expected.numpy()
-    return np.abs(output - expected).max(initial=0) / max(1, np.abs(expected).max(initial=0))
+    Returns:
+        np.ndarray: (pairs, 2), int: indices of the former and of the latter.
+    """
+    overlaps = bbox_overlaps(expected.bboxes, torch.from_numpy(dets[:, :4])).numpy()
+    overlaps[expected.labels.numpy()[:, None] != labels[None]] = 0
+    pairs = []
+    for index, row in enumerate(overlaps):
+        if len(row) and row.max() >= MATCHING_IOU:
+            best = int(row.argmax())
+            pairs.append((index, best))
+            overlaps[:, best] = 0
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)

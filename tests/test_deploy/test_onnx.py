@@ -1,89 +1,239 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Exported graphs against PyTorch, and the runtime without PyTorch against ``model.test_step``."""
+"""The exported graph against PyTorch, for every RoI head, and its own operators against mmcv's and mmdet's."""
 
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmcv.ops import batched_nms
+from mmcv.ops import nms
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from repository import ROOT
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.registry import MODELS
-from mmpanet.deploy import ExportError, export_detector, onnx_detector, verify
-from mmpanet.deploy.export import describe
+from mmdet.structures import DetDataSample
+from mmpanet.deploy import ExportError, compare_detections, export_detector
+from mmpanet.deploy.box_coding import decode_boxes
+from mmpanet.deploy.operators import NO_BOX, best_of, suppressed_scores
+from mmpanet.deploy.roi_heads import paste_masks
+from mmpanet.models.inclusive_boxes import InclusiveBBoxCoder
 
 PANET = ROOT / 'configs/dsb2018/mask-rcnn_r18_panet_dsb2018.py'
+FPN = ROOT / 'configs/dsb2018/mask-rcnn_r18_fpn_dsb2018.py'
+NUM_CLASSES = 3
+FEW_BOXES = {
+    'model.test_cfg.rcnn.score_thr': 0.05,
+    'model.test_cfg.rcnn.max_per_img': 20,
+    'model.test_cfg.rpn.max_per_img': 40,
+}
 
 
-def build(path, **options):
+def build(cfg, **options):
+    """A detector that finds many objects of several classes."""
     torch.manual_seed(0)
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(
-        {
-            'model.test_cfg.rcnn.score_thr': 0.2,
-            'model.test_cfg.rcnn.max_per_img': 30,
-            'model.test_cfg.rpn.max_per_img': 60,
-            **options,
-        }
-    )
+    cfg.merge_from_dict({**FEW_BOXES, **options})
     model = MODELS.build(cfg.model)
     model.init_weights()
-    # A fresh detector finds nothing sure: spread its scores.
-    torch.nn.init.normal_(model.roi_head.bbox_head.fc_cls.weight, std=0.2)
-    torch.nn.init.normal_(model.roi_head.mask_head.conv_logits.weight, std=0.2)
-    torch.nn.init.normal_(model.rpn_head.rpn_cls.weight, std=0.1)
-    model.dataset_meta = dict(classes=('nucleus',))
-    return model.eval(), cfg
+    for name, parameter in model.named_parameters():
+        # A fresh detector is sure of nothing: spread its scores and its boxes.
+        if name.endswith(('fc_cls.weight', 'conv_logits.weight')):
+            torch.nn.init.normal_(parameter, std=0.3)
+        elif name.endswith(('rpn_cls.weight', 'fc_reg.weight', 'retina_cls.weight', 'conv_cls.weight')):
+            torch.nn.init.normal_(parameter, std=0.1)
+        elif name.endswith('atss_cls.weight'):
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval()
+
+
+def config(path=PANET):
+    cfg = Config.fromfile(path)
+    cfg.model.roi_head.bbox_head.num_classes = NUM_CLASSES
+    cfg.model.roi_head.mask_head.num_classes = NUM_CLASSES
+    return cfg
+
+
+def with_roi_head(path, kind):
+    """The config with another RoI head of mmdet's, of the same parts."""
+    cfg = config(path)
+    roi_head = cfg.model.roi_head
+    roi_head.type = kind
+    if kind == 'CascadeRoIHead':
+        roi_head.num_stages, roi_head.stage_loss_weights = 2, [1, 0.5]
+        # The first stage regresses boxes for each class, the second for all classes alike.
+        roi_head.bbox_head = [dict(roi_head.bbox_head, reg_class_agnostic=agnostic) for agnostic in (False, True)]
+        cfg.model.train_cfg.rcnn = [cfg.model.train_cfg.rcnn] * 2
+    if kind == 'DynamicRoIHead':
+        cfg.model.train_cfg.rcnn.dynamic_rcnn = dict(iou_topk=75, beta_topk=10, update_iter_interval=1)
+        cfg.model.train_cfg.rcnn.dynamic_rcnn.update(initial_iou=0.4, initial_beta=1.0)
+        roi_head.bbox_head.loss_bbox = dict(type='SmoothL1Loss', beta=1.0)
+    if kind == 'PISARoIHead':
+        cfg.model.train_cfg.rcnn.isr, cfg.model.train_cfg.rcnn.carl = dict(k=2, bias=0), dict(k=1, bias=0.2)
+    return cfg
 
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
     """Of sizes that are no multiples of anything."""
     folder = tmp_path_factory.mktemp('images')
-    random = np.random.default_rng(0)
-    paths = []
-    for i, (height, width) in enumerate([(97, 131), (120, 70)]):
-        image = cv2.resize(random.integers(0, 256, (9, 9, 3), np.uint8), (width, height))
-        paths.append(str(folder / f'{i}.png'))
-        cv2.imwrite(paths[-1], image)
-    return paths
+    return [write_image(folder / f'{i}.png', size, i) for i, size in enumerate([(97, 131), (120, 70)])]
 
 
-def test_onnxruntime_gives_the_same_numbers(tmp_path, images):
-    model, cfg = build(PANET)
+def pixels(size, seed):
+    coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
+    return cv2.resize(coarse, size[::-1])
+
+
+def write_image(path, size, seed):
+    cv2.imwrite(str(path), pixels(size, seed))
+    return path
+
+
+def check_equal(model, cfg, folder, images, least=10):
+    found = compare_detections(model, cfg, folder, images)
+    assert found.detections >= least and found.matched == found.detections and found.extra == 0
+    assert found.bboxes < 1e-2 and found.scores < 1e-4 and found.masks < 1e-3
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    model, cfg = build(config()), config()
+    folder = tmp_path_factory.mktemp('panet')
+    files = export_detector(model, cfg, folder, classes=('a', 'b', 'c'))
+    assert [path.name for path in files] == ['end2end.onnx', 'detector.json']
+    return model, cfg, folder
+
+
+def open_graph(folder):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    return onnxruntime.InferenceSession(str(folder / 'end2end.onnx'), providers=['CPUExecutionProvider'])
+
+
+def test_panet_gives_the_detections_of_pytorch(exported, images):
+    check_equal(*exported, images)
+
+
+def test_the_settings_say_what_the_graph_does_not_hold(exported):
+    settings = json.loads((exported[2] / 'detector.json').read_text())
+    assert settings == dict(classes=['a', 'b', 'c'], resize=dict(scale_factor=1.0), input_type='uint8')
+
+
+def test_names_and_open_sizes_are_those_of_mmdeploy(exported):
+    graph = open_graph(exported[2])
+    assert [(one.name, one.shape) for one in graph.get_inputs()] == [('input', ['batch', 3, 'height', 'width'])]
+    assert [one.name for one in graph.get_outputs()] == ['dets', 'labels', 'masks']
+
+
+def test_a_batch_gives_what_its_images_give(exported):
+    graph = open_graph(exported[2])
+    batch = np.stack([pixels((90, 110), seed).transpose(2, 0, 1) for seed in range(3)])
+    together = graph.run(None, dict(input=batch))
+    for index in range(3):
+        dets, labels, masks = (output[0] for output in graph.run(None, dict(input=batch[index : index + 1])))
+        count = (labels >= 0).sum()
+        assert count > 5
+        np.testing.assert_allclose(together[0][index, :count], dets, atol=1e-3)
+        assert (together[1][index, :count] == labels).all() and (together[1][index, count:] == -1).all()
+        assert (together[2][index, :count] != masks).mean() < 1e-4
+        assert not together[0][index, count:].any() and not together[2][index, count:].any()
+
+
+def test_an_image_without_objects(tmp_path):
+    cfg = config()
+    model = build(cfg, **{'model.test_cfg.rcnn.score_thr': 1.0})
     export_detector(model, cfg, tmp_path)
-    worst = verify(model, cfg, tmp_path, images)
-    assert worst['detections'] > 10 and worst['unmatched'] == 0
-    assert max(worst[name] for name in ('maps', 'rpn', 'box', 'mask', 'scores')) < 1e-4
-    assert worst['bboxes'] < 1e-2 and worst['masks'] < 1e-3
+    dets, labels, masks = open_graph(tmp_path).run(None, dict(input=pixels((64, 96), 0).transpose(2, 0, 1)[None]))
+    assert dets.shape == (1, 0, 5) and labels.shape == (1, 0) and masks.shape == (1, 0, 64, 96)
 
 
-def test_the_export_runs_without_pytorch(tmp_path, images):
-    model, cfg = build(PANET)
+def test_unequal_images_in_one_batch(tmp_path):
+    """Whatever the padding holds, each image gives what PyTorch gives for it in the same padded batch."""
+    cfg = config()
+    model = build(cfg)
+    export_detector(model, cfg, tmp_path, paste_masks=False, input_type='float32', with_sizes=True)
+    sizes = [(97, 131), (70, 140)]
+    inputs = [torch.from_numpy(pixels(size, seed).transpose(2, 0, 1).copy()) for seed, size in enumerate(sizes)]
+    samples = [
+        DetDataSample(metainfo=dict(img_id=i, img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
+        for i, size in enumerate(sizes)
+    ]
+    data = model.data_preprocessor(dict(inputs=inputs, data_samples=samples), False)
+    with torch.no_grad():
+        expected = model.predict(data['inputs'], data['data_samples'], rescale=False)
+    batch = np.full((2, 3, 97, 140), 7, np.float32)
+    for image, one in zip(batch, inputs):
+        image[:, : one.shape[1], : one.shape[2]] = one
+    dets, labels, masks = open_graph(tmp_path).run(None, dict(input=batch, sizes=np.array(sizes)))
+    assert masks.shape[2:] == (28, 28) and masks.max() <= 1
+    for index, sample in enumerate(expected):
+        instances = sample.pred_instances
+        count = len(instances)
+        assert count > 5 and (labels[index] >= 0).sum() == count
+        assert (instances.labels.numpy() == labels[index, :count]).all()
+        np.testing.assert_allclose(instances.bboxes.numpy(), dets[index, :count, :4], atol=1e-2)
+        np.testing.assert_allclose(instances.scores.numpy(), dets[index, :count, 4], atol=1e-4)
+
+
+CASES = [
+    (PANET, 'StandardRoIHead'),
+    (FPN, 'StandardRoIHead'),
+    (PANET, 'CascadeRoIHead'),
+    (FPN, 'CascadeRoIHead'),
+    (PANET, 'DynamicRoIHead'),
+    (PANET, 'PISARoIHead'),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path, kind', CASES, ids=lambda value: getattr(value, 'stem', value))
+def test_every_roi_head(tmp_path, images, path, kind):
+    cfg = with_roi_head(path, kind)
+    model = build(cfg)
+    assert type(model.roi_head).__name__ == kind
     export_detector(model, cfg, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        'dense.onnx',
-        'box.onnx',
-        'mask.onnx',
-        'detector.json',
-        'onnx_detector.py',
-    }
-    program = (
-        'import sys; sys.modules.update(torch=None, mmdet=None, mmcv=None, mmengine=None, mmpanet=None)\n'
-        f'sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ["demo", *{images!r}, "--score-thr", "0.2", '
-        f'"--out", {str(tmp_path / "drawn")!r}]\nimport onnx_detector; onnx_detector.main()'
-    )
-    printed = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True)
-    assert printed.returncode == 0, printed.stderr
-    assert printed.stdout.count('nucleus') > 10
-    assert len(list((tmp_path / 'drawn').iterdir())) == len(images)
+    check_equal(model, cfg, tmp_path, images)
+
+
+@pytest.mark.slow
+def test_the_authors_boxes(tmp_path, images):
+    """Their anchors, coder and RoI head, whose boxes name their last pixel."""
+    cfg = config()
+    official = Config.fromfile(ROOT / 'configs/official/mask-rcnn_r50-caffe_panet-gn_ms-2x_coco.py').model
+    cfg.model.rpn_head.anchor_generator.type = official.rpn_head.anchor_generator.type
+    cfg.model.rpn_head.anchor_generator.center_offset = 0.5
+    cfg.model.rpn_head.bbox_coder = official.rpn_head.bbox_coder
+    cfg.model.roi_head.type = official.roi_head.type
+    cfg.model.roi_head.bbox_head.bbox_coder = official.roi_head.bbox_head.bbox_coder
+    for branch in ('bbox', 'mask'):
+        cfg.model.roi_head[f'{branch}_roi_extractor'].roi_layer.aligned = False
+    model = build(cfg)
+    export_detector(model, cfg, tmp_path)
+    check_equal(model, cfg, tmp_path, images)
+
+
+ONE_STAGE = {
+    'RetinaHead': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    'FCOSHead': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'ATSSHead': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ONE_STAGE)
+def test_one_stage_detectors(tmp_path, images, kind):
+    from mmpanet.swap import swap_config
+
+    cfg = swap_config(ONE_STAGE[kind])
+    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=16, out_indices=(0, 1, 2, 3))
+    cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=32)
+    cfg.model.bbox_head.update(in_channels=32, feat_channels=32, num_classes=NUM_CLASSES)
+    cfg.test_dataloader.dataset.pipeline = config().test_dataloader.dataset.pipeline
+    model = build(cfg, **{'model.test_cfg.max_per_img': 30, 'model.test_cfg.score_thr': 0.01})
+    assert type(model.bbox_head).__name__ == kind
+    export_detector(model, cfg, tmp_path)
+    check_equal(model, cfg, tmp_path, images)
 
 
 @pytest.mark.parametrize(
@@ -98,74 +248,77 @@ def test_the_export_runs_without_pytorch(tmp_path, images):
             {'model.roi_head.mask_roi_extractor.roi_layer.pool_mode': 'max'},
             r"mask_roi_extractor\.roi_layer\.pool_mode='max': only 'avg'",
         ),
+        ({'model.data_preprocessor.mean': None, 'model.data_preprocessor.std': None}, r'data_preprocessor\.mean=None'),
     ],
 )
 def test_what_cannot_be_exported_is_named_and_nothing_written(tmp_path, options, message):
-    model, cfg = build(PANET, **options)
+    cfg = config()
+    model = build(cfg, **options)
     with pytest.raises(ExportError, match=message):
         export_detector(model, cfg, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
 
 def test_other_detectors_are_refused(tmp_path):
-    with pytest.raises(ExportError, match='model is a Linear: only TwoStageDetector'):
+    with pytest.raises(ExportError, match='model is a Linear: only TwoStageDetector or SingleStageDetector'):
         export_detector(torch.nn.Linear(1, 1), Config(), tmp_path)
 
 
-# The runtime's own pieces against mmcv's and mmdet's
+def test_other_pipelines_are_refused(tmp_path):
+    cfg = config()
+    cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='CenterCrop', crop_size=32))
+    with pytest.raises(ExportError, match=r"test_pipeline has \['CenterCrop'\]"):
+        export_detector(build(cfg), cfg, tmp_path / 'out')
+    assert not (tmp_path / 'out' / 'end2end.onnx').exists()
+
+
+# Parts of the graph against mmcv's and mmdet's
 
 
 def test_nms_against_mmcv():
-    boxes = torch.rand(300, 4) * 50
-    boxes[:, 2:] += boxes[:, :2]
-    scores, groups = torch.rand(300), torch.randint(3, (300,))
-    for class_agnostic in (False, True):
-        settings = dict(iou_threshold=0.5, class_agnostic=class_agnostic)
-        expected = batched_nms(boxes, scores, groups, dict(type='nms', iou_threshold=0.5), class_agnostic)[1]
-        found = onnx_detector.batched_nms(boxes.numpy(), scores.numpy(), groups.numpy(), settings)
-        assert 20 < len(found) < 280 and found.tolist() == expected.tolist()
+    boxes = torch.rand(3, 200, 4) * 50
+    boxes[..., 2:] += boxes[..., :2]
+    scores = torch.rand(3, 200)
+    kept = suppressed_scores(boxes, scores, 0.5, 0.3)
+    for group in range(3):
+        candidates = (scores[group] > 0.3).nonzero()[:, 0]
+        _, best = nms(boxes[group, candidates], scores[group, candidates], 0.5)
+        expected = torch.full((200,), NO_BOX)
+        expected[candidates[best]] = scores[group, candidates[best]]
+        assert 10 < len(best) < len(candidates)
+        torch.testing.assert_close(kept[group], expected, rtol=0, atol=0)
 
 
-def test_many_boxes_are_suppressed_group_by_group(monkeypatch):
-    boxes = np.random.default_rng(0).random((300, 4), np.float32) * 50
-    boxes[:, 2:] += boxes[:, :2]
-    scores, groups = np.random.default_rng(1).random(300), np.arange(300) % 3
-    settings = dict(iou_threshold=0.5, class_agnostic=False)
-    at_once = onnx_detector.batched_nms(boxes, scores, groups, settings)
-    monkeypatch.setattr(onnx_detector, 'MANY_BOXES', 100)
-    assert onnx_detector.batched_nms(boxes, scores, groups, settings).tolist() == at_once.tolist()
+def test_the_best_of_too_few():
+    scores, indices = best_of(torch.tensor([[0.2, 0.9, 0.5]]), 5)
+    assert scores.tolist() == [pytest.approx([0.9, 0.5, 0.2, NO_BOX, NO_BOX])]
+    assert indices[0, :3].tolist() == [1, 2, 0] and indices.max() < 3
+
+
+@pytest.mark.parametrize('coder', [DeltaXYWHBBoxCoder(), InclusiveBBoxCoder(), DeltaXYWHBBoxCoder(clip_border=False)])
+def test_decoding_against_the_coder(coder):
+    priors = torch.rand(2, 30, 4) * 60
+    priors[..., 2:] += priors[..., :2]
+    deltas = torch.randn(2, 30, 8) * 0.5
+    sizes = torch.tensor([[80, 90], [50, 120]])
+    found = decode_boxes(coder, priors, deltas, sizes)
+    for index in range(2):
+        expected = coder.decode(priors[index], deltas[index], max_shape=tuple(sizes[index].tolist()))
+        torch.testing.assert_close(found[index], expected.reshape(30, 8))
 
 
 @pytest.mark.parametrize(
-    'box', [[3.2, 5.1, 40.7, 30.3], [-4.0, -9.0, 20.0, 70.0], [10.0, 10.0, 11.0, 10.5], [0, 0, 60, 50]]
+    'box', [[3.2, 5.1, 40.7, 30.3], [-4.0, -9.0, 20.0, 70.0], [10.0, 10.0, 11.0, 10.5], [0.0, 0.0, 60.0, 50.0]]
 )
-def test_pasting_against_mmdet(box):
-    mask = torch.rand(1, 1, 28, 28)
-    part, where = _do_paste_mask(mask, torch.tensor([box]), 50, 60, skip_empty=True)
-    expected = torch.zeros(50, 60)
-    expected[where] = part[0]
-    found = onnx_detector.paste(mask[0, 0].numpy(), np.float32(box), (50, 60))
+def test_drawing_masks_against_mmdet(box):
+    masks, boxes = torch.rand(1, 1, 28, 28), torch.tensor([box])
+    expected, _ = _do_paste_mask(masks, boxes, 50, 60, skip_empty=False)
+    found = paste_masks(masks, boxes[None], 50, 60)[0]
     assert expected.max() > 0.1
-    np.testing.assert_allclose(found, expected.numpy(), atol=2e-5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    'resize', [dict(scale=(200, 120), keep_ratio=True), dict(scale=(90, 70)), dict(scale_factor=1.3)]
-)
-def test_preprocessing_against_the_test_pipeline(tmp_path, images, resize):
-    model, cfg = build(PANET)
-    pipeline = [
-        dict(type='LoadImageFromFile'),
-        dict(type='Resize', **resize),
-        dict(type='PackDetInputs', meta_keys=('img_shape', 'scale_factor')),
-    ]
-    cfg.test_dataloader.dataset.pipeline = pipeline
-    detector = object.__new__(onnx_detector.ONNXDetector)
-    detector.settings = json.loads(json.dumps(describe(model, cfg)))
-    for path in images:
-        data = Compose(pipeline)(dict(img_path=path))
-        data = model.data_preprocessor(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))
-        x, shape, scale = detector.preprocess(cv2.imread(path))
-        assert shape == data['data_samples'][0].img_shape
-        np.testing.assert_allclose(scale, data['data_samples'][0].scale_factor, rtol=1e-6)
-        np.testing.assert_allclose(x, data['inputs'].numpy(), atol=1e-5)
+def test_an_empty_box_draws_the_middle_of_its_mask_nowhere():
+    found = paste_masks(torch.ones(1, 1, 28, 28), torch.tensor([[[7.0, 8.0, 7.0, 20.0]]]), 50, 60)
+    expected, _ = _do_paste_mask(torch.ones(1, 1, 28, 28), torch.tensor([[7.0, 8.0, 7.0, 20.0]]), 50, 60, False)
+    torch.testing.assert_close(found[0], expected.nan_to_num(0.0) if expected.isnan().any() else expected)

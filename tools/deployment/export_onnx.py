@@ -1,5 +1,4 @@
-# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Write a two-stage detector as ONNX graphs, with a runtime that needs no PyTorch. See docs/deploy.md."""
+"""Write a detector as one ONNX graph: ``python tools/deployment/export_onnx.py CONFIG CHECKPOINT --out FOLDER``."""
 
 import argparse
 import sys
@@ -7,43 +6,74 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmdet.apis import init_detector
-from mmpanet.deploy import ExportError, export_detector, verify
+from mmpanet.deploy import compare_detections, export_detector
+from mmpanet.deploy.export import INPUT_TYPES
+from mmpanet.deploy.verify import RUNTIMES
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config')
-    parser.add_argument('checkpoint')
-    parser.add_argument('--out', required=True, help='folder for the graphs, detector.json and onnx_detector.py')
+    parser = argparse.ArgumentParser(description='Write a detector as one ONNX graph. See docs/deploy.md.')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path of its checkpoint')
+    parser.add_argument('--out', required=True, help='folder for end2end.onnx and detector.json')
+    parser.add_argument(
+        '--masks',
+        choices=['image', 'box'],
+        default='image',
+        help='draw masks into the image, or leave them as 28 x 28 probabilities in each box (%(default)s)',
+    )
+    parser.add_argument(
+        '--input-type', choices=list(INPUT_TYPES), default='uint8', help='type of the input image (%(default)s)'
+    )
+    parser.add_argument(
+        '--sizes',
+        action='store_true',
+        help='add an input with the height and width of each image, for batches of unequal images',
+    )
     parser.add_argument(
         '--verify',
         nargs='+',
         metavar='IMAGE',
-        help='run these images in PyTorch and in onnxruntime, and print the largest differences',
+        help='run these images in PyTorch and in the graph, and print the largest differences',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    return parser.parse_args()
+    parser.add_argument(
+        '--runtime',
+        nargs='+',
+        choices=list(RUNTIMES),
+        default=['onnxruntime'],
+        help='what runs the graph for --verify (%(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+    )
+    args = parser.parse_args()
+    if args.verify and (args.masks == 'box' or args.sizes or args.input_type != 'uint8'):
+        parser.error('--verify compares masks in the image: leave --masks, --input-type and --sizes out')
+    return args
 
 
 def main():
     args = parse_args()
-    for path in (args.checkpoint, *(args.verify or ())):
+    if not Path(args.checkpoint).is_file():
+        raise CheckpointError(f'checkpoint {args.checkpoint}: no such file')
+    for path in args.verify or ():
         if not Path(path).is_file():
-            sys.exit(f'{path}: no such file')
+            raise DataError(f'--verify {path}: no such file')
     cfg = load_config(args.config, args.cfg_options)
     model = init_detector(cfg, args.checkpoint, device='cpu')
-    try:
-        files = export_detector(model, cfg, args.out)
-    except ExportError as error:
-        sys.exit(f'{args.config}: {error}')
-    for path in files:
+    classes = model.dataset_meta.get('classes', ())
+    for path in export_detector(model, cfg, args.out, classes, args.masks == 'image', args.input_type, args.sizes):
         print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')
-    if args.verify:
-        for name, value in verify(model, cfg, args.out, args.verify).items():
-            print(f'{name:12} {value:.3g}')
+    for runtime in args.runtime if args.verify else ():
+        print(f'\n{runtime}\n{compare_detections(model, cfg, args.out, args.verify, runtime).report()}')
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except MMPanetError as error:
+        sys.exit(f'export_onnx.py: {error}')

@@ -1,0 +1,126 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""A detector as one module of tensors alone, from the image to boxes, labels and masks."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmpanet.models.inclusive_boxes.boxes import DetectronRoIHead as InclusiveBoxRoIHead
+from .dense_heads import OneStageDetections, Proposals
+from .operators import ANY_BOX
+from .roi_heads import RoIBoxes, RoIMasks, paste_masks
+
+
+class EndToEnd(nn.Module):
+    """What ``export_detector`` writes as one graph.
+
+    Args:
+        model (nn.Module): A detector of mmdet that :func:`.support.check_support` takes.
+        paste (bool): Whether masks are drawn into the image. Without it they stay as the head gives them, 28 x 28
+            probabilities in each box.
+    """
+
+    def __init__(self, model: nn.Module, paste: bool = True) -> None:
+        super().__init__()
+        self.preprocessing = Preprocessing(model.data_preprocessor)
+        self.backbone = model.backbone
+        self.neck = model.neck if model.with_neck else nn.Identity()
+        roi_head = getattr(model, 'roi_head', None)
+        self.dense = OneStageDetections(model.bbox_head) if roi_head is None else Proposals(model.rpn_head)
+        self.boxes = None if roi_head is None else RoIBoxes(roi_head)
+        self.masks = RoIMasks(roi_head) if roi_head is not None and roi_head.with_mask else None
+        self.mask_threshold = roi_head.test_cfg.mask_thr_binary if self.masks is not None else None
+        self.paste = paste
+        self.ends_after_last_pixel = isinstance(roi_head, InclusiveBoxRoIHead)
+
+    def forward(self, image: Tensor, sizes: Optional[Tensor] = None) -> Tuple[Tensor, ...]:
+        """Detect.
+
+        Args:
+            image (Tensor): (B, 3, H, W), BGR, from 0 to 255, uint8 or float.
+            sizes (Tensor, optional): (B, 2), height and width of each image in the batch. What lies below and to the
+                right of them is padding, whatever it holds. Defaults to None: all images are H x W.
+
+        Returns:
+            tuple[Tensor, ...]: ``dets`` (B, k, 5), x1, y1, x2, y2 in pixels of ``image`` and score, best first;
+            ``labels`` (B, k); and for a model with masks ``masks``, (B, k, H, W) or (B, k, 28, 28). k is the largest
+            number of detections in an image of the batch. Images with fewer have rows of zeros with label -1.
+        """
+        height, width = image.shape[2], image.shape[3]
+        if sizes is None:
+            side = torch.ones(image.shape[0], 1, dtype=torch.int64, device=image.device)
+            sizes = torch.cat([side * height, side * width], dim=1)
+            x = self.preprocessing(image)
+        else:
+            x = self.preprocessing(image, sizes)
+        feats = self.neck(self.backbone(x))
+        if self.boxes is None:
+            boxes, scores, labels = self.dense(feats, sizes)
+        else:
+            proposals, objectness = self.dense(feats, sizes)
+            boxes, scores, labels = self.boxes(feats, proposals, objectness > ANY_BOX, sizes)
+        found = scores > ANY_BOX
+        count = found.sum(dim=1).max()
+        boxes, scores, labels, found = boxes[:, :count], scores[:, :count], labels[:, :count], found[:, :count]
+        outputs: Tuple[Tensor, ...] = ()
+        if self.masks is not None:
+            outputs = (self._masks(feats, boxes, labels, found, height, width),)
+        if self.ends_after_last_pixel:
+            edge = sizes.flip(1).to(boxes)[:, None]
+            boxes = torch.cat([boxes[..., :2], torch.minimum(boxes[..., 2:] + 1, edge)], dim=2)
+        dets = torch.cat([boxes, scores[..., None]], dim=2) * found[..., None].to(boxes)
+        return (dets, torch.where(found, labels, torch.full_like(labels, -1)), *outputs)
+
+    def _masks(
+        self, feats: Tuple[Tensor, ...], boxes: Tensor, labels: Tensor, found: Tensor, height: Tensor, width: Tensor
+    ) -> Tensor:
+        masks = self.masks(feats, boxes, labels) * found[..., None, None].to(boxes)
+        if not self.paste:
+            return masks
+        pasted = paste_masks(masks, boxes, height, width)
+        if self.mask_threshold < 0:  # mmdet's word for probabilities in eight bits
+            return (pasted * 255).to(torch.uint8)
+        return pasted >= self.mask_threshold
+
+
+class Preprocessing(nn.Module):
+    """``DetDataPreprocessor`` for a batch in one tensor: channel order, mean and std, padding.
+
+    Args:
+        preprocessor (nn.Module): The model's.
+    """
+
+    def __init__(self, preprocessor: nn.Module) -> None:
+        super().__init__()
+        self.flips_channels = preprocessor._channel_conversion
+        self.register_buffer('mean', preprocessor.mean.view(1, 3, 1, 1).clone())
+        self.register_buffer('std', preprocessor.std.view(1, 3, 1, 1).clone())
+        self.divisor = preprocessor.pad_size_divisor
+        self.pad_value = float(preprocessor.pad_value)
+
+    def forward(self, image: Tensor, sizes: Optional[Tensor] = None) -> Tensor:
+        """Normalize and pad.
+
+        Args:
+            image (Tensor): (B, 3, H, W), BGR, from 0 to 255.
+            sizes (Tensor, optional): (B, 2), height and width of each image; what lies outside becomes padding.
+
+        Returns:
+            Tensor: (B, 3, H', W'), with H' and W' the next multiples of ``pad_size_divisor``.
+        """
+        height, width = image.shape[2], image.shape[3]
+        x = image.to(self.mean.dtype)
+        if self.flips_channels:
+            x = x.flip(1)
+        x = (x - self.mean) / self.std
+        if sizes is not None:
+            rows = torch.arange(height, device=x.device)[None, :] < sizes[:, :1]
+            columns = torch.arange(width, device=x.device)[None, :] < sizes[:, 1:]
+            inside = rows[:, None, :, None] & columns[:, None, None, :]
+            x = torch.where(inside, x, torch.full_like(x, self.pad_value))
+        bottom = (self.divisor - height % self.divisor) % self.divisor
+        right = (self.divisor - width % self.divisor) % self.divisor
+        return F.pad(x, (0, right, 0, bottom), value=self.pad_value)
