@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmpanet.models.inclusive_boxes.boxes import DetectronBBoxCoder as InclusiveBBoxCoder
+from mmpanet.models.inclusive_boxes import InclusiveBBoxCoder
 
 
 def decode_boxes(coder: Any, priors: Tensor, deltas: Tensor, sizes: Tensor) -> Tensor:

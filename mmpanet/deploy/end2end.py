@@ -8,7 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmpanet.models.inclusive_boxes.boxes import DetectronRoIHead as InclusiveBoxRoIHead
+from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead
 from .dense_heads import OneStageDetections, Proposals
 from .operators import ANY_BOX
 from .roi_heads import RoIBoxes, RoIMasks, paste_masks
