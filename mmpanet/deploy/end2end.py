@@ -31,8 +31,11 @@ class EndToEnd(nn.Module):
         roi_head = getattr(model, 'roi_head', None)
         self.dense = OneStageDetections(model.bbox_head) if roi_head is None else Proposals(model.rpn_head)
         self.boxes = None if roi_head is None else RoIBoxes(roi_head)
-        self.masks = RoIMasks(roi_head) if roi_head is not None and roi_head.with_mask else None
-        self.mask_threshold = roi_head.test_cfg.mask_thr_binary if self.masks is not None else None
+        self.masks: Optional[RoIMasks] = None
+        self.mask_threshold = 0.0
+        if roi_head is not None and roi_head.with_mask:
+            self.masks = RoIMasks(roi_head)
+            self.mask_threshold = roi_head.test_cfg.mask_thr_binary
         self.paste = paste
         self.ends_after_last_pixel = isinstance(roi_head, InclusiveBoxRoIHead)
 
@@ -64,20 +67,21 @@ class EndToEnd(nn.Module):
             boxes, scores, labels = self.boxes(feats, proposals, objectness > ANY_BOX, sizes)
         found = scores > ANY_BOX
         count = found.sum(dim=1).max()
-        boxes, scores, labels, found = boxes[:, :count], scores[:, :count], labels[:, :count], found[:, :count]
         outputs: Tuple[Tensor, ...] = ()
         if self.masks is not None:
-            outputs = (self._masks(feats, boxes, labels, found, height, width),)
+            rows = count.clamp(min=1)  # onnxruntime cannot normalize groups of no RoI at all
+            masks = self.masks(feats, boxes[:, :rows], labels[:, :rows])[:, :count]
+            outputs = (self._in_image(masks, boxes[:, :count], found[:, :count], height, width),)
+        boxes, scores, labels, found = boxes[:, :count], scores[:, :count], labels[:, :count], found[:, :count]
         if self.ends_after_last_pixel:
             edge = sizes.flip(1).to(boxes)[:, None]
             boxes = torch.cat([boxes[..., :2], torch.minimum(boxes[..., 2:] + 1, edge)], dim=2)
         dets = torch.cat([boxes, scores[..., None]], dim=2) * found[..., None].to(boxes)
         return (dets, torch.where(found, labels, torch.full_like(labels, -1)), *outputs)
 
-    def _masks(
-        self, feats: Tuple[Tensor, ...], boxes: Tensor, labels: Tensor, found: Tensor, height: Tensor, width: Tensor
-    ) -> Tensor:
-        masks = self.masks(feats, boxes, labels) * found[..., None, None].to(boxes)
+    def _in_image(self, masks: Tensor, boxes: Tensor, found: Tensor, height: Tensor, width: Tensor) -> Tensor:
+        """Masks (B, k, h, w) as they leave the graph, zero for places that no detection fills."""
+        masks = masks * found[..., None, None].to(masks)
         if not self.paste:
             return masks
         pasted = paste_masks(masks, boxes, height, width)

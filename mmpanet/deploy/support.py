@@ -48,7 +48,9 @@ def check_support(model: nn.Module) -> None:
     else:
         _check_dense_head(model.bbox_head, 'model.bbox_head', 'model.test_cfg', *ONE_STAGE_HEADS)
         if model.bbox_head.test_cfg.get('nms_pre', -1) < 1:
-            raise ExportError('model.test_cfg.nms_pre must be at least 1: only a limited number of boxes can be exported')
+            raise ExportError(
+                'model.test_cfg.nms_pre must be at least 1: only a limited number of boxes can be exported'
+            )
 
 
 def _check_dense_head(head: nn.Module, key: str, cfg_key: str, *allowed: type) -> None:

@@ -30,6 +30,8 @@ FEW_BOXES = {
     'model.test_cfg.rpn.max_per_img': 40,
 }
 
+SPREAD = ('rpn_cls.weight', 'fc_reg.weight', 'retina_cls.weight', 'conv_cls.weight', 'atss_cls.weight')
+
 
 def build(cfg, **options):
     """A detector that finds many objects of several classes."""
@@ -41,9 +43,7 @@ def build(cfg, **options):
         # A fresh detector is sure of nothing: spread its scores and its boxes.
         if name.endswith(('fc_cls.weight', 'conv_logits.weight')):
             torch.nn.init.normal_(parameter, std=0.3)
-        elif name.endswith(('rpn_cls.weight', 'fc_reg.weight', 'retina_cls.weight', 'conv_cls.weight')):
-            torch.nn.init.normal_(parameter, std=0.1)
-        elif name.endswith('atss_cls.weight'):
+        elif name.endswith(SPREAD):
             torch.nn.init.normal_(parameter, std=0.1)
     return model.eval()
 
