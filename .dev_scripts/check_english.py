@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Iterator, List, Tuple
 
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIXES = ('.md', '.py', '.ipynb', '.sh', '.yml', '.toml', '.cfg', '.txt')
+SUFFIXES = ('.md', '.py', '.ipynb', '.sh', '.yml', '.yaml', '.toml', '.cfg', '.txt')
 NAMES = ('Makefile', 'run', 'CITATION.cff')
 # These two files hold examples of what is wrong.
 SKIPPED = ('.dev_scripts/check_english.py', 'tests/test_check_english.py')
