@@ -1,2 +1,134 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Run mmpanet on the stacks of ``requirements/stacks``: build each, test the installed wheel, try a user's commands."""
+"""Run mmpanet on the stacks of ``requirements/stacks``: ``make stacks``, or ``make stack STACK=torch21``.
+
+For each stack it makes a virtual environment, compiles mmcv once, installs the wheel of this checkout, runs the quick
+tests against the wheel, and takes a user's steps on small data (see ``journey.py``). What came out is kept in
+``docs/results/stacks.json``, and the tables of ``docs/install.md`` are written from it. A stack whose Python is not
+on this machine is passed over.
+"""
+
+import argparse
+import datetime
+import shlex
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree
+from pathlib import Path
+
+import tables
+from environment import CONSTRAINTS, ROOT, MissingPythonError, Stack, StackError
+from journey import Journey
+
+KNOWN = sorted(path.stem for path in CONSTRAINTS.glob('*.txt'))
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog='\n'.join(__doc__.splitlines()[2:]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        'stacks', nargs='*', choices=[*KNOWN, []], metavar='STACK', help=f'some of {", ".join(KNOWN)}; by default all'
+    )
+    parser.add_argument(
+        '--folder', type=Path, default=ROOT / '.stacks', help='for environments and mmcv wheels (%(default)s)'
+    )
+    parser.add_argument('--skip', nargs='+', default=[], choices=['tests', 'journey'], help='what to leave out')
+    parser.add_argument(
+        '--pytest', default='-m "not slow" tests', metavar='ARGUMENTS', help="pytest's arguments (%(default)s)"
+    )
+    parser.add_argument('--no-record', dest='record', action='store_false', help='leave docs/ as it is')
+    return parser.parse_args()
+
+
+def run_tests(stack, arguments):
+    """Run pytest on the checkout's tests and the installed package.
+
+    Returns:
+        dict: Numbers of tests ``passed``, ``failed`` and ``skipped``, the ``failures`` by name, and the ``minutes``.
+    """
+    start = time.time()
+    report = stack.folder / 'tests.xml'
+    if report.exists():
+        report.unlink()
+    with open(stack.folder / 'tests.log', 'w') as log:
+        subprocess.run(
+            [
+                str(stack.python),
+                str(Path(__file__).with_name('pytest_installed.py')),
+                *('-q', '-p', 'no:cacheprovider', f'--junitxml={report}'),
+                *shlex.split(arguments),
+            ],
+            cwd=str(ROOT),
+            env=stack.environment_variables(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    if not report.exists():
+        raise StackError(f'pytest did not run to its end; its output is in {stack.folder / "tests.log"}')
+    counts, failures = dict(passed=0, failed=0, skipped=0), []
+    for case in xml.etree.ElementTree.parse(report).iter('testcase'):
+        if case.find('failure') is not None or case.find('error') is not None:
+            counts['failed'] += 1
+            failures.append(f'{case.get("classname")}::{case.get("name")}')
+        elif case.find('skipped') is not None:
+            counts['skipped'] += 1
+        else:
+            counts['passed'] += 1
+    return dict(counts, failures=failures, minutes=round((time.time() - start) / 60, 1))
+
+
+def run_stack(name, args):
+    """Everything for one stack; the record of what came out, and whether all of it is well."""
+
+    def log(text):
+        print(f'{time.strftime("%H:%M:%S")} {name}: {text}', flush=True)
+
+    stack = Stack(name, args.folder)
+    stack.build(log)
+    record = dict(description=stack.description, family=stack.mmcv, date=str(datetime.date.today()))
+    record['versions'] = stack.versions()
+    log(', '.join(f'{module} {version}' for module, version in record['versions'].items()))
+    good = True
+    if 'journey' not in args.skip:
+
+        def report(step, outcome, seconds):
+            log(f'{step}: {outcome} ({seconds:.0f} s)')
+
+        record['journey'] = Journey(stack).run(report)
+        good = good and all(outcome in ('ok', 'no onnx here') for outcome in record['journey'].values())
+    if 'tests' not in args.skip:
+        record['tests'] = run_tests(stack, args.pytest)
+        log('{passed} passed, {failed} failed, {skipped} skipped in {minutes} minutes'.format(**record['tests']))
+        for failure in record['tests']['failures']:
+            log(f'failed: {failure}')
+        good = good and record['tests']['failed'] == 0 and record['tests']['passed'] > 0
+    return record, good
+
+
+def main():
+    args = parse_args()
+    bad = []
+    for name in args.stacks or KNOWN:
+        try:
+            record, good = run_stack(name, args)
+        except MissingPythonError as error:
+            print(f'{name}: {error}; passed over', flush=True)
+            continue
+        except StackError as error:
+            print(f'{name}: {error}', flush=True)
+            bad.append(name)
+            continue
+        if not good:
+            bad.append(name)
+        if args.record:
+            tables.keep(name, record)
+    print(tables.journey_table() if args.record else '')
+    if bad:
+        sys.exit(f'run.py: not everything is well on {", ".join(bad)}')
+
+
+if __name__ == '__main__':
+    main()
