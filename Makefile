@@ -5,6 +5,13 @@ VENV ?= .venv
 CONFIG ?= configs/shapes/mask-rcnn_r18_panet_shapes.py
 PYTEST_ARGS ?=
 WORKERS ?= auto
+# Where `make stacks` keeps its environments (up to 6 GB for each) and the wheels of mmcv.
+STACKS_DIR ?= .stacks
+# More words for the runner of the stacks, such as --skip tests.
+STACKS_ARGS ?=
+
+# GNU OpenMP's threads spin while they wait for each other, which makes everything slow on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 BIN := $(VENV)/bin
 DATA := data/shapes
@@ -18,7 +25,7 @@ DATA_SOURCES := tools/dataset_converters/make_shapes.py $(shell find mmpanet/dat
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help install train retrain report data test test-slow lint format types coverage docs wheel clean
+.PHONY: help install train retrain report data test test-slow stacks stack lint format types coverage docs wheel clean
 
 help:  ## list the targets
 	@echo 'make TARGET [VENV=.venv] [PYTHON=python3] [CONFIG=...] [WORKERS=auto]'
@@ -44,6 +51,12 @@ test: lint types  ## lint, check types, and run the quick tests
 
 test-slow: $(STAMPS)/tests $(STAMPS)/docs  ## run the slow tests
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+stacks:  ## build and try every stack of requirements/stacks, and write the tables of docs/install.md
+	@$(PYTHON) .dev_scripts/stacks/run.py --folder $(STACKS_DIR) $(STACKS_ARGS)
+
+stack:  ## the same for one of them: make stack STACK=torch21
+	@$(PYTHON) .dev_scripts/stacks/run.py --folder $(STACKS_DIR) $(STACKS_ARGS) $(or $(STACK),$(error say which: make stack STACK=torch21))
 
 lint: $(STAMPS)/tests  ## check style (settings in pyproject.toml)
 	$(BIN)/python -m ruff format --check .

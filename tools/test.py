@@ -1,10 +1,15 @@
 """Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT`` or ``mim test mmpanet CONFIG -C CHECKPOINT``."""
 
 import argparse
+import os
 import sys
 from copy import deepcopy
 
-import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+# GNU OpenMP reads this once, when torch is loaded. By default its threads spin while they wait for each other, and a
+# step takes several times as long on a busy machine: docs/troubleshooting.md.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config

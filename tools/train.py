@@ -1,9 +1,14 @@
 """Train a detector: ``python tools/train.py CONFIG`` or ``mim train mmpanet CONFIG``."""
 
 import argparse
+import os
 import sys
 
-import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+# GNU OpenMP reads this once, when torch is loaded. By default its threads spin while they wait for each other, and a
+# step takes several times as long on a busy machine: docs/troubleshooting.md.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.runner.checking_runner import build_runner
 from mmpanet.engine.runner.checkpoint_runner import resume_last

@@ -30,17 +30,24 @@ def parse_args():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        'stacks', nargs='*', choices=[*KNOWN, []], metavar='STACK', help=f'some of {", ".join(KNOWN)}; by default all'
+        'stacks', nargs='*', default=KNOWN, metavar='STACK', help=f'some of {", ".join(KNOWN)}; by default all'
     )
     parser.add_argument(
         '--folder', type=Path, default=ROOT / '.stacks', help='for environments and mmcv wheels (%(default)s)'
     )
     parser.add_argument('--skip', nargs='+', default=[], choices=['tests', 'journey'], help='what to leave out')
     parser.add_argument(
-        '--pytest', default='-m "not slow" tests', metavar='ARGUMENTS', help="pytest's arguments (%(default)s)"
+        '--pytest',
+        default='-m "not slow" -n auto --maxprocesses 8 --dist worksteal tests',
+        metavar='ARGUMENTS',
+        help="pytest's arguments (%(default)s)",
     )
     parser.add_argument('--no-record', dest='record', action='store_false', help='leave docs/ as it is')
-    return parser.parse_args()
+    args = parser.parse_args()
+    unknown = sorted(set(args.stacks) - set(KNOWN))
+    if unknown:
+        parser.error(f'no stack {unknown[0]!r} in requirements/stacks; there are {", ".join(KNOWN)}')
+    return args
 
 
 def run_tests(stack, arguments):
@@ -111,7 +118,7 @@ def run_stack(name, args):
 def main():
     args = parse_args()
     bad = []
-    for name in args.stacks or KNOWN:
+    for name in args.stacks:
         try:
             record, good = run_stack(name, args)
         except MissingPythonError as error:

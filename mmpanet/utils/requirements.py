@@ -8,12 +8,13 @@ import warnings
 from mmpanet.version import __version__
 
 INSTALL_MMCV = 'run tools/install/install_mmcv.py (`mim run mmpanet install_mmcv`), see docs/install.md'
-# Module: the oldest version that works, the first one beyond those that were tried, what to do about it.
+# Module: the oldest version that was run, the first one beyond those that were run, and what to do (docs/install.md).
+# The newest mmcv and mmdet are those of the onedl forks; mmdet itself checks which mmcv it goes with.
 REQUIREMENTS = {
-    'torch': ('2.0', '2.14', 'pip install torch'),
-    'mmengine': ('0.10.0', '1.0.0', 'pip install mmengine'),
-    'mmcv': ('2.0.0', '2.2.0', INSTALL_MMCV),
-    'mmdet': ('3.1.0', '3.4.0', 'pip install "mmdet>=3.1,<3.4"'),
+    'torch': ('2.0.1', '2.15', 'pip install torch'),
+    'mmengine': ('0.10.0', '1.0.0', 'pip install "mmpanet[openmmlab]", or "mmpanet[onedl]" for the forks'),
+    'mmcv': ('2.0.1', '2.4.0', INSTALL_MMCV),
+    'mmdet': ('3.1.0', '3.6.0', 'pip install "mmpanet[openmmlab]", or "mmpanet[onedl]" for the forks'),
 }
 
 
