@@ -12,8 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet.apis import DetInferencer
 from mmdet.registry import DATASETS
-from mmpanet.visualization.level_shares import LevelDistribution, LevelRecorder
-from mmpanet.visualization.pictures import draw_distribution, draw_image
+from mmpanet.visualization import LevelDistribution, LevelRecorder, draw_distribution, draw_levels
 from .inference import InputError, read_image
 
 
@@ -62,7 +61,7 @@ def run(
             distributions[name].add(levels)
         if number < num_pictures:
             size = (*sample.img_shape[:2], *sample.get('batch_input_shape', sample.img_shape)[:2])
-            picture = draw_image(
+            picture = draw_levels(
                 image[..., ::-1], [level[0] for level in recorder.pyramid], size, seen, recorder.strides, max_rois
             )
             yield _write(out_dir / f'levels_{path.stem}.png', picture)

@@ -1,34 +1,27 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Train several configs over several seeds, one after another, and keep what came out."""
+"""Train several configs with several seeds, one after another, and keep the results."""
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 from urllib.parse import quote
 
-import mmcv
-import mmengine
-import torch
-from mmengine.config import Config
-
-import mmdet
-from mmpanet.version import __version__
-from .run_log import RunLog
+from mmpanet.utils.configs import load_config
+from mmpanet.utils.environment import commit, environment_summary
+from mmpanet.utils.errors import ConfigError, DataError, MMPanetError
+from mmpanet.utils.model_building import build_model
+from .run_log import RunLog, total_seconds
 
 Progress = Callable[[str], None]
-
-
-class ExperimentError(ValueError):
-    """Something that the user can put right; the message says what."""
+RunKey = Tuple[str, Tuple[str, ...], int]  # name, overrides, seed
 
 
 class Run(NamedTuple):
-    """One config with one seed, and with overrides if some are tried."""
+    """One training: a config, a seed, and overrides of the config."""
 
     config: Path
     seed: int
@@ -42,22 +35,22 @@ class Run(NamedTuple):
         return ' '.join([f'{self.name}, seed {self.seed}', *self.options])
 
     def work_dir(self, parent: Path) -> Path:
-        """One of its own, as a run goes on from the checkpoint that it finds there."""
+        """A folder for this run alone, because a run goes on from the checkpoint that it finds in its folder."""
         return parent.joinpath(
             self.name, *([quote(' '.join(self.options), '=,')] if self.options else []), f'seed_{self.seed}'
         )
 
 
 class Launcher(NamedTuple):
-    """How a training is started: in this process's place, on several GPUs, or on a cluster."""
+    """How a training is started: in one process, on several GPUs, or on a cluster."""
 
-    kind: str = 'none'  # or 'pytorch', 'slurm'
+    kind: str = 'none'  # or 'pytorch', or 'slurm'
     gpus: int = 1
     partition: str = ''
-    tools: Path = Path('tools')  # where train.py, dist_train.sh and slurm_train.sh are
+    tools: Path = Path('tools')  # the folder of train.py, dist_train.sh and slurm_train.sh
 
     def command(self, run: Run, work_dir: Path) -> List[str]:
-        """Of a training that goes on where an earlier one was cut off."""
+        """The command of a training, which goes on where an earlier one was cut off."""
         config, folder = str(run.config), str(work_dir)
         if self.kind == 'pytorch':
             start = ['bash', str(self.tools / 'dist_train.sh'), config, str(self.gpus), '--work-dir', folder]
@@ -69,64 +62,64 @@ class Launcher(NamedTuple):
 
 
 class Results:
-    """A file of one JSON object a run, which is only ever added to."""
+    """A file with one JSON object per run. Lines are only added to it."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def __iter__(self) -> Iterator[dict]:
-        """The last result of every config, with every choice of overrides, and seed.
+    def __iter__(self) -> Iterator[Dict[str, Any]]:
+        """The last result of each run: the same config, overrides and seed.
 
         Raises:
-            ExperimentError: If a line is no result.
+            DataError: If a line is not a result.
         """
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        latest: Dict[tuple, dict] = {}
+        latest: Dict[RunKey, Dict[str, Any]] = {}
         for number, line in enumerate(lines, start=1):
             try:
                 result = json.loads(line)
-                latest[_key(result)] = result
+                latest[_run_key(result)] = result
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ExperimentError(
-                    f'{self.file}, line {number} is not the result of a run: {line[:80]!r}'
-                ) from error
+                raise DataError(f'{self.file}, line {number} is not the result of a run: {line[:80]!r}') from error
         return iter(latest.values())
 
-    def add(self, result: dict) -> None:
+    def add(self, result: Dict[str, Any]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open('a') as file:
             file.write(json.dumps(result) + '\n')
 
-    def finished(self) -> List[tuple]:
-        return [_key(result) for result in self if 'metrics' in result]
+    def finished(self) -> List[RunKey]:
+        return [_run_key(result) for result in self if 'metrics' in result]
 
 
-def _key(result: dict) -> tuple:
+def _run_key(result: Dict[str, Any]) -> RunKey:
     return result['name'], tuple(result.get('options', ())), result['seed']
 
 
-def plan(configs: Sequence[Path], seeds: Sequence[int], results: Results, options: Sequence[str] = ()) -> List[Run]:
-    """The runs that are still to be done, seed by seed, so that early results compare all configs.
+def plan_runs(
+    configs: Sequence[Path], seeds: Sequence[int], results: Results, options: Sequence[str] = ()
+) -> List[Run]:
+    """The runs that have not finished yet. All configs come with the first seed first, so early results compare them.
 
     Args:
-        configs: Their paths.
-        seeds: Of every config.
-        results: What has been done.
-        options: Overrides for all configs, as ``KEY=VALUE``; a config with other ones is another experiment.
+        configs: Paths of the configs.
+        seeds: Seeds for each config.
+        results: Runs that have finished.
+        options: Overrides for all configs, as ``KEY=VALUE``. The same config with other overrides is another run.
 
     Raises:
-        ExperimentError: If a config is not there, two have one name, or an override has no value.
+        ConfigError: If a config does not exist, two configs have the same name, or an override has no value.
     """
     bare = [option for option in options if '=' not in option]
     if bare:
-        raise ExperimentError(f'--cfg-options {bare[0]}: is not KEY=VALUE')
+        raise ConfigError(f'--cfg-options {bare[0]}: is not KEY=VALUE')
     missing = [str(config) for config in configs if not config.is_file()]
     if missing:
-        raise ExperimentError(f'there is no config {", ".join(missing)}')
+        raise ConfigError(f'there is no config {", ".join(missing)}')
     names = [config.stem for config in configs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ExperimentError(f'two configs are named {twice[0]}: results are kept by that name')
+        raise ConfigError(f'two configs are named {twice[0]}, and results are kept by that name')
     finished = results.finished()
     runs = [Run(config, seed, tuple(options)) for seed in seeds for config in configs]
     return [run for run in runs if (run.name, run.options, run.seed) not in finished]
@@ -135,22 +128,22 @@ def plan(configs: Sequence[Path], seeds: Sequence[int], results: Results, option
 def run_all(
     runs: Sequence[Run], results: Results, work_dir: Path, launcher: Launcher, progress: Progress = print
 ) -> int:
-    """Train and evaluate; a run that fails is recorded with the end of its log, and the next one begins.
+    """Train and evaluate. A run that fails is recorded with the last line of its log, and the next one begins.
 
     Args:
-        runs: From :func:`plan`.
-        results: Where they are recorded.
-        work_dir: A folder a run is made in it, with mmengine's logs and checkpoints.
+        runs: From :func:`plan_runs`.
+        results: Where the runs are recorded.
+        work_dir: Gets one folder per run, with mmengine's logs and checkpoints.
         launcher: How a training is started.
-        progress: Is told what is going on.
+        progress: Called with one line per step.
 
     Returns:
-        How many failed.
+        The number of runs that failed.
     """
     failures = 0
     for number, run in enumerate(runs, start=1):
         progress(f'{number}/{len(runs)} {run}')
-        result = train(run, run.work_dir(work_dir), launcher)
+        result = train_once(run, run.work_dir(work_dir), launcher)
         results.add(result)
         if 'metrics' in result:
             shown = {key: value for key, value in result['metrics'].items() if key.endswith('_mAP')}
@@ -161,11 +154,11 @@ def run_all(
     return failures
 
 
-def train(run: Run, work_dir: Path, launcher: Launcher) -> dict:
-    """One run, and its line of the results; its time is that of all its starts, if it was cut off."""
+def train_once(run: Run, work_dir: Path, launcher: Launcher) -> Dict[str, Any]:
+    """Do one run. Returns its line of the results; its time includes earlier starts that were cut off."""
     work_dir.mkdir(parents=True, exist_ok=True)
     log = work_dir / 'output.log'
-    before, started = RunLog.seconds(work_dir), time.time()
+    before, started = total_seconds(work_dir), time.time()
     with log.open('a') as file:
         process = subprocess.run(
             launcher.command(run, work_dir),
@@ -173,66 +166,41 @@ def train(run: Run, work_dir: Path, launcher: Launcher) -> dict:
             stderr=subprocess.STDOUT,
             env={**os.environ, 'PYTHONUNBUFFERED': '1'},
         )
-    result = dict(
+    environment = environment_summary()
+    result: Dict[str, Any] = dict(
         name=run.name,
         config=run.config.as_posix(),
         options=list(run.options),
         seed=run.seed,
         seconds=round(before + time.time() - started, 1),
-        **origin(),
+        commit=commit(Path.cwd()),
+        hardware=environment.pop('hardware'),
+        versions=environment,
     )
     try:
         if process.returncode:
-            raise ExperimentError(_last_line(log) or f'exit status {process.returncode}')
-        return {**result, **evaluation(work_dir), 'parameters': parameters(work_dir / run.config.name)}
-    except ExperimentError as error:
+            raise DataError(_last_line(log) or f'exit status {process.returncode}')
+        return {**result, **last_evaluation(work_dir), 'parameters': count_parameters(work_dir / run.config.name)}
+    except MMPanetError as error:
         return {**result, 'error': str(error)}
 
 
-def evaluation(work_dir: Path) -> dict:
-    """The last evaluation of a work folder: metrics (fractions), iterations, and seconds a step (the median).
+def last_evaluation(work_dir: Path) -> Dict[str, Any]:
+    """The last evaluation in a work folder: metrics (fractions), iterations, and the median of seconds per step.
 
     Raises:
-        ExperimentError: If there is none.
+        DataError: If there is none.
     """
     log = RunLog.read(work_dir)
     if not log.evaluations:
-        raise ExperimentError(f'{work_dir} has no evaluation with COCO metrics')
+        raise DataError(f'{work_dir} has no evaluation with COCO metrics')
     iterations = max((int(step['iter']) for step in log.steps), default=0)
-    return dict(metrics=log.evaluations[-1].metrics, iterations=iterations, seconds_a_step=log.seconds_a_step)
+    return dict(metrics=log.evaluations[-1].metrics, iterations=iterations, seconds_a_step=log.seconds_per_step)
 
 
-def parameters(config: Path) -> int:
-    """Of the model of a config, in numbers."""
-    from mmpanet.utils.model_building import build_model
-
-    return sum(parameter.numel() for parameter in build_model(Config.fromfile(config)).parameters())
-
-
-def origin() -> dict:
-    """The commit, the versions and the hardware."""
-    if torch.cuda.is_available():
-        hardware = f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
-    else:
-        hardware = f'{os.cpu_count()} CPU cores, {os.environ.get("OMP_NUM_THREADS", "all")} threads a run'
-    versions = {module.__name__: module.__version__ for module in (torch, mmcv, mmengine, mmdet)}
-    return dict(
-        commit=_commit(),
-        hardware=hardware,
-        versions={'mmpanet': __version__, 'python': platform.python_version(), **versions},
-    )
-
-
-def _commit() -> Optional[str]:
-    """Of the checkout that the command runs in, marked if its tracked files were changed."""
-    try:
-        commit, changes = (
-            subprocess.run(['git', *command], capture_output=True, text=True, check=True).stdout.strip()
-            for command in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno'])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ('+changes' if changes else '')
+def count_parameters(config: Path) -> int:
+    """The number of parameters of a config's model."""
+    return sum(parameter.numel() for parameter in build_model(load_config(config)).parameters())
 
 
 def _last_line(log: Path) -> str:

@@ -1,62 +1,65 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What goes wrong with single objects: which are found, missed, merged or split, and which predictions are false.
 
-From COCO's files: annotations, and the ``<prefix>.segm.json`` that mmdet's ``CocoMetric`` writes, given an
+Input are COCO's files: the annotations, and the ``<prefix>.segm.json`` that mmdet's ``CocoMetric`` writes if it has an
 ``outfile_prefix``.
 """
 
 import json
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.tables import markdown_table
+
+Rle = Dict[str, Any]  # COCO's compressed run-length encoding: size and counts
+Instance = Dict[str, Any]  # an object or a prediction: category_id, mask, and more
 
 FOUND, MERGED, SPLIT, INEXACT, MISSED = 'found', 'merged', 'split', 'inexact', 'missed'
 OBJECT_KINDS = (FOUND, MERGED, SPLIT, INEXACT, MISSED)
 DUPLICATE, PART, BACKGROUND = 'duplicate', 'part or group', 'background'
 FALSE_KINDS = (DUPLICATE, PART, BACKGROUND)
 
-IOU_THR = 0.5  # to be found
-COVERED = 0.5  # the share of an object, or of a prediction, that lies in the other
-SMALL_AREA = 32**2  # COCO's, in pixels
-
-
-class ResultError(ValueError):
-    """A file that is not what it should be; the message names it."""
+FOUND_IOU = 0.5  # the lowest IoU with which a prediction finds an object
+COVERED = 0.5  # the lowest share of one mask inside another with which it counts as covered
+SMALL_AREA = 32**2  # pixels, as in COCO's evaluation
 
 
 class ImageErrors(NamedTuple):
-    """One image, and the predictions above a threshold.
+    """The objects of one image, and the predictions above a score threshold.
 
     Attributes:
-        objects: The kind of each annotated object (not of crowd regions): found; or merged with another one into one
-            prediction; or split into several; or inexact, with an IoU below the threshold; or missed.
-        predictions: For each prediction, best score first, the index of the object that it finds, or -1.
-        false_kinds: For each prediction the kind of error, or '' if it finds an object.
+        object_kinds: The kind of each annotated object (crowd regions are left out). It is found, or merged with
+            another one into one prediction, or split into several predictions, or inexact (the best IoU is from 0.25 to
+            0.5), or missed.
+        found_object: For each prediction, best score first, the index of the object that it finds, or -1.
+        false_kinds: For each prediction, the kind of error, or '' if it finds an object.
     """
 
-    objects: List[str]
-    predictions: np.ndarray
+    object_kinds: List[str]
+    found_object: np.ndarray
     false_kinds: List[str]
 
     @property
     def f1(self) -> float:
-        """2 TP / (objects + predictions); 1 where there are neither."""
-        total = len(self.objects) + len(self.predictions)
-        return 2 * self.objects.count(FOUND) / total if total else 1.0
+        """2 TP / (objects + predictions), or 1 where there are neither."""
+        total = len(self.object_kinds) + len(self.found_object)
+        return 2 * self.object_kinds.count(FOUND) / total if total else 1.0
 
 
-def compare(objects: Sequence[dict], predictions: Sequence[dict]) -> ImageErrors:
-    """Match predictions to the objects of one image, and name what did not fit.
+def find_errors(objects: Sequence[Instance], predictions: Sequence[Instance]) -> ImageErrors:
+    """Match predictions to the objects of one image, and name what does not match.
 
-    As in COCO's evaluation, the prediction with the best score chooses first, among the objects of its class the one
-    with the largest mask IoU, from 0.5. Predictions that lie in a crowd region are left out.
+    As in COCO's evaluation, the prediction with the best score chooses first. It takes the free object of its class
+    with the largest mask IoU, if that is at least 0.5.
 
     Args:
-        objects: Of ``category_id`` and ``mask`` (COCO's compressed RLE).
-        predictions: The same, sorted by falling score.
+        objects: Dicts with ``category_id`` and ``mask`` (COCO's compressed RLE).
+        predictions: The same, sorted by score, best first.
     """
     iou, shared = overlaps([one['mask'] for one in predictions], [one['mask'] for one in objects])
     same_class = np.array(
@@ -67,64 +70,66 @@ def compare(objects: Sequence[dict], predictions: Sequence[dict]) -> ImageErrors
     finds = np.full(len(predictions), -1)
     for index, row in enumerate(iou):
         free = np.where(found_by < 0, row, 0)
-        if len(free) and free.max() >= IOU_THR:
+        if len(free) and free.max() >= FOUND_IOU:
             finds[index] = free.argmax()
             found_by[finds[index]] = index
 
     areas = _areas([one['mask'] for one in objects])
     prediction_areas = _areas([one['mask'] for one in predictions])
-    covers = shared >= COVERED * areas[None]  # (predictions, objects): most of the object is in the prediction
-    inside = shared >= COVERED * prediction_areas[:, None]  # most of the prediction is in the object
-    kinds = []
+    covers = shared >= COVERED * areas[None]  # (predictions, objects): the prediction covers the object
+    inside = shared >= COVERED * prediction_areas[:, None]  # the object covers the prediction
+    object_kinds = []
     for index in range(len(objects)):
-        groups = covers[:, index] & (covers.sum(1) > 1)
+        groups = covers[:, index] & (covers.sum(1) > 1)  # predictions that cover this object and another one
         if found_by[index] >= 0:
-            kinds.append(FOUND)
+            object_kinds.append(FOUND)
         elif groups.any():
-            kinds.append(MERGED)
+            object_kinds.append(MERGED)
         elif (inside[:, index] & (finds < 0)).sum() > 1:
-            kinds.append(SPLIT)
-        elif shared[:, index].any() and iou[:, index].max() >= IOU_THR / 2:
-            kinds.append(INEXACT)
+            object_kinds.append(SPLIT)
+        elif shared[:, index].any() and iou[:, index].max() >= FOUND_IOU / 2:
+            object_kinds.append(INEXACT)
         else:
-            kinds.append(MISSED)
+            object_kinds.append(MISSED)
     false_kinds = []
     for index in range(len(predictions)):
         if finds[index] >= 0:
             false_kinds.append('')
-        elif len(objects) and iou[index].max() >= IOU_THR:
+        elif len(objects) and iou[index].max() >= FOUND_IOU:
             false_kinds.append(DUPLICATE)
         elif len(objects) and (inside[index].any() or covers[index].any()):
             false_kinds.append(PART)
         else:
             false_kinds.append(BACKGROUND)
-    return ImageErrors(kinds, finds, false_kinds)
+    return ImageErrors(object_kinds, finds, false_kinds)
 
 
-def overlaps(masks: Sequence[dict], others: Sequence[dict]) -> tuple:
-    """IoU, and intersection in pixels, of each mask with each other one: two arrays (masks, others)."""
+def overlaps(masks: Sequence[Rle], others: Sequence[Rle]) -> Tuple[np.ndarray, np.ndarray]:
+    """IoU and intersection in pixels of all pairs of masks: two arrays, (len(masks), len(others))."""
     if not masks or not others:
         return np.zeros((len(masks), len(others))), np.zeros((len(masks), len(others)))
     iou = coco_mask.iou(masks, others, [0] * len(others))
-    # With a crowd region COCO divides by the area of the mask alone.
+    # For a crowd region, COCO divides the intersection by the area of the mask alone.
     shares = coco_mask.iou(masks, others, [1] * len(others))
     return iou, np.rint(shares * _areas(masks)[:, None])
 
 
-def _areas(masks: Sequence[dict]) -> np.ndarray:
-    """In pixels; one by one, as pycocotools 2.0 with numpy 2 takes no more than 255 masks at a time."""
+def _areas(masks: Sequence[Rle]) -> np.ndarray:
+    """Areas in pixels. pycocotools 2.0 with numpy 2 takes at most 255 masks in one call, so each mask has its own."""
     return np.array([float(coco_mask.area(mask)) for mask in masks])
 
 
-def outside_crowds(objects: Sequence[dict], predictions: Sequence[dict], crowds: Sequence[dict]) -> List[dict]:
-    """The predictions but those that find no object and lie in a crowd region, which are neither right nor wrong."""
+def without_crowd_regions(
+    objects: Sequence[Instance], predictions: Sequence[Instance], crowds: Sequence[Instance]
+) -> List[Instance]:
+    """The predictions that count: those that find an object, and those outside of crowd regions."""
     if not crowds:
         return list(predictions)
-    finds = compare(objects, predictions).predictions
-    return [one for one, index in zip(predictions, finds) if index >= 0 or not _is_in(one, crowds)]
+    finds = find_errors(objects, predictions).found_object
+    return [one for one, index in zip(predictions, finds) if index >= 0 or not _is_in_crowd(one, crowds)]
 
 
-def _is_in(prediction: dict, crowds: Sequence[dict]) -> bool:
+def _is_in_crowd(prediction: Instance, crowds: Sequence[Instance]) -> bool:
     masks = [crowd['mask'] for crowd in crowds if crowd['category_id'] == prediction['category_id']]
     return bool(masks) and coco_mask.iou([prediction['mask']], masks, [1] * len(masks)).max() >= COVERED
 
@@ -133,7 +138,7 @@ class Annotations:
     """A COCO file of masks, image by image.
 
     Raises:
-        ResultError: If it is not there, or not COCO's format.
+        DataError: If the file does not exist, or is not in COCO's format.
     """
 
     def __init__(self, file: Path) -> None:
@@ -145,15 +150,17 @@ class Annotations:
             self.coco.createIndex()
             self.images = {image['id']: image for image in content['images']}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ResultError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
+            raise DataError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
 
-    def objects(self, image_id: int) -> List[dict]:
+    def objects(self, image_id: int) -> List[Instance]:
+        """The objects of an image without its crowd regions."""
         return self._instances(image_id, 0)
 
-    def crowds(self, image_id: int) -> List[dict]:
+    def crowds(self, image_id: int) -> List[Instance]:
+        """The crowd regions of an image."""
         return self._instances(image_id, 1)
 
-    def _instances(self, image_id: int, crowd: int) -> List[dict]:
+    def _instances(self, image_id: int, crowd: int) -> List[Instance]:
         return [
             dict(category_id=one['category_id'], mask=self.coco.annToRLE(one), area=one['area'], bbox=one['bbox'])
             for one in self.coco.imgToAnns[image_id]
@@ -161,22 +168,22 @@ class Annotations:
         ]
 
 
-def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> Dict[int, List[dict]]:
-    """Predictions by image, above a threshold, best first.
+def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> Dict[int, List[Instance]]:
+    """Predictions by image, with a score of at least the threshold, best first.
 
     Raises:
-        ResultError: If the file is not there, no list of masks, or of other images.
+        DataError: If the file does not exist, is not a list of masks, or names an image that is not annotated.
     """
     try:
         content = json.loads(Path(file).read_text())
-        by_image: Dict[int, List[dict]] = {image_id: [] for image_id in annotations.images}
+        by_image: Dict[int, List[Instance]] = {image_id: [] for image_id in annotations.images}
         for one in content:
             if one['score'] >= score_thr:
                 by_image[one['image_id']].append(
                     dict(category_id=one['category_id'], mask=one['segmentation'], score=one['score'])
                 )
     except (OSError, ValueError, TypeError) as error:
-        raise ResultError(f"{file}: no list of results in COCO's format ({error})") from error
+        raise DataError(f"{file}: no list of results in COCO's format ({error})") from error
     except KeyError as error:
         key = error.args[0]
         reason = (
@@ -184,12 +191,12 @@ def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> 
             if isinstance(key, str)
             else f'image_id {key} is not in {annotations.file}'
         )
-        raise ResultError(f'{file}: {reason}') from error
+        raise DataError(f'{file}: {reason}') from error
     return {image_id: sorted(found, key=lambda one: -one['score']) for image_id, found in by_image.items()}
 
 
-def is_crowded(objects: Sequence[dict]) -> List[bool]:
-    """Whether the box of each object overlaps another one's."""
+def are_crowded(objects: Sequence[Instance]) -> List[bool]:
+    """Whether the box of each object overlaps the box of another object."""
     boxes = [one['bbox'] for one in objects]
     if not boxes:
         return []
@@ -197,8 +204,8 @@ def is_crowded(objects: Sequence[dict]) -> List[bool]:
     return [bool(row.sum() > 1) for row in touching]
 
 
-class Tally:
-    """Counts over a data set: kinds of objects, in all and by size and crowding, and kinds of false predictions."""
+class ErrorCounts:
+    """Counts over a dataset: objects by kind, in total and by size and crowding, and false predictions by kind."""
 
     GROUPS = ('all', 'small', 'larger', 'crowded', 'alone')
 
@@ -206,28 +213,34 @@ class Tally:
         self.objects = {group: dict.fromkeys(OBJECT_KINDS, 0) for group in self.GROUPS}
         self.false = dict.fromkeys(FALSE_KINDS, 0)
 
-    def add(self, objects: Sequence[dict], errors: ImageErrors) -> None:
-        for one, crowded, kind in zip(objects, is_crowded(objects), errors.objects):
+    def add(self, objects: Sequence[Instance], errors: ImageErrors) -> None:
+        for one, crowded, kind in zip(objects, are_crowded(objects), errors.object_kinds):
             for group in ('all', 'small' if one['area'] < SMALL_AREA else 'larger', 'crowded' if crowded else 'alone'):
                 self.objects[group][kind] += 1
         for kind in filter(None, errors.false_kinds):
             self.false[kind] += 1
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> Dict[str, Any]:
+        """The counts for JSON."""
         return dict(objects=self.objects, false_predictions=self.false)
 
 
-def markdown(tallies: Dict[str, Tally]) -> str:
-    """Two tables: shares of the objects by kind, and false predictions by kind; a column a model."""
-    names = list(tallies)
-    lines = [['objects', 'number', *(f'{kind}, {name}' for kind in OBJECT_KINDS for name in names)]]
-    lines.append(['---'] * len(lines[0]))
-    for group in Tally.GROUPS:
-        number = sum(tallies[names[0]].objects[group].values())
-        cells = [group, str(number)]
-        for kind in OBJECT_KINDS:
-            cells += [f'{100 * tallies[name].objects[group][kind] / number:.1f} %' if number else '-' for name in names]
-        lines.append(cells)
-    second = [['false predictions', *names], ['---'] * (1 + len(names))]
-    second += [[kind, *(str(tallies[name].false[kind]) for name in names)] for kind in FALSE_KINDS]
-    return '\n'.join(''.join('| ' + ' | '.join(line) + ' |\n' for line in table) for table in (lines, second))
+def error_tables(counts: Dict[str, ErrorCounts]) -> str:
+    """Two tables in Markdown: the share of the objects of each kind, and the number of false predictions of each kind.
+
+    Args:
+        counts: By name of the model; each model has its columns.
+    """
+    models = list(counts)
+    rows = []
+    for group in ErrorCounts.GROUPS:
+        number = sum(counts[models[0]].objects[group].values())
+        shares = [
+            f'{100 * counts[model].objects[group][kind] / number:.1f} %' if number else '-'
+            for kind in OBJECT_KINDS
+            for model in models
+        ]
+        rows.append([group, number, *shares])
+    headers = ['objects', 'number', *(f'{kind}, {model}' for kind in OBJECT_KINDS for model in models)]
+    false_rows = [[kind, *(counts[model].false[kind] for model in models)] for kind in FALSE_KINDS]
+    return markdown_table(rows, headers) + '\n' + markdown_table(false_rows, ['false predictions', *models])

@@ -1,16 +1,16 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Work folders beside each other: a table of AP and cost, and a plot of the curves."""
+"""Several work folders: a table of AP and cost, and a plot of the curves."""
 
 import json
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from .experiments import ExperimentError, parameters
-from .results_table import BRANCHES, COLUMNS, MAIN
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.palette import COLORS
+from mmpanet.utils.tables import markdown_table
+from .coco_metrics import MAIN_METRICS, metric_titles, percent
+from .experiments import count_parameters
 from .run_log import RunLog
-
-# Okabe and Ito's, which the colour-blind can tell apart
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 
 
 class ComparedRun(NamedTuple):
@@ -18,64 +18,64 @@ class ComparedRun(NamedTuple):
 
     name: str
     log: RunLog
-    parameters: Optional[int]  # of the model; None if the config is not there, or cannot be built here
+    parameters: Optional[int]  # None if there is no config, or if it cannot be built here
 
     @classmethod
     def read(cls, work_dir: Path, name: str) -> 'ComparedRun':
-        """Read the logs, and count the parameters of the config that mmengine left beside them.
+        """Read the logs, and count the parameters of the config that mmengine has left beside them.
 
         Raises:
-            ExperimentError: If there are no logs.
+            DataError: If there are no logs.
         """
         if not work_dir.is_dir():
-            raise ExperimentError(f'{work_dir}: no such folder')
+            raise DataError(f'{work_dir}: no such folder')
         log = RunLog.read(work_dir)
         if not log.steps and not log.evaluations:
-            raise ExperimentError(f'{work_dir}: no run in it has logged anything; looked for */vis_data/scalars.json')
+            raise DataError(f'{work_dir}: no run in it has logged anything; looked for */vis_data/scalars.json')
         configs = sorted(work_dir.glob('*.py'))
-        return cls(name, log, _parameters(configs[0]) if len(configs) == 1 else None)
+        return cls(name, log, _parameters_if_buildable(configs[0]) if len(configs) == 1 else None)
 
     @property
     def metrics(self) -> Dict[str, float]:
-        """Of the last evaluation, as fractions."""
+        """The last evaluation, as fractions."""
         return self.log.evaluations[-1].metrics if self.log.evaluations else {}
 
     def best(self, metric: str) -> Optional[float]:
-        """Over all evaluations."""
+        """The largest value over all evaluations."""
         return max((one.metrics[metric] for one in self.log.evaluations if metric in one.metrics), default=None)
 
-    def as_dict(self) -> dict:
-        """For JSON."""
+    def as_dict(self) -> Dict[str, Any]:
+        """Everything of the table and the curves of AP, for JSON."""
         return dict(
             name=self.name,
             iterations=self.log.steps[-1]['iter'] if self.log.steps else None,
             parameters=self.parameters,
-            seconds_a_step=self.log.seconds_a_step,
-            memory_mib=self.log.memory,
+            seconds_per_step=self.log.seconds_per_step,
+            memory_mib=self.log.peak_memory,
             evaluations=[one._asdict() for one in self.log.evaluations],
         )
 
 
 def read_runs(work_dirs: Sequence[Path], names: Sequence[str] = ()) -> List[ComparedRun]:
-    """The runs of some work folders.
+    """Read the runs of some work folders.
 
     Args:
-        work_dirs: Their folders.
-        names: For the table; by default the shortest ends of the folders' paths that tell them apart.
+        work_dirs: The folders.
+        names: Names for the table, one per folder. By default the shortest ends of the paths that differ.
 
     Raises:
-        ExperimentError: If a folder has no logs, or the names are not as many, or not different.
+        DataError: If a folder has no logs, or if there are too few, too many or equal names.
     """
     names = list(names) or shortest_names(work_dirs)
     if len(names) != len(work_dirs):
-        raise ExperimentError(f'{len(names)} names for {len(work_dirs)} folders')
+        raise DataError(f'{len(names)} names for {len(work_dirs)} folders')
     if len(set(names)) < len(names):
-        raise ExperimentError(f'two runs would have one name: {", ".join(names)}')
+        raise DataError(f'two runs would have the same name: {", ".join(names)}')
     return [ComparedRun.read(work_dir, name) for work_dir, name in zip(work_dirs, names)]
 
 
 def shortest_names(paths: Sequence[Path]) -> List[str]:
-    """The last parts of each path, as many as it takes for them to differ."""
+    """The last parts of each path, as few as suffice to make all names different."""
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts))):
         names = ['/'.join(one[-length:]) for one in parts]
@@ -84,78 +84,56 @@ def shortest_names(paths: Sequence[Path]) -> List[str]:
     return [str(path) for path in paths]
 
 
-def markdown(runs: Sequence[ComparedRun]) -> str:
-    """A line a run; the difference to the first one behind its AP."""
-    metrics = [
-        f'{branch}_{column}'
-        for branch in BRANCHES
-        for column in COLUMNS
-        if any(f'{branch}_{column}' in run.metrics for run in runs)
-    ]
-    titles = [f'{BRANCHES[branch]} {COLUMNS[column]}' for branch, column in (m.split('_', 1) for m in metrics)]
-    bests = [f'{branch}_{MAIN}' for branch in BRANCHES if f'{branch}_{MAIN}' in metrics]
-    head = [
-        'run',
-        'iterations',
-        *titles,
-        *(f'best {titles[metrics.index(metric)]}' for metric in bests),
-        'M parameters',
-        's a step',
-        'GiB',
-    ]
-    lines = [head, ['---'] * len(head)]
+def comparison_table(runs: Sequence[ComparedRun]) -> str:
+    """The table in Markdown, one row per run. Box and mask AP come with the difference to the first run."""
+    titles = metric_titles(metric for run in runs for metric in run.metrics)
+    best = {metric: title for metric, title in titles.items() if metric in MAIN_METRICS}
+    headers = ['run', 'iterations', *titles.values(), *(f'best {title}' for title in best.values())]
+    headers += ['M parameters', 's per step', 'GiB']
+    rows = []
     for run in runs:
         cells = [f'`{run.name}`', str(run.log.steps[-1]['iter']) if run.log.steps else '-']
-        for metric in metrics:
-            value, first = run.metrics.get(metric), runs[0].metrics.get(metric)
-            difference = ''
-            if run is not runs[0] and value is not None and first is not None and metric.endswith(MAIN):
-                difference = f' ({100 * (value - first):+.1f})'
-            cells.append(_percent(value) + difference)
-        cells += [_percent(run.best(metric)) for metric in bests]
-        cells += [
-            '-' if run.parameters is None else f'{run.parameters / 1e6:.2f}',
-            '-' if run.log.seconds_a_step is None else f'{run.log.seconds_a_step:.2f}',
-            '-' if run.log.memory is None else f'{run.log.memory / 1024:.1f}',
-        ]
-        lines.append(cells)
-    # A column without anything in it is left out.
-    kept = [column for column in range(len(head)) if any(line[column] != '-' for line in lines[2:])]
-    return ''.join('| ' + ' | '.join(line[column] for column in kept) + ' |\n' for line in lines)
+        for metric in titles:
+            cell = _percent_or_dash(run.metrics.get(metric))
+            if run is not runs[0] and metric in best and metric in run.metrics and metric in runs[0].metrics:
+                cell += f' ({100 * (run.metrics[metric] - runs[0].metrics[metric]):+.1f})'
+            cells.append(cell)
+        cells += [_percent_or_dash(run.best(metric)) for metric in best]
+        seconds, memory = run.log.seconds_per_step, run.log.peak_memory
+        cells.append('-' if run.parameters is None else f'{run.parameters / 1e6:.2f}')
+        cells.append('-' if seconds is None else f'{seconds:.2f}')
+        cells.append('-' if memory is None else f'{memory / 1024:.1f}')
+        rows.append(cells)
+    filled = [column for column in range(len(headers)) if any(row[column] != '-' for row in rows)]
+    return markdown_table([[row[column] for column in filled] for row in rows], [headers[column] for column in filled])
 
 
-def write(runs: Sequence[ComparedRun], out_dir: Path) -> List[Path]:
-    """``comparison.md``, ``.json`` and ``.png`` in a folder."""
+def write_comparison(runs: Sequence[ComparedRun], out_dir: Path) -> List[Path]:
+    """Write ``comparison.md``, ``.json`` and ``.png``."""
     out_dir.mkdir(parents=True, exist_ok=True)
     table, data, picture = (out_dir / f'comparison.{suffix}' for suffix in ('md', 'json', 'png'))
-    table.write_text(markdown(runs))
+    table.write_text(comparison_table(runs))
     data.write_text(json.dumps([run.as_dict() for run in runs], indent=2) + '\n')
-    plot(runs, picture)
+    plot_curves(runs, picture)
     return [table, data, picture]
 
 
-def plot(runs: Sequence[ComparedRun], file: Path) -> None:
-    """Loss, and box and mask AP, over iterations."""
+def plot_curves(runs: Sequence[ComparedRun], file: Path) -> None:
+    """Training loss, and box and mask AP, over iterations."""
     from matplotlib.figure import Figure
 
-    branches = [branch for branch in BRANCHES if any(run.best(f'{branch}_{MAIN}') is not None for run in runs)]
-    figure = Figure(figsize=(4.2 * (1 + len(branches)), 3.4), dpi=150, layout='constrained')
-    panels = figure.subplots(1, 1 + len(branches), squeeze=False)[0]
-    for run, colour in zip(runs, COLOURS * len(runs)):
-        panels[0].plot(
-            [step['iter'] for step in run.log.steps],
-            [step['loss'] for step in run.log.steps],
-            color=colour,
-            label=run.name,
-        )
-        for panel, branch in zip(panels[1:], branches):
-            points = [
-                (one.iteration, 100 * one.metrics[f'{branch}_{MAIN}'])
-                for one in run.log.evaluations
-                if f'{branch}_{MAIN}' in one.metrics
-            ]
-            panel.plot(*zip(*points) if points else ((), ()), 'o-', color=colour, label=run.name, markersize=4)
-    for panel, title in zip(panels, ['training loss', *(f'{BRANCHES[branch]} AP' for branch in branches)]):
+    metrics = [metric for metric in MAIN_METRICS if any(run.best(metric) is not None for run in runs)]
+    figure = Figure(figsize=(4.2 * (1 + len(metrics)), 3.4), dpi=150, layout='constrained')
+    panels = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
+    for run, color in zip(runs, COLORS * len(runs)):
+        steps = run.log.steps
+        panels[0].plot([step['iter'] for step in steps], [step['loss'] for step in steps], color=color, label=run.name)
+        for panel, metric in zip(panels[1:], metrics):
+            evaluations = [one for one in run.log.evaluations if metric in one.metrics]
+            iterations = [one.iteration for one in evaluations]
+            values = [100 * one.metrics[metric] for one in evaluations]
+            panel.plot(iterations, values, 'o-', color=color, label=run.name, markersize=4)
+    for panel, title in zip(panels, ['training loss', *metric_titles(metrics).values()]):
         panel.set_title(title, fontsize=10)
         panel.set_xlabel('iterations')
         panel.grid(alpha=0.3)
@@ -165,12 +143,12 @@ def plot(runs: Sequence[ComparedRun], file: Path) -> None:
     figure.savefig(file)
 
 
-def _percent(value: Optional[float]) -> str:
-    return '-' if value is None else f'{100 * value:.1f}'
+def _percent_or_dash(value: Optional[float]) -> str:
+    return '-' if value is None else percent(value)
 
 
-def _parameters(config: Path) -> Optional[int]:
+def _parameters_if_buildable(config: Path) -> Optional[int]:
     try:
-        return parameters(config)
-    except Exception:  # a config may name anything that is not installed here; the table does without
+        return count_parameters(config)
+    except Exception:  # a config may need anything that is not installed here, and the table does without the number
         return None

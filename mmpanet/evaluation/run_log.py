@@ -1,70 +1,77 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""What a run of mmengine's left in its work folder."""
+"""What a run of mmengine's runner has left in its work folder."""
 
 import json
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-METRIC_PREFIX = 'coco/'
+from .coco_metrics import METRIC_PREFIX
 
 
 class Evaluation(NamedTuple):
-    """COCO metrics (fractions) after so many iterations."""
+    """COCO metrics as fractions."""
 
-    iteration: int
+    iteration: int  # of the training, after which the model was evaluated
     metrics: Dict[str, float]
 
 
 class RunLog(NamedTuple):
-    """The lines of ``<work folder>/<time>/vis_data/scalars.json`` of all starts of one run.
+    """The lines of ``<work folder>/<time>/vis_data/scalars.json``, over all starts of one run.
 
-    Of iterations that were trained again after a resume, the last time counts.
+    An iteration that was trained again after a resume counts as it was trained last.
     """
 
-    steps: List[dict]  # of training: iter, loss, time, ...
+    steps: List[Dict[str, Any]]  # of training: iter, loss, time, ...
     evaluations: List[Evaluation]
 
     @classmethod
     def read(cls, work_dir: Path) -> 'RunLog':
-        """Lists are empty where there is nothing; a last line that was cut off is left out."""
-        steps: Dict[int, dict] = {}
+        """Read the logs of a work folder. The lists are empty where nothing was logged."""
+        steps: Dict[int, Dict[str, Any]] = {}
         evaluations: Dict[int, Evaluation] = {}
         iteration = 0
         for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-            for line in file.read_text().splitlines():
-                try:
-                    values = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
+            for values in read_json_lines(file):
                 if 'loss' in values:
                     iteration = int(values.get('iter', values.get('step', 0)))
                     steps[iteration] = {**values, 'iter': iteration}
-                # COCO's evaluation gives -1 where there is no object of a size.
-                metrics = {
-                    key[len(METRIC_PREFIX) :]: value
-                    for key, value in values.items()
-                    if key.startswith(METRIC_PREFIX) and value >= 0
-                }
+                metrics = coco_metrics_in(values)
                 if metrics:
                     evaluations[iteration] = Evaluation(iteration, metrics)
         return cls([steps[key] for key in sorted(steps)], [evaluations[key] for key in sorted(evaluations)])
 
-    @staticmethod
-    def seconds(work_dir: Path) -> float:
-        """Of all starts, each from the time that its folder is named after to its last line."""
-        files = Path(work_dir).glob(f'{"[0-9]" * 8}_{"[0-9]" * 6}/vis_data/scalars.json')
-        return sum(
-            file.stat().st_mtime - datetime.strptime(file.parts[-3], '%Y%m%d_%H%M%S').timestamp() for file in files
-        )
-
     @property
-    def seconds_a_step(self) -> Optional[float]:
+    def seconds_per_step(self) -> Optional[float]:
         """The median over the lines of the log."""
         return round(median(step['time'] for step in self.steps), 4) if self.steps else None
 
     @property
-    def memory(self) -> Optional[int]:
-        """The largest peak that was logged, in MiB; on a GPU alone."""
+    def peak_memory(self) -> Optional[int]:
+        """The largest peak that was logged, in MiB. Runs on a CPU log none."""
         return max((step['memory'] for step in self.steps if 'memory' in step), default=None)
+
+
+def read_json_lines(file: Path) -> Iterator[Dict[str, Any]]:
+    """The objects of a log of mmengine. A last line that was cut off is left out."""
+    for line in file.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def coco_metrics_in(values: Dict[str, Any]) -> Dict[str, float]:
+    """The COCO metrics of a line of the log. COCO's evaluation gives -1 where no object has a size; it is left out."""
+    return {
+        key[len(METRIC_PREFIX) :]: value
+        for key, value in values.items()
+        if key.startswith(METRIC_PREFIX) and value >= 0
+    }
+
+
+def total_seconds(work_dir: Path) -> float:
+    """The time of all starts of a run, each from the time in the name of its folder to the last line of its log."""
+    files = Path(work_dir).glob(f'{"[0-9]" * 8}_{"[0-9]" * 6}/vis_data/scalars.json')
+    return sum(file.stat().st_mtime - datetime.strptime(file.parts[-3], '%Y%m%d_%H%M%S').timestamp() for file in files)

@@ -1,5 +1,13 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from .level_shares import LevelDistribution, LevelRecorder, RoILevels, level_shares
-from .pictures import draw_distribution, draw_image
+from .drawing import draw_distribution, draw_levels
+from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, fpn_levels, level_shares
 
-__all__ = ['LevelDistribution', 'LevelRecorder', 'RoILevels', 'draw_distribution', 'draw_image', 'level_shares']
+__all__ = [
+    'LevelDistribution',
+    'LevelRecorder',
+    'RoILevels',
+    'draw_distribution',
+    'draw_levels',
+    'fpn_levels',
+    'level_shares',
+]

@@ -8,7 +8,7 @@ from repository import ROOT
 from tiny_training import run_tool
 
 from mmpanet.evaluation.run_comparison import shortest_names
-from mmpanet.evaluation.run_log import RunLog
+from mmpanet.evaluation.run_log import RunLog, total_seconds
 
 CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_panet_shapes.py'
 
@@ -46,7 +46,7 @@ def runs(tmp_path):
 def test_log_of_a_run_that_was_resumed(runs):
     log = RunLog.read(runs[1])
     assert [(step['iter'], step['loss']) for step in log.steps] == [(10, 3.0), (20, 1.0), (30, 0.5)]
-    assert log.seconds_a_step == 0.8 and log.memory is None
+    assert log.seconds_per_step == 0.8 and log.peak_memory is None
     assert [one.iteration for one in log.evaluations] == [30]
     assert [one.iteration for one in RunLog.read(runs[0]).evaluations] == [10, 20]
     assert 'segm_mAP_l' not in RunLog.read(runs[0]).evaluations[-1].metrics
@@ -58,7 +58,7 @@ def test_time_of_a_run_that_was_resumed_is_that_of_all_its_starts(runs):
         os.utime(runs[1] / f'202601{day}_000000' / 'vis_data' / 'scalars.json', (start + seconds, start + seconds))
     (runs[1] / 'notes' / 'vis_data').mkdir(parents=True)
     (runs[1] / 'notes' / 'vis_data' / 'scalars.json').write_text('')
-    assert RunLog.seconds(runs[1]) == 2400
+    assert total_seconds(runs[1]) == 2400
 
 
 def test_tool(runs, tmp_path, capsys):
@@ -73,7 +73,7 @@ def test_tool(runs, tmp_path, capsys):
         'best box AP',
         'best mask AP',
         'M parameters',
-        's a step',
+        's per step',
         'GiB',
     ]
     assert rows[2] == ['`fpn`', '20', '10.0', '31.0', '20.0', '31.0', '-', '0.60', '2.0']
@@ -90,7 +90,7 @@ def test_tool(runs, tmp_path, capsys):
         (['nothing'], 'nothing: no such folder'),
         (['empty'], 'empty: no run in it has logged'),
         (['fpn', 'panet', '--names', 'a'], '1 names for 2 folders'),
-        (['fpn', 'fpn'], 'one name: fpn, fpn'),
+        (['fpn', 'fpn'], 'the same name: fpn, fpn'),
     ],
 )
 def test_what_is_refused(runs, tmp_path, monkeypatch, words, message):

@@ -4,15 +4,16 @@ import os
 import re
 import stat
 import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from repository import ROOT, tool_path
+from repository import ROOT
+from tiny_training import run_tool
 
-from mmpanet.evaluation.experiments import ExperimentError, Launcher, Results, Run, evaluation, plan, run_all
-from mmpanet.evaluation.results_table import markdown, summarise, write
+from mmpanet.evaluation.experiments import Launcher, Results, Run, last_evaluation, plan_runs, run_all
+from mmpanet.evaluation.seed_summary import seed_table, summarize_seeds, write_seed_summary
+from mmpanet.utils.errors import ConfigError, DataError
 
 CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_fpn_shapes.py'
 # Stands in for tools/train.py: writes what a run of mmengine leaves, or fails.
@@ -46,7 +47,7 @@ def folder(tmp_path):
 
 def run_some(folder, names, seeds, options=()):
     results, said = Results(folder / 'results.jsonl'), []
-    runs = plan([folder / f'{name}.py' for name in names], seeds, results, options)
+    runs = plan_runs([folder / f'{name}.py' for name in names], seeds, results, options)
     failures = run_all(runs, results, folder / 'work', Launcher(tools=folder), progress=said.append)
     return runs, failures, results, said
 
@@ -62,10 +63,10 @@ def test_runs_tables_and_what_is_done_is_not_done_again(folder):
     assert said[0] == '1/4 a, seed 0' and 'bbox_mAP' in said[1]
     assert run_some(folder, 'ab', [0, 2])[0] == []
     assert [(run.name, run.seed) for run in run_some(folder, 'ab', [0, 1])[0]] == [('a', 1), ('b', 1)]
-    summaries = summarise(results, ['b', 'a'])
+    summaries = summarize_seeds(results, ['b', 'a'])
     assert [(one.name, one.seeds) for one in summaries] == [('b', [0, 1, 2]), ('a', [0, 1, 2])]
     assert summaries[0].cell('bbox_mAP') == '41.0 ± 1.0' and summaries[1].cell('segm_mAP') == '21.0 ± 1.0'
-    files = write(summaries, folder / 'out', 'table')
+    files = write_seed_summary(summaries, folder / 'out', 'table')
     assert [file.name for file in files] == ['table.md', 'table.table.json', 'table.png']
     lines = files[0].read_text().splitlines()
     assert lines[0].startswith('| config | box AP | mask AP | M parameters')
@@ -80,15 +81,15 @@ def test_a_choice_of_overrides_is_an_experiment_of_its_own(folder):
     assert [(run.name, run.seed) for run in runs] == [('a', 0), ('a', 1)] and said[0] == "1/2 a, seed 0 lr=2 x.y='/[1]'"
     assert run_some(folder, 'a', [0, 1], ['lr=2', "x.y='/[1]'"])[0] == []
     assert len(run_some(folder, 'a', [0], ['lr=2'])[0]) == 1
-    assert [one.cell('bbox_mAP') for one in summarise(results, ['a', 'b'])] == ['30.0', '40.0']
-    summaries = summarise(results, ['b', 'a'], variants=True)
-    assert [one.title for one in summaries] == ['b', 'a', "a lr=2 x.y='/[1]'", 'a lr=2']
+    assert [one.cell('bbox_mAP') for one in summarize_seeds(results, ['a', 'b'])] == ['30.0', '40.0']
+    summaries = summarize_seeds(results, ['b', 'a'], variants=True)
+    assert [one.label for one in summaries] == ['b', 'a', "a lr=2 x.y='/[1]'", 'a lr=2']
     assert [one.cell('bbox_mAP') for one in summaries] == ['40.0', '30.0', '35.5 ± 0.7', '35.0']
-    assert "| `a` `lr=2` `x.y='/[1]'` | 35.5" in markdown(summaries)
-    # none goes on from the checkpoint of another
+    assert "| `a` `lr=2` `x.y='/[1]'` | 35.5" in seed_table(summaries)
+    # each run has a folder of its own, so none goes on from the checkpoint of another
     assert len(list(folder.glob('work/**/seed_0'))) == 4
-    with pytest.raises(ExperimentError, match='--cfg-options lr: is not KEY=VALUE'):
-        plan([folder / 'a.py'], [0], results, ['lr'])
+    with pytest.raises(ConfigError, match='--cfg-options lr: is not KEY=VALUE'):
+        plan_runs([folder / 'a.py'], [0], results, ['lr'])
 
 
 def test_a_run_that_fails_is_recorded_and_tried_again(folder):
@@ -96,7 +97,7 @@ def test_a_run_that_fails_is_recorded_and_tried_again(folder):
     assert failures == 1 and '  failed: RuntimeError: it broke' in said
     assert [result.get('error') for result in results] == ['RuntimeError: it broke', None]
     assert [run.name for run in run_some(folder, ['bad', 'a'], [0])[0]] == ['bad']
-    assert [one.name for one in summarise(results, ['a', 'bad'])] == ['a']
+    assert [one.name for one in summarize_seeds(results, ['a', 'bad'])] == ['a']
 
 
 def test_a_run_that_was_cut_off_counts_the_time_before(folder):
@@ -112,22 +113,22 @@ def test_a_run_that_was_cut_off_counts_the_time_before(folder):
 def test_a_run_without_an_evaluation_fails(folder, tmp_path):
     (folder / 'train.py').write_text('print("done")')
     assert run_some(folder, 'a', [0])[1] == 1
-    with pytest.raises(ExperimentError, match='has no evaluation'):
-        evaluation(tmp_path)
+    with pytest.raises(DataError, match='has no evaluation'):
+        last_evaluation(tmp_path)
 
 
 def test_errors_name_what_is_wrong(folder):
     results = Results(folder / 'results.jsonl')
-    with pytest.raises(ExperimentError, match='no run has finished'):
-        summarise(results, ['a'])
-    with pytest.raises(ExperimentError, match='there is no config .*c.py'):
-        plan([folder / 'a.py', folder / 'c.py'], [0], results)
+    with pytest.raises(DataError, match='no run has finished'):
+        summarize_seeds(results, ['a'])
+    with pytest.raises(ConfigError, match='there is no config .*c.py'):
+        plan_runs([folder / 'a.py', folder / 'c.py'], [0], results)
     (folder / 'x').mkdir()
     (folder / 'x' / 'a.py').write_text('')
-    with pytest.raises(ExperimentError, match='two configs are named a'):
-        plan([folder / 'a.py', folder / 'x' / 'a.py'], [0], results)
+    with pytest.raises(ConfigError, match='two configs are named a'):
+        plan_runs([folder / 'a.py', folder / 'x' / 'a.py'], [0], results)
     results.file.write_text('{"name": "a", "seed": 0}\nnonsense\n')
-    with pytest.raises(ExperimentError, match=r"results.jsonl, line 2 is not .* 'nonsense'"):
+    with pytest.raises(DataError, match=r"results.jsonl, line 2 is not .* 'nonsense'"):
         list(results)
 
 
@@ -154,21 +155,19 @@ def test_the_scripts_for_gpus_and_clusters_get_what_they_need(folder, kind, envi
     assert called[-4:] == ['--cfg-options', 'randomness.seed=7', 'train_cfg.max_epochs=1', '--resume']
 
 
-def test_the_command_line(folder):
-    command = [sys.executable, str(tool_path('experiments')), str(folder / 'a.py'), '--seeds', '0', '5']
-    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    dry = subprocess.run(
-        [*command, '--dry-run', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True, env=env
-    )
-    assert dry.returncode == 0 and [line.split()[-2] for line in dry.stdout.splitlines()] == [
-        'randomness.seed=0',
-        'randomness.seed=5',
-    ]
-    table = subprocess.run(
-        [*command, '--table', '--results', str(folder / 'r.jsonl')], capture_output=True, text=True, env=env
-    )
-    assert table.returncode == 1 and 'experiments.py: no run has finished' in table.stderr
-    assert markdown(summarise([dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5))], ['a'])).count('50.0') == 1
+def test_the_command_line(folder, capsys):
+    words = ['experiments', folder / 'a.py', '--seeds', 0, 5, '--results', folder / 'r.jsonl']
+    with pytest.raises(SystemExit, match='0'):
+        run_tool(*words, '--dry-run')
+    commands = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [command[1] for command in commands] == [str(ROOT / 'tools' / 'train.py')] * 2
+    assert [command[-2] for command in commands] == ['randomness.seed=0', 'randomness.seed=5']
+    with pytest.raises(SystemExit, match='experiments.py: no run has finished'):
+        run_tool(*words, '--table')
+    Results(folder / 'r.jsonl').add(dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5)))
+    with pytest.raises(SystemExit, match='0'):
+        run_tool(*words, '--table')
+    assert '| `a` | 50.0 |' in capsys.readouterr().out and (folder / 'r.md').is_file()
 
 
 @pytest.mark.parametrize(
@@ -179,10 +178,10 @@ def test_the_page_of_results_holds_what_the_runs_gave(variable, variants, file):
     page = (ROOT / 'docs' / 'results.md').read_text()
     pattern = re.search(rf'^{variable}=\$\((echo .*)\)$', page, re.MULTILINE)[1]
     configs = subprocess.check_output(['bash', '-c', pattern], cwd=ROOT, text=True).split()
-    summaries = summarise(
+    summaries = summarize_seeds(
         Results(ROOT / 'docs' / 'results' / 'dsb2018.jsonl'), [Path(one).stem for one in configs], variants
     )
-    table = markdown(summaries, times=False)
+    table = seed_table(summaries, times=False)
     assert table.count('\n') > 3 and table in page
     assert (ROOT / 'docs' / 'results' / file).read_text() == table
 

@@ -9,8 +9,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tiny_training import run_tool
 
-from mmpanet.evaluation.disagreements import sheet
-from mmpanet.evaluation.instance_errors import Annotations, compare, is_crowded, outside_crowds, overlaps
+from mmpanet.evaluation.disagreements import contact_sheet
+from mmpanet.evaluation.instance_errors import Annotations, are_crowded, find_errors, overlaps, without_crowd_regions
 
 HEIGHT, WIDTH = 60, 80
 
@@ -39,7 +39,7 @@ BOTH, LEFT_TOP, LEFT_BOTTOM = box(10, 10, 52, 30), box(10, 10, 30, 19), box(10, 
         ([LEFT, RIGHT], [], ['missed', 'missed'], []),
         ([], [LEFT], [], ['background']),
         ([], [], [], []),
-        # half of it is no group: with an IoU of 0.49 it finds neither
+        # with an IoU of 0.49 it finds neither object
         ([LEFT, RIGHT], [BOTH], ['merged', 'merged'], ['part or group']),
         ([LEFT, RIGHT], [RIGHT, BOTH], ['merged', 'found'], ['', 'part or group']),
         ([LEFT], [LEFT_TOP, LEFT_BOTTOM], ['split'], ['part or group', 'part or group']),
@@ -50,8 +50,8 @@ BOTH, LEFT_TOP, LEFT_BOTTOM = box(10, 10, 52, 30), box(10, 10, 30, 19), box(10, 
     ],
 )
 def test_kinds(objects, predictions, kinds, false):
-    errors = compare(objects, predictions)
-    assert errors.objects == kinds and errors.false_kinds == false
+    errors = find_errors(objects, predictions)
+    assert errors.object_kinds == kinds and errors.false_kinds == false
     found = kinds.count('found')
     total = len(objects) + len(predictions)
     assert errors.f1 == pytest.approx(2 * found / total if total else 1)
@@ -117,7 +117,7 @@ def test_found_objects_are_those_of_coco():
             image = evaluation.evalImgs[category * areas * len(scenes) + number]
             if image is not None:
                 expected |= {int(id_) for id_, match in zip(image['gtIds'], image['gtMatches'][0]) if match}
-        kinds = compare(objects, found).objects
+        kinds = find_errors(objects, found).object_kinds
         assert {100 * (number + 1) + i for i, kind in enumerate(kinds, 1) if kind == 'found'} == expected
         total += len(expected)
     assert total > 50
@@ -137,15 +137,15 @@ def test_overlaps_in_plain_numpy():
 def test_crowds_and_crowding():
     crowd = box(40, 0, 80, 60)
     predictions = [box(45, 10, 60, 20), LEFT, box(30, 40, 50, 50)]
-    assert outside_crowds([LEFT], predictions, [crowd]) == [LEFT]  # half of the last one lies in it
-    assert outside_crowds([LEFT], predictions, [dict(crowd, category_id=2)]) == predictions
-    assert is_crowded([LEFT, RIGHT, box(29, 29, 40, 40)]) == [True, True, True]
-    assert is_crowded([LEFT, RIGHT]) == [False, False] and is_crowded([]) == []
+    assert without_crowd_regions([LEFT], predictions, [crowd]) == [LEFT]  # half of the last one lies in it
+    assert without_crowd_regions([LEFT], predictions, [dict(crowd, category_id=2)]) == predictions
+    assert are_crowded([LEFT, RIGHT, box(29, 29, 40, 40)]) == [True, True, True]
+    assert are_crowded([LEFT, RIGHT]) == [False, False] and are_crowded([]) == []
 
 
 def test_more_than_255_predictions_on_an_image():
-    errors = compare([LEFT, RIGHT], [LEFT, RIGHT] + [LEFT_TOP] * 300)
-    assert errors.objects == ['found', 'found'] and errors.false_kinds == ['', ''] + ['part or group'] * 300
+    errors = find_errors([LEFT, RIGHT], [LEFT, RIGHT] + [LEFT_TOP] * 300)
+    assert errors.object_kinds == ['found', 'found'] and errors.false_kinds == ['', ''] + ['part or group'] * 300
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_tool(files, capsys):
 def test_sheet():
     """Each picture stands under the shortest column, whole and in its proportions."""
     tall, wide = np.full((804, 402, 3), 60, np.uint8), np.full((402, 1608, 3), 120, np.uint8)
-    drawn = sheet([tall, wide, wide])
+    drawn = contact_sheet([tall, wide, wide])
     assert drawn.shape == (1614, 1620, 3)
     assert (drawn[:1608, :804] == 60).all() and (drawn[:, 804:810] == 255).all()
     assert (drawn[:201, 810:1614] == 120).all() and (drawn[201:207, 810:] == 255).all()

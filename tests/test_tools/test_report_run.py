@@ -2,13 +2,9 @@
 """tools/analysis_tools/report_run.py on work folders as mmengine leaves them."""
 
 import json
-import subprocess
-import sys
 
 import pytest
-from repository import tool_path
-
-TOOL = tool_path('report_run')
+from tiny_training import run_tool
 
 
 def coco(box, mask):
@@ -34,26 +30,23 @@ def work_dir(tmp_path):
     return folder
 
 
-def run_tool(folder):
-    return subprocess.run([sys.executable, TOOL, folder], capture_output=True, text=True)
-
-
-def test_reports_the_last_evaluation(work_dir):
-    result = run_tool(work_dir)
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+def test_reports_the_last_evaluation(work_dir, capsys):
+    run_tool('report_run', work_dir)
+    output = capsys.readouterr().out
+    lines = output.splitlines()
     box, mask = (next(line for line in lines if line.startswith(name)).split() for name in ('box AP', 'mask AP'))
     assert box[2:5] == ['0.400', '0.500', '-'] and mask[2] == '0.300'
     for path in ('epoch_2.pth', '20260101_100000.log', 'vis_image'):
-        assert path in result.stdout
-    assert '20260101_110000' not in result.stdout
+        assert path in output
+    assert '20260101_110000' not in output
 
 
-def test_a_later_test_run_counts(work_dir):
+def test_a_later_test_run_counts(work_dir, capsys):
     run = work_dir / '20260101_120000'
     run.mkdir()
     (run / f'{run.name}.json').write_text(json.dumps(coco(0.5, 0.45)))
-    output = run_tool(work_dir).stdout
+    run_tool('report_run', work_dir)
+    output = capsys.readouterr().out
     assert '0.500' in output and '0.450' in output and 'pictures    none' in output
 
 
@@ -67,5 +60,5 @@ def test_a_later_test_run_counts(work_dir):
 )
 def test_says_what_is_missing(tmp_path, make, message):
     make(tmp_path / 'work')
-    result = run_tool(tmp_path / 'work')
-    assert result.returncode == 1 and message in result.stderr and 'Traceback' not in result.stderr
+    with pytest.raises(SystemExit, match=f'^report_run.py: .*{message}'):
+        run_tool('report_run', tmp_path / 'work')

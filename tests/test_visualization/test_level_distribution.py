@@ -46,7 +46,7 @@ def trained(tmp_path_factory, data):
 
 
 def test_recorder_against_the_layers_themselves(tmp_path, data):
-    """What is written down is what the pooling and the first layers give for the same RoIs; predictions stay."""
+    """The recorder agrees with the pooling and the first layers on the same RoIs. Predictions do not change."""
     model = MODELS.build(tiny_config(tmp_path / 'tiny.py', data).model).eval()
     images = [torch.rand(3, 64, 64) * 255, torch.rand(3, 48, 64) * 255]
     batch = dict(inputs=images, data_samples=[_sample(image) for image in images])

@@ -1,31 +1,31 @@
-"""Make a table and a plot of the logs of runs: ``python tools/analysis_tools/compare_runs.py WORK_DIR ...``."""
+"""Compare runs by their logs, in a table and a plot: ``python tools/analysis_tools/compare_runs.py WORK_DIR ...``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from mmpanet.evaluation.experiments import ExperimentError
-from mmpanet.evaluation.run_comparison import markdown, read_runs, write
+from mmpanet.evaluation.run_comparison import comparison_table, read_runs, write_comparison
+from mmpanet.utils.errors import MMPanetError
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='AP (of the last evaluation, and the best), parameters, time a step '
-        'and memory of several runs, and their curves'
+        description='Compare several runs: AP of the last and of the best evaluation, parameters, seconds per step, '
+        'memory, and the curves of loss and AP'
     )
     parser.add_argument(
         'work_dirs',
         nargs='+',
         type=Path,
         metavar='WORK_DIR',
-        help='of runs of tools/train.py; differences are to the first',
+        help='work folders of tools/train.py; AP is also given as the difference to the first',
     )
-    parser.add_argument('--names', nargs='+', default=[], help='for the table, one a folder')
+    parser.add_argument('--names', nargs='+', default=[], help='names for the table, one per folder')
     parser.add_argument(
         '--out-dir',
         type=Path,
         default=Path('outputs', 'comparison'),
-        help='gets comparison.md, .json and .png (%(default)s)',
+        help='folder for comparison.md, .json and .png (default: %(default)s)',
     )
     return parser.parse_args()
 
@@ -34,10 +34,10 @@ def main():
     args = parse_args()
     try:
         runs = read_runs(args.work_dirs, args.names)
-    except ExperimentError as error:
+    except MMPanetError as error:
         sys.exit(f'compare_runs.py: {error}')
-    print(markdown(runs))
-    print(*write(runs, args.out_dir), sep='\n')
+    print(comparison_table(runs))
+    print(*write_comparison(runs, args.out_dir), sep='\n')
 
 
 if __name__ == '__main__':

@@ -12,8 +12,7 @@ from mmengine.runner import Runner
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmpanet.models.layers.argument_checks import check_count
-from mmpanet.visualization.level_shares import LevelDistribution, LevelRecorder
-from mmpanet.visualization.pictures import draw_distribution, draw_image
+from mmpanet.visualization import LevelDistribution, LevelRecorder, draw_distribution, draw_levels
 
 
 @HOOKS.register_module()
@@ -82,7 +81,7 @@ class LevelDistributionHook(Hook):
     def _draw(self, runner, sample, seen):
         image = mmcv.imfrombytes(get(sample.img_path), channel_order='rgb')
         size = (*sample.img_shape[:2], *sample.get('batch_input_shape', sample.img_shape)[:2])
-        picture = draw_image(image, [level[0] for level in self._recorder.pyramid], size, seen, self._recorder.strides)
+        picture = draw_levels(image, [level[0] for level in self._recorder.pyramid], size, seen, self._recorder.strides)
         runner.visualizer.add_image(f'levels_{self._drawn}', picture, step=runner.iter)
 
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:

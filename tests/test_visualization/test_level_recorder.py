@@ -6,8 +6,7 @@ from torch import nn
 
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmpanet.models.layers import LevelwiseFusion
-from mmpanet.visualization import LevelDistribution, RoILevels, draw_distribution, draw_image, level_shares
-from mmpanet.visualization.level_shares import fpn_levels
+from mmpanet.visualization import LevelDistribution, RoILevels, draw_distribution, draw_levels, fpn_levels, level_shares
 
 
 class Identity(nn.Module):
@@ -36,7 +35,7 @@ def shares_in_plain_python(levels, fusion):
 @pytest.mark.parametrize('fuse_first', [False, True])
 def test_shares_against_plain_python(fusion, fuse_first):
     torch.manual_seed(0)
-    grids = torch.randn(7, 3, 4, 2, 2).relu()  # half of them are 0, so that there are ties
+    grids = torch.randn(7, 3, 4, 2, 2).relu()  # half of them are 0, so there are ties
     grids[0] = 0
     module = LevelwiseFusion(lambda: nn.Sequential(nn.Conv2d(4, 5, 1), nn.ReLU()), 3, fusion, fuse_first=fuse_first)
     with torch.no_grad():
@@ -67,7 +66,7 @@ def test_levels_of_fpn_are_mmdets():
 def test_distribution_is_the_mean_by_level_of_fpn():
     torch.manual_seed(0)
     rois = random_rois(60)
-    rois[:, 3:] = torch.minimum(rois[:, 3:], rois[:, 1:3] + 200)  # none is large enough for the last level
+    rois[:, 3:] = torch.minimum(rois[:, 3:], rois[:, 1:3] + 200)  # none of them is assigned to the last level
     shares = torch.rand(60, 4)
     shares /= shares.sum(1, keepdim=True)
     shares[::7] = 0
@@ -95,12 +94,12 @@ def test_an_empty_distribution_can_be_drawn():
     assert draw_distribution(dict(bbox_head=distribution)).ndim == 3
 
 
-def colours_of(picture, rgb):
+def pixels_of(picture, rgb):
     return int((np.abs(picture.astype(int) - rgb).sum(-1) < 30).sum())
 
 
-def test_rois_are_drawn_in_the_colour_of_their_level():
-    """A large box, blue where the first level wins and orange where the third does; and none where nothing wins."""
+def test_rois_are_drawn_in_the_color_of_their_level():
+    """A large box is blue where the first level wins, orange where the third wins, and absent where none wins."""
     image = np.zeros((64, 96, 3), np.uint8)
     pyramid = [torch.rand(4, 24, 32), torch.rand(4, 12, 16), torch.rand(4, 6, 8)]
     rois = torch.tensor([[0, 10.0, 10.0, 110.0, 80.0]])
@@ -110,7 +109,7 @@ def test_rois_are_drawn_in_the_colour_of_their_level():
             shares[0, winner] = 1
         seen = dict(bbox_head=RoILevels(rois, shares))
         # twice as large for the network, and padded
-        picture = draw_image(image, pyramid, (128, 192, 192, 256), seen, [4, 8, 16])
+        picture = draw_levels(image, pyramid, (128, 192, 192, 256), seen, [4, 8, 16])
         above_the_legend = picture[:-100]
-        assert (colours_of(above_the_legend, (0, 114, 178)) > 100) == (shown == 'blue')
-        assert (colours_of(above_the_legend, (230, 159, 0)) > 100) == (shown == 'orange')
+        assert (pixels_of(above_the_legend, (0, 114, 178)) > 100) == (shown == 'blue')
+        assert (pixels_of(above_the_legend, (230, 159, 0)) > 100) == (shown == 'orange')

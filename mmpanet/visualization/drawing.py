@@ -1,43 +1,41 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Pictures of the pyramid, of the level that gives most to each RoI, and of the distribution over levels."""
+"""Pictures of the pyramid, of the main level of each RoI, and of the distribution over levels."""
 
-from typing import Dict, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
 import torch
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
-from .level_shares import LevelDistribution, RoILevels
-
-# Okabe and Ito's, which the colour-blind can tell apart, for levels from fine to coarse
-COLOURS = ('#0072B2', '#009E73', '#E69F00', '#D55E00', '#CC79A7', '#56B4E9')
+from mmpanet.utils.palette import LEVEL_COLORS
+from .level_recorder import LevelDistribution, RoILevels
 
 
-def draw_image(
+def draw_levels(
     image: np.ndarray,
     pyramid: Sequence[Tensor],
     input_size: Tuple[int, int, int, int],
-    seen: Dict[str, RoILevels],
+    levels_by_head: Dict[str, RoILevels],
     strides: Sequence[int],
     max_rois: int = 50,
 ) -> np.ndarray:
-    """One image's pyramid, and its RoIs in the colour of the level that gives most to them.
+    """The pyramid of one image, and its RoIs in the color of the level with the largest share.
 
     Args:
-        image: RGB, (H, W, 3), uint8; of the image as it went into the network, or before it was resized.
-        pyramid: Maps of the image, each (C, H_l, W_l), padding and all; their magnitude is drawn, each level on a
-            scale of its own.
-        input_size: Of the network's input: height, width, and both with padding.
-        seen: RoIs of the image by head.
-        strides: Of the pooled levels.
-        max_rois: The first so many of each head are drawn: proposals are in the order of their scores.
+        image: RGB, (H, W, 3), uint8, as it went into the network or before it was resized.
+        pyramid: The maps of the image, (C, H_l, W_l), with padding. The magnitude of each level is drawn on its own
+            scale.
+        input_size: Size of the network's input: height, width, padded height, padded width.
+        levels_by_head: The RoIs of the image.
+        strides: Strides of the pooled levels.
+        max_rois: At most so many RoIs of each head are drawn. Proposals are sorted by score, so these are the best.
 
     Returns:
         The picture, RGB, uint8.
     """
     height, width, padded_height, padded_width = input_size
-    columns = max(len(pyramid), len(seen) + 1)
+    columns = max(len(pyramid), len(levels_by_head) + 1)
     figure, panels = _panels(2, columns, 2.4, image.shape[0] / image.shape[1])
     for panel, level in zip(panels[0], pyramid):
         magnitude = level.float().norm(dim=0, keepdim=True).cpu()
@@ -51,21 +49,21 @@ def draw_image(
     panels[1][0].imshow(image)
     panels[1][0].set_title('image', fontsize=8)
     to_image = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
-    for panel, (name, levels) in zip(panels[1][1:], seen.items()):
+    for panel, (name, levels) in zip(panels[1][1:], levels_by_head.items()):
         panel.imshow(image)
         panel.autoscale(False)
         boxes = levels.rois[:max_rois, 1:].numpy() * to_image
         for (x1, y1, x2, y2), share in zip(boxes, levels.shares[:max_rois]):
             if share.sum() > 0:
-                panel.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=COLOURS[int(share.argmax())], lw=1)
+                panel.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=LEVEL_COLORS[int(share.argmax())], lw=1)
         panel.set_title(f'{name}: {min(len(boxes), max_rois)} of {len(levels.rois)} RoIs', fontsize=8)
-    if seen:
-        _legend(figure, [f'stride {stride} gives most' for stride in strides])
+    if levels_by_head:
+        _legend(figure, [f'mainly from stride {stride}' for stride in strides])
     return _rendered(figure)
 
 
 def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray:
-    """The paper's Figure 3, a panel a head: a line for the RoIs of each level of FPN's, over the pooled levels.
+    """The paper's Figure 3, one panel per head: one line for the RoIs that FPN assigns to each level.
 
     Returns:
         The picture, RGB, uint8.
@@ -73,13 +71,15 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
     figure, panels = _panels(1, len(distributions), 3.6, 0.8, axes=True)
     for panel, (name, distribution) in zip(panels[0], distributions.items()):
         places = range(len(distribution.strides))
-        for row, count, stride, colour in zip(distribution.means, distribution.counts, distribution.strides, COLOURS):
+        for row, count, stride, color in zip(
+            distribution.means, distribution.counts, distribution.strides, LEVEL_COLORS
+        ):
             if count:
                 panel.plot(
                     places,
                     100 * row.numpy(),
                     'o-',
-                    color=colour,
+                    color=color,
                     markersize=4,
                     label=f'RoIs of stride {stride} in FPN ({int(count)})',
                 )
@@ -95,7 +95,7 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
     return _rendered(figure)
 
 
-def _panels(rows, columns, width, aspect, axes=False):
+def _panels(rows: int, columns: int, width: float, aspect: float, axes: bool = False) -> Tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width * columns, width * aspect * rows + 0.5), dpi=150, layout='constrained')
@@ -106,11 +106,11 @@ def _panels(rows, columns, width, aspect, axes=False):
     return figure, panels
 
 
-def _legend(figure, texts):
+def _legend(figure: Any, texts: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     figure.legend(
-        handles=[Line2D([], [], color=colour, label=text) for colour, text in zip(COLOURS, texts)],
+        handles=[Line2D([], [], color=color, label=text) for color, text in zip(LEVEL_COLORS, texts)],
         loc='outside lower center',
         ncols=len(texts),
         fontsize=8,
@@ -118,7 +118,7 @@ def _legend(figure, texts):
     )
 
 
-def _rendered(figure) -> np.ndarray:
+def _rendered(figure: Any) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""From which level of the pyramid adaptive feature pooling takes the features of each RoI: PANet, Figure 3."""
+"""The levels of the pyramid that adaptive feature pooling takes the features of each RoI from: PANet, Figure 3."""
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +16,18 @@ FINEST_SCALE = 56  # of mmdet's SingleRoIExtractor, in pixels
 
 @torch.no_grad()
 def level_shares(fusion: LevelwiseFusion, grids: Tensor) -> Tensor:
-    """The share of every RoI's fused features that comes from each level.
+    """The share of the fused features of each RoI that comes from each level.
 
-    With the max it is the share of elements that a level wins; a tie is shared, and elements that are the same on all
-    levels (zeros behind a ReLU, mostly) do not count. With the sum it is the share of the absolute values.
+    With ``fusion='max'`` it is the share of the elements whose maximum is on that level. A tie is shared. Elements that
+    are equal on all levels, which are mostly zeros after a ReLU, do not count. With ``fusion='sum'`` it is the share of
+    the absolute values.
 
     Args:
-        fusion: The first layer of a head, on more than one level.
-        grids: What it takes, (N, L, C, h, w).
+        fusion: The first layer of a head, on L > 1 levels.
+        grids: The input of that layer, (N, L, C, h, w).
 
     Returns:
-        (N, L); each row sums to 1, or to 0 where no level has anything that the others have not.
+        (N, L). Each row sums to 1, or to 0 where all elements are equal on all levels.
     """
     values = torch.stack([level.flatten(1) for level in fusion.before_fusion(grids)], dim=1).float()
     if fusion.fusion == 'max':
@@ -40,28 +41,29 @@ def level_shares(fusion: LevelwiseFusion, grids: Tensor) -> Tensor:
 
 
 class RoILevels(NamedTuple):
-    """The RoIs that a head has seen, and where their features came from."""
+    """RoIs of a head, and the levels that their features came from."""
 
-    rois: Tensor  # (N, 5): image of the batch, and x1, y1, x2, y2 in pixels of the network's input
+    rois: Tensor  # (N, 5): index of the image in its batch, and x1, y1, x2, y2 in pixels of the network's input
     shares: Tensor  # (N, L), see level_shares()
 
     def of_image(self, index: int) -> 'RoILevels':
+        """The RoIs of one image of the batch."""
         chosen = self.rois[:, 0] == index
         return RoILevels(self.rois[chosen], self.shares[chosen])
 
 
 class LevelRecorder:
-    """Writes down, while a model predicts, the pyramid and the levels that each head's features come from.
+    """Records the pyramid, and the levels that the features of each head come from, while a model predicts.
 
-    As a context manager. The first layer of every head is computed twice meanwhile; predictions stay as they are.
+    It is a context manager. While it records, each head computes its first layer twice. Predictions do not change.
 
     Args:
-        model: Any detector with a ``neck``; heads without adaptive feature pooling are passed over.
+        model: Any detector with a ``neck``. Heads without adaptive feature pooling are ignored.
 
     Attributes:
-        strides: Those of the pooled levels, or an empty list if no head pools on several levels.
-        heads: Names of the heads that do, e.g. 'bbox_head', 'mask_head', 'bbox_head.0'.
-        pyramid: The neck's maps of the last batch, each (B, C, H_l, W_l).
+        strides: The strides of the pooled levels, or an empty list if no head pools from several levels.
+        heads: The names of the heads that do, such as 'bbox_head', 'mask_head', 'bbox_head.0'.
+        pyramid: The neck's output for the last batch, L maps of (B, C, H_l, W_l).
 
     Examples:
         >>> with LevelRecorder(model) as recorder:  # doctest: +SKIP
@@ -85,20 +87,20 @@ class LevelRecorder:
         if self._fusions and self._pooling:
             self.strides = list(self._pooling[0].featmap_strides)
         self._rois: Optional[Tensor] = None
-        self._seen: Dict[str, List[RoILevels]] = {}
-        self._hooks: list = []
+        self._recorded: Dict[str, List[RoILevels]] = {}
+        self._hooks: List[Any] = []
 
     def attach(self) -> None:
-        """Begin to write down."""
+        """Start to record."""
         if self._neck is not None:
-            self._hooks.append(self._neck.register_forward_hook(self._keep_pyramid))
+            self._hooks.append(self._neck.register_forward_hook(self._record_pyramid))
         for pooling in self._pooling:
-            self._hooks.append(pooling.register_forward_hook(self._keep_rois, with_kwargs=True))
+            self._hooks.append(pooling.register_forward_hook(self._record_rois, with_kwargs=True))
         for name, fusion in self._fusions:
-            self._hooks.append(fusion.register_forward_pre_hook(self._shares_of(name)))
+            self._hooks.append(fusion.register_forward_pre_hook(self._shares_recorder(name)))
 
     def detach(self) -> None:
-        """Leave the model as it was."""
+        """Stop to record, and remove all hooks from the model."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -107,41 +109,40 @@ class LevelRecorder:
         self.attach()
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         self.detach()
 
     def take(self) -> Dict[str, RoILevels]:
-        """What was seen since the last call, by the name of the head."""
-        seen = {name: RoILevels(*map(torch.cat, zip(*parts))) for name, parts in self._seen.items()}
-        self._seen.clear()
-        return seen
+        """Return the RoIs since the last call, by the name of the head, and forget them."""
+        recorded = {name: RoILevels(*map(torch.cat, zip(*parts))) for name, parts in self._recorded.items()}
+        self._recorded.clear()
+        return recorded
 
-    def _keep_pyramid(self, neck, args, levels):
+    def _record_pyramid(self, neck: nn.Module, args: Any, levels: Tuple[Tensor, ...]) -> None:
         self.pyramid = tuple(level.detach() for level in levels)
 
-    def _keep_rois(self, pooling, args, kwargs, grids):
+    def _record_rois(self, pooling: nn.Module, args: Any, kwargs: Dict[str, Any], grids: Tensor) -> None:
         self._rois = (args[1] if len(args) > 1 else kwargs['rois']).detach()
 
-    def _shares_of(self, name):
-
-        def keep_shares(fusion, args):
-            # Features that were pooled earlier, and picked from since, have lost their RoIs.
+    def _shares_recorder(self, name: str) -> Callable[[LevelwiseFusion, Any], None]:
+        def record_shares(fusion: LevelwiseFusion, args: Any) -> None:
+            # If a head selects some of the pooled features before its first layer, their RoIs are not known.
             if self._rois is not None and len(self._rois) == len(args[0]):
                 part = RoILevels(self._rois.cpu(), level_shares(fusion, args[0]).cpu())
-                self._seen.setdefault(name, []).append(part)
+                self._recorded.setdefault(name, []).append(part)
 
-        return keep_shares
+        return record_shares
 
 
 class LevelDistribution:
-    """Mean shares of the pooled levels, for RoIs of each level that FPN would take them from: PANet, Figure 3.
+    """Mean shares of the pooled levels, separately for the RoIs that FPN assigns to each level: PANet, Figure 3.
 
     Args:
-        strides: Those of the L pooled levels.
+        strides: The strides of the L pooled levels.
 
     Attributes:
-        counts: (L,), the RoIs that FPN would assign to each level.
-        sums: (L, L), their shares summed; a row is a level of FPN's, a column a pooled one.
+        counts: (L,), the number of RoIs that FPN assigns to each level.
+        sums: (L, L), the sums of their shares. Rows are levels of FPN, columns are pooled levels.
     """
 
     def __init__(self, strides: List[int]) -> None:
@@ -149,21 +150,21 @@ class LevelDistribution:
         self.counts = torch.zeros(len(strides), dtype=torch.float64)
         self.sums = torch.zeros(len(strides), len(strides), dtype=torch.float64)
 
-    def add(self, seen: RoILevels) -> None:
-        """Count RoIs in, but those that no level gives anything to."""
-        shares = seen.shares.double()
+    def add(self, levels: RoILevels) -> None:
+        """Add RoIs. Those whose shares are all 0 are left out."""
+        shares = levels.shares.double()
         counted = shares.sum(1) > 0.5
-        assigned = fpn_levels(seen.rois[counted], len(self.strides))
+        assigned = fpn_levels(levels.rois[counted], len(self.strides))
         self.counts.index_add_(0, assigned, torch.ones(len(assigned), dtype=torch.float64))
         self.sums.index_add_(0, assigned, shares[counted])
 
     @property
     def means(self) -> Tensor:
-        """(L, L); a row sums to 1, and is NaN for a level of FPN's without a RoI."""
+        """(L, L). Each row sums to 1; it is NaN where FPN assigns no RoI to the level."""
         return self.sums / self.counts[:, None]
 
-    def as_dict(self) -> dict:
-        """For JSON: strides, number of RoIs and mean shares by FPN's level, and the mean shares over all RoIs."""
+    def as_dict(self) -> Dict[str, Any]:
+        """For JSON: strides, number of RoIs and mean shares for each level of FPN, and mean shares over all RoIs."""
         rows = [row.tolist() if count else None for row, count in zip(self.means, self.counts)]
         total = self.sums.sum(0) / self.counts.sum() if self.counts.sum() else None
         return dict(
@@ -175,14 +176,14 @@ class LevelDistribution:
 
 
 def fpn_levels(rois: Tensor, num_levels: int) -> Tensor:
-    """The level that FPN pools each RoI from: FPN, equation 1, as in mmdet's ``SingleRoIExtractor``.
+    """The level that FPN assigns each RoI to: FPN, equation 1, as in mmdet's ``SingleRoIExtractor``.
 
     Args:
-        rois: (N, 5).
-        num_levels: L.
+        rois: (N, 5): index of the image, x1, y1, x2, y2.
+        num_levels: The number of levels, L.
 
     Returns:
-        (N,), 0 for the finest.
+        (N,), from 0 for the finest level to L - 1.
     """
     scales = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
     return (scales / FINEST_SCALE + 1e-6).log2().floor().clamp(min=0, max=num_levels - 1).long()
