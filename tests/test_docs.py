@@ -202,6 +202,19 @@ def test_commands_exist():
     assert not wrong, '\n'.join(wrong)
 
 
+def test_the_readme_shows_what_the_pages_show():
+    """AP with its spread stands in the tables of results, and seconds and parameters in those of the benchmark."""
+    readme = (ROOT / 'README.md').read_text()
+    spreads = re.findall(r'\d+\.\d ± \d\.\d', readme)
+    assert len(spreads) > 10 and set(spreads) <= set(re.findall(r'\d+\.\d ± \d\.\d', (DOCS / 'results.md').read_text()))
+    benchmark = (DOCS / 'benchmarks.md').read_text()
+    seconds = dict(re.findall(r'^\| ([\w-]+) \| (\d\.\d{3}) \|', benchmark.split('| training |')[0], re.MULTILINE))
+    costs = readme.split('| seconds per image |')[1].split('\n\n')[0]
+    for model in ('fpn', 'fpn-s2-fast', 'panet', 'panet-plain'):
+        assert f'| {float(seconds[model]):.2f} |' in costs, model
+    assert len(readme.splitlines()) <= 130
+
+
 def test_citation_names_this_version():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert str(citation['version']) == mmpanet.__version__
