@@ -44,13 +44,13 @@ NO_NOUN = frozenset(
         """
         a about above across after against all along also although an and are around as at be because become becomes
         been before behind being below beneath beside besides between beyond both but by can come comes could does down
-        during each either else even ever every except for from gave get gets give given gives go goes got had half
-        hardly has have here how if in instead into is it its just like made make makes many may me merely more most
-        much must neither never no nor not of off on once one only onto or other out over per plus quite rather remain
-        remains same say says see sees should since so some still such take taken takes than that the their them then
-        there these they this those though through throughout till to too toward towards under unless unlike until up
-        upon use used uses versus via was we were what when where whether which while who whose will with within without
-        worth would yet you your
+        draw draws during each either else even ever every except for from gave get gets give given gives go goes got
+        had half hardly has have here hold how if in instead into is it its just keep like made make makes many may me
+        merely more most much must need neither never no nor not of off on once one only onto or other out over per plus
+        quite rather read remain remains return same say says see sees share should show since so some still such take
+        taken takes than that the their them then there these they this those though through throughout till to too
+        toward towards under unless unlike until up upon use used uses versus via was we were what when where whether
+        which while who whose will with within without worth would write yet you your
         """,
     )
 )
@@ -111,8 +111,10 @@ def _distributes(groups: dict) -> bool:
     if 'noun' not in groups:
         return True
     nouns = re.findall(r'[\w-]+', groups['noun'].lower())
-    # After a singular, a word that ends in s is a verb: "a head takes a".
-    single = groups['count'].lower() in ('a', 'an', 'one')
+    # After a singular, a word that ends in s is a verb ("a head takes a"). What is counted by a number is a plural.
+    single = not re.search(r'\d|two|three|four|five|six|eight|ten|many', groups['count'], re.IGNORECASE)
+    if not single and not nouns[-1].endswith('s'):
+        return False
     verbs = [word for word in nouns if VERB.match(word) or (single and re.search('[^s]s$', word))]
     return not verbs and not NO_NOUN.intersection(nouns) and 'x' not in nouns
 

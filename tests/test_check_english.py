@@ -40,6 +40,8 @@ def test_the_distributive_is_found(text):
         'Runs a model before a swap.',
         'An RoI head is a StandardRoIHead.',
         'It takes a list of a type.',
+        'Two matrix products draw a mask.',
+        'Samples of a bin share a pixel.',
         '## A head\n\nA box head derives from it.',
         'At 800 x 1344 an image has more pixels.',
         'On fine levels a large RoI has hundreds.',
