@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import MODELS
-from mmpanet.datasets.checks.validation import check_annotations
+from mmpanet.datasets.checks import check_annotations
 from mmpanet.ops import multi_level_roi_align
 from mmpanet.swap import SwapError, swap_config
 

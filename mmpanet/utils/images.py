@@ -15,7 +15,7 @@ from typing import Iterator, NamedTuple, Union
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .errors import DataError
 
@@ -90,7 +90,7 @@ def read_image_info(source: Union[Path, bytes], name: str) -> ImageInfo:
                 size = size[::-1]
             return ImageInfo(*size, _count_pages(image), _bits(image, source), image.mode)
     except DataError as error:
-        if not isinstance(error.__cause__, Exception):  # too large
+        if not isinstance(error.__cause__, UnidentifiedImageError):  # damaged, or too large
             raise
         data = source if isinstance(source, bytes) else source.read_bytes()
         pixels = decode_image(data, cv2.IMREAD_UNCHANGED, name)

@@ -168,7 +168,7 @@ CASES = [
         'a sample whose image has 16 bits',
         dsb(lambda a: write_image(a / 'images' / 'a.png', 16, 24, value=4000, dtype=np.uint16)),
         1,
-        ('a/images/a.png', 'uint16', 'not uint8'),
+        ('a/images/a.png', '16 bits per channel', 'not 8 .uint8'),
     ),
     Case(
         DSB,

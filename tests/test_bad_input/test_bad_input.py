@@ -15,7 +15,7 @@ from record import PAGE, STACK_HEADING, write_page
 from repository import ROOT
 
 from mmdet.datasets import CocoDataset
-from mmpanet.datasets.checks.validation import check_annotations, check_datasets, rle_runs
+from mmpanet.datasets.checks import check_annotations, check_datasets, rle_runs
 
 
 def name_of(case):
@@ -91,10 +91,10 @@ def test_objects_without_a_pixel_are_told_and_do_no_harm(project):
     data['annotations'][1]['area'] = 0
     (project / 'train.json').write_text(json.dumps(data))
     left_out = check_datasets(Config.fromfile('config.py'), 'train', 'val')
-    assert [re.sub(r'.*(annotations\S+).*(bbox|area).*', r'\1 \2', text) for text in left_out] == [
-        'annotations[0] bbox',
-        'annotations[1] area',
-    ]
+    assert [
+        re.sub(r'.*: annotations: (.*) have .*(bbox|area).* (annotations\S+) .*', r'\1 \2 \3', text)
+        for text in left_out
+    ] == ['1 of 4 bbox annotations[0]', '1 of 4 area annotations[1]']
 
 
 def test_all_faults_are_found_at_once(project):

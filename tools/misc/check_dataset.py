@@ -1,3 +1,4 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Check the data that a config trains and tests on: ``python tools/misc/check_dataset.py CONFIG``."""
 
 import argparse
@@ -6,15 +7,15 @@ import sys
 from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers what the config may name
-from mmpanet.datasets.checks.validation import check_datasets, find_datasets
+from mmpanet.datasets.checks import check_datasets, find_datasets
 from mmpanet.utils.configs import load_config
-from mmpanet.utils.errors import DataError
+from mmpanet.utils.errors import DataError, MMPanetError
 
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Look for what is wrong with the annotations (COCO format) and images '
-        'of a config; ends with 1 if there is anything'
+        description='Check the annotations (COCO format) and images of a config. The exit code is 1 if anything must '
+        'be fixed.'
     )
     parser.add_argument('config', help='path of the config')
     parser.add_argument(
@@ -22,9 +23,14 @@ def parse_args():
         nargs='+',
         choices=['train', 'val', 'test'],
         default=['train', 'val', 'test'],
-        help='which of its data (all)',
+        help='the splits to check (default: all)',
     )
-    parser.add_argument('--images', action='store_true', help='decode every image, and compare its size')
+    parser.add_argument(
+        '--images',
+        action='store_true',
+        help='decode every image; otherwise the headers of up to 1000 images of each dataset are read, as by '
+        'tools/train.py',
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
     )
@@ -33,19 +39,21 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
-    found = {split: find_datasets(cfg, split) for split in args.splits}
     try:
+        cfg = load_config(args.config, args.cfg_options)
         left_out = check_datasets(cfg, *args.splits, decode_images=args.images)
     except DataError as error:
         sys.exit('\n'.join(error.faults))
+    except MMPanetError as error:
+        sys.exit(f'check_dataset: {error}')
     for text in left_out:
-        print(f'left out: {text}')
-    for split, sources in found.items():
+        print(f'note: {text}')
+    for split in args.splits:
+        sources = find_datasets(cfg, split)
         for source in sources:
             print(f'{split}: {source.ann_file}: nothing wrong')
         if not sources:
-            print(f'{split}: no dataset that CocoDataset reads from a file, nothing was looked at')
+            print(f'{split}: not checked: no dataset that CocoDataset reads from a file')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
-from mmpanet.datasets.checks.validation import check_datasets
+from mmpanet.datasets.checks import check_datasets
 from mmpanet.utils.errors import DataError
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
@@ -23,7 +23,7 @@ def build_runner(cfg):
 class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
     """mmengine's runner, which refuses data and checkpoints that it would otherwise pass over in silence.
 
-    Training on annotations that are not what the config says, see :mod:`mmpanet.datasets.checks.validation`, and
+    Training on annotations that are not what the config says, see :mod:`mmpanet.datasets.checks`, and
     testing with random weights, because those of a checkpoint have other names, run to the end in mmengine. With
     ``check_annotations=False`` in the config the annotations are not looked at.
     """
@@ -52,7 +52,14 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         return checkpoint
 
     def _check_annotations(self, *splits):
-        if not self.cfg.get('check_annotations', True):
+        loop = {'train': self._train_loop, 'test': self._test_loop}[splits[0]]
+        if loop is None and self.cfg.get('data') is None:  # a config of MMDetection 2.x has a message of its own
+            others = ', optim_wrapper' if splits[0] == 'train' else f', {splits[0]}_evaluator'
+            sys.exit(
+                f'{splits[0]}_dataloader, {splits[0]}_cfg{others}: one of them is missing or None in the config, and '
+                'each takes a dict'
+            )
+        if not self.cfg.get('check_annotations', True) and loop is not None:
             return
         try:
             left_out = check_datasets(self.cfg, *splits)
@@ -61,5 +68,5 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
                 f'{error}\n(tools/misc/check_dataset.py lists all; check_annotations=False in the config leaves this '
                 'check out)'
             )
-        if left_out:
-            self.logger.warning(f'{len(left_out)} objects are left out, the first: {left_out[0]}')
+        for line in left_out:
+            self.logger.warning(line)

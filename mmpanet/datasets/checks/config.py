@@ -1,0 +1,281 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""What a config says about its data: datasets, classes, the heads of the model, evaluators."""
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from mmengine.config import Config
+from mmengine.fileio import list_from_file
+from mmengine.registry import init_default_scope
+
+from mmdet.datasets import CocoDataset
+from mmdet.evaluation.metrics import CocoMetric
+from mmdet.registry import DATASETS, METRICS
+from .images import Loading, find_loading
+from .values import short, some
+
+# Keys of MMDetection 2.x in a dataset, and what 3.x has in their place
+OLD_DATASET_KEYS = dict(
+    classes='metainfo=dict(classes=...)',
+    img_prefix='data_prefix=dict(img=...)',
+    seg_prefix='data_prefix=dict(seg=...)',
+    file_client_args='backend_args',
+)
+
+
+class CocoSource(NamedTuple):
+    """A dataset of a config that MMDetection's ``CocoDataset`` reads.
+
+    Attributes:
+        key (str): Its place in the config.
+        ann_file (Path): The annotation file.
+        image_folder (Path): The folder that its file names are relative to.
+        classes (Any): The value of ``metainfo.classes``, or else of the dataset class.
+        masks (bool): Whether its pipeline loads masks.
+        polygons_only (bool): Whether it loads them with ``poly2mask=False``.
+        annotated (bool): Whether its pipeline loads annotations.
+        return_classes (bool): Whether it is for a model that is given class names as text.
+        filter_cfg (dict | None): What is filtered out; None in ``test_mode``.
+        indices (Any): Which of the images are used.
+        loading (Loading): What its pipeline loads of an image.
+    """
+
+    key: str
+    ann_file: Path
+    image_folder: Path
+    classes: Any
+    masks: bool
+    polygons_only: bool
+    annotated: bool
+    return_classes: bool
+    filter_cfg: Optional[dict]
+    indices: Any
+    loading: Loading
+
+
+class Evaluation(NamedTuple):
+    """A ``CocoMetric`` of a config.
+
+    Attributes:
+        key (str): Its place in the config.
+        ann_file (Path | None): The annotation file; None if it evaluates on what the dataset loads.
+        masks (bool): Whether it evaluates masks.
+        format_only (bool): Whether it only writes the results.
+    """
+
+    key: str
+    ann_file: Optional[Path]
+    masks: bool
+    format_only: bool
+
+
+def find_datasets(cfg: Config, split: str) -> List[CocoSource]:
+    """Find the datasets in COCO format of a split, also those inside wrappers (``RepeatDataset`` and the like).
+
+    Datasets with values of a wrong form are not among them, see :func:`form_faults`.
+    """
+    return [_source(node, key, kind) for node, key, kind in _coco_nodes(cfg, split) if not list(_forms(node, key))]
+
+
+def form_faults(cfg: Config, split: str) -> List[str]:
+    """Say which values of the datasets of a split have a form that MMDetection 3.x does not read."""
+    if cfg.get('data') is not None and cfg.get(f'{split}_dataloader') is None:
+        return [
+            'data is a key of MMDetection 2.x; MMDetection 3.x takes train_dataloader, val_dataloader and '
+            'test_dataloader (see its guide on migration)'
+        ]
+    return [fault for node, key, _ in _coco_nodes(cfg, split) for fault in _forms(node, key)]
+
+
+def _coco_nodes(cfg: Config, split: str) -> Iterator[Tuple[dict, str, type]]:
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    yield from _walk_datasets(cfg.get(f'{split}_dataloader') or {}, f'{split}_dataloader')
+
+
+def _walk_datasets(node: Any, key: str) -> Iterator[Tuple[dict, str, type]]:
+    if isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _walk_datasets(item, f'{key}[{i}]')
+    elif isinstance(node, dict):
+        kind = _coco_class(node)
+        if kind is not None:
+            yield node, key, kind
+            return
+        for name in ('dataset', 'datasets'):
+            if name in node:
+                yield from _walk_datasets(node[name], f'{key}.{name}')
+
+
+def _coco_class(node: dict) -> Optional[type]:
+    """The class of a dataset's config, if it reads annotations from a file system as ``CocoDataset`` does."""
+    kind = node.get('type')
+    if isinstance(kind, str):
+        kind = DATASETS.get(kind)
+    if not isinstance(kind, type) or not issubclass(kind, CocoDataset) or not node.get('ann_file'):
+        return None
+    own_reader = any(
+        getattr(kind, name) is not getattr(CocoDataset, name) for name in ('load_data_list', 'parse_data_info')
+    )
+    prefix = node.get('data_prefix')
+    places = [node['ann_file'], node.get('data_root'), prefix.get('img') if isinstance(prefix, dict) else prefix]
+    elsewhere = node.get('backend_args') or any('://' in place for place in places if isinstance(place, str))
+    return None if own_reader or elsewhere else kind
+
+
+def _forms(node: dict, key: str) -> Iterator[str]:
+    for name in ('ann_file', 'data_root'):
+        value = node.get(name) or ''
+        if isinstance(value, (list, tuple)):
+            yield (
+                f'{key}.{name}={short(value)} is a list, it takes one path; several datasets take '
+                "type='ConcatDataset' with datasets=[...]"
+            )
+        elif not isinstance(value, (str, os.PathLike)):
+            yield f'{key}.{name}={short(value)} is a {type(value).__name__}, it takes a path'
+    prefix = node.get('data_prefix') or {}
+    if not isinstance(prefix, dict):
+        yield f'{key}.data_prefix={short(prefix)} is a {type(prefix).__name__}, it takes dict(img={short(prefix)})'
+    elif not all(isinstance(value, str) for value in prefix.values()):
+        yield f'{key}.data_prefix={short(dict(prefix))}, it takes paths, such as dict(img="images/")'
+    metainfo = node.get('metainfo')
+    if metainfo is not None and not isinstance(metainfo, dict):
+        yield f'{key}.metainfo={short(metainfo)} is a {type(metainfo).__name__}, it takes dict(classes=(...))'
+    elif metainfo and 'classes' not in metainfo and 'CLASSES' in metainfo:
+        yield f'{key}.metainfo.CLASSES={short(metainfo["CLASSES"])} is not read, it takes the key classes'
+    filter_cfg = node.get('filter_cfg') or {}
+    if not isinstance(filter_cfg, dict) or not isinstance(filter_cfg.get('min_size', 0), (int, float)):
+        yield f'{key}.filter_cfg={short(filter_cfg)}, it takes dict(filter_empty_gt=True, min_size=32) and the like'
+    pipeline = node.get('pipeline') or []
+    if not isinstance(pipeline, (list, tuple)):
+        yield f'{key}.pipeline={short(pipeline)} is a {type(pipeline).__name__}, it takes a list of transforms'
+    for old, new in OLD_DATASET_KEYS.items():
+        if old in node:
+            yield f'{key}.{old}={short(node[old])} is a key of MMDetection 2.x; 3.x takes {new}'
+
+
+def _source(node: dict, key: str, dataset_class: Any) -> CocoSource:
+    root = node.get('data_root') or ''
+    steps = list(_steps(node.get('pipeline') or ()))
+    loaders = [step for step in steps if _type_name(step).endswith('LoadAnnotations')]
+    return CocoSource(
+        key=key,
+        ann_file=Path(root, node['ann_file']),
+        image_folder=Path(root, (node.get('data_prefix') or {}).get('img', '')),
+        classes=(node.get('metainfo') or {}).get('classes', dataset_class.METAINFO.get('classes')),
+        masks=any(bool(step.get('with_mask')) for step in loaders),
+        polygons_only=any(bool(step.get('with_mask')) and not step.get('poly2mask', True) for step in loaders),
+        annotated=bool(loaders) or not any(_type_name(step) == 'LoadEmptyAnnotations' for step in steps),
+        return_classes=bool(node.get('return_classes')),
+        filter_cfg=None if node.get('test_mode') else node.get('filter_cfg'),
+        indices=node.get('indices'),
+        loading=find_loading(node.get('pipeline') or ()),
+    )
+
+
+def _steps(node: Any) -> Iterator[dict]:
+    """The transforms of a pipeline, also those inside others (``MultiBranch``, ``RandomChoice``)."""
+    if isinstance(node, dict):
+        if 'type' in node:
+            yield node
+        for value in node.values():
+            yield from _steps(value)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _steps(item)
+
+
+def _type_name(step: dict) -> str:
+    kind = step.get('type')
+    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
+
+
+def class_names(source: CocoSource) -> Tuple[Tuple[str, ...], List[str]]:
+    """The names of the classes of a dataset, and what is wrong with them."""
+    key, classes = f'{source.key}.metainfo.classes', source.classes
+    if isinstance(classes, str):
+        if not os.path.isfile(classes):  # mmengine reads a file of names
+            return (), [
+                f'{key}={classes!r} is one string and no file of names, it takes a tuple of names; with a single '
+                f'name: ({classes!r}, )'
+            ]
+        classes = tuple(list_from_file(classes))
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, str) for name in classes):
+        return (), [f'{key}={short(classes)}, it takes a tuple of names, such as ("cat", "dog")']
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice or not classes:
+        held = f'holds {twice[0]!r} twice' if twice else 'is empty'
+        return (), [f'{key}={short(classes)} {held}, it takes one name or more, each once']
+    return tuple(classes), []
+
+
+def head_faults(cfg: Config, source: CocoSource, classes: Sequence[str]) -> Iterator[str]:
+    """Compare the number of classes of all heads, also those of nested models, with those of a dataset."""
+    if source.return_classes:
+        return
+    for key, count in _class_counts(cfg.get('model') or {}, 'model'):
+        if count != len(classes):
+            yield f'{key}={count}, but {source.key} has {len(classes)} classes: {some(classes)}'
+
+
+# Heads that know objects from background only, or classes of pixels
+_OTHER_HEADS = ('rpn_head', 'semantic_head', 'seg_head', 'segm_head')
+
+
+def _class_counts(node: Any, key: str) -> Iterator[Tuple[str, int]]:
+    if isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _class_counts(item, f'{key}[{i}]')
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            if name in _OTHER_HEADS or not isinstance(value, (dict, list, tuple)):
+                continue
+            where = f'{key}.{name}'
+            if name.endswith('_head'):
+                for i, head in enumerate(value if isinstance(value, (list, tuple)) else [value]):
+                    stage = f'{where}[{i}]' if isinstance(value, (list, tuple)) else where
+                    for option in ('num_classes', 'num_things_classes'):
+                        if isinstance(head, dict) and isinstance(head.get(option), int):
+                            yield f'{stage}.{option}', head[option]
+            yield from _class_counts(value, where)
+
+
+def find_evaluations(cfg: Config, split: str) -> List[Evaluation]:
+    """Find the evaluators of a split that evaluate by ``CocoMetric`` on files."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    found = []
+    for key, node in _walk_evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
+        kind = METRICS.get(node['type']) if isinstance(node['type'], str) else node['type']
+        if not isinstance(kind, type) or not issubclass(kind, CocoMetric):
+            continue
+        if getattr(kind, 'compute_metrics', None) is not CocoMetric.compute_metrics:
+            continue
+        ann_file, metric = node.get('ann_file'), node.get('metric', 'bbox')
+        elsewhere = node.get('backend_args') or (isinstance(ann_file, str) and '://' in ann_file)
+        if elsewhere or not isinstance(ann_file or '', (str, os.PathLike)):
+            continue
+        masks = 'segm' in ([metric] if isinstance(metric, str) else metric)
+        found.append(Evaluation(key, Path(ann_file) if ann_file else None, masks, bool(node.get('format_only'))))
+    return found
+
+
+def evaluator_faults(cfg: Config, split: str) -> Iterator[str]:
+    """Name evaluators whose annotation file is not there: mmengine would read it after the first epoch."""
+    for key, node in _walk_evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
+        ann_file = node.get('ann_file')
+        if ann_file is not None and not isinstance(ann_file, (str, os.PathLike)):
+            yield f'{key}.ann_file={short(ann_file)} is a {type(ann_file).__name__}, it takes one path'
+        elif ann_file and '://' not in str(ann_file) and not node.get('backend_args') and not os.path.isfile(ann_file):
+            yield f'{key}.ann_file={ann_file!r}: no such file'
+
+
+def _walk_evaluators(node: Any, key: str) -> Iterator[Tuple[str, dict]]:
+    if isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _walk_evaluators(item, f'{key}[{i}]')
+    elif isinstance(node, dict):
+        if 'metrics' in node:  # an evaluator of several metrics
+            yield from _walk_evaluators(node['metrics'], f'{key}.metrics')
+        elif 'type' in node:
+            yield key, node

@@ -1,0 +1,96 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The image files of an annotation file: are they there, whole, of the annotated size, and loaded completely?"""
+
+import os
+from pathlib import Path
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.images import check_loadable, open_image, read_image_info
+
+SAMPLED = 1000  # headers that are read where not all images are decoded
+WHERE = 'data_root, data_prefix.img'
+
+
+class Loading(NamedTuple):
+    """What a pipeline loads of an image file.
+
+    Attributes:
+        first_page: The first page of a file with several.
+        eight_bits: 8 bits per channel.
+        turned: The image turned as its EXIF data say.
+    """
+
+    first_page: bool = True
+    eight_bits: bool = True
+    turned: bool = True
+
+
+def find_loading(pipeline: Sequence[Any]) -> Loading:
+    """What the first step of a pipeline loads. What other loaders than ``LoadImageFromFile`` do is not known."""
+    first = pipeline[0] if pipeline else {}
+    kind = first.get('type') if isinstance(first, dict) else None
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    if name.rpartition('.')[2] != 'LoadImageFromFile':
+        return Loading(False, False, False)
+    color_type, backend = first.get('color_type', 'color'), first.get('imdecode_backend') or 'cv2'
+    is_plain = color_type in ('color', 'grayscale')
+    return Loading(backend != 'tifffile', backend == 'cv2' and is_plain, backend == 'cv2' and is_plain)
+
+
+def image_faults(images: Iterable[dict], folder: Path, decode: bool, loading: Loading) -> Iterator[str]:
+    """Say what is wrong with image files.
+
+    Args:
+        images: The entries of an annotation file.
+        folder: The folder that their names are relative to.
+        decode: Decode all of them. Otherwise the headers of up to :data:`SAMPLED` images are read.
+        loading: What the pipeline loads.
+    """
+    if not folder.is_dir():
+        yield f'its images should lie in {folder}, and there is no such folder ({WHERE})'
+        return
+    found = []
+    listed: Dict[Path, set] = {}
+    for image in images:
+        name = image['file_name']
+        path = folder / name
+        if not name:
+            continue
+        if path.parent not in listed:  # one listing instead of a look at every file
+            listed[path.parent] = _names(path.parent)
+        if path.name not in listed[path.parent] and not path.is_file():
+            hint = '; it has backslashes, which only Windows reads as folders' if '\\' in name else ''
+            yield f'image {name!r} (id {image["id"]}) is not in {folder} ({WHERE}){hint}'
+        else:
+            found.append((path, image))
+    step = 1 if decode else -(-len(found) // SAMPLED) or 1
+    for path, image in found[::step]:
+        fault = _file_fault(path, image, decode, loading)
+        if fault:
+            yield fault
+
+
+def _names(folder: Path) -> set:
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()
+
+
+def _file_fault(path: Path, image: dict, decode: bool, loading: Loading) -> Optional[str]:
+    where = f'image {image["file_name"]!r} (id {image["id"]})'
+    try:
+        info = read_image_info(path, where)
+        if loading.first_page:
+            check_loadable(info, where, loading.eight_bits)
+        if decode:
+            with open_image(path, where) as opened:
+                opened.load()
+    except DataError as error:
+        return str(error)
+    size: List[float] = [info.height, info.width]
+    annotated = [image['height'], image['width']]
+    if size != annotated and (loading.turned or size[::-1] != annotated) and max(annotated) < float('inf'):
+        return f'{where} is {size[0]} x {size[1]} (height x width), annotated at {annotated[0]} x {annotated[1]}'
+    return None
