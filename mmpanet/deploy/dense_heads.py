@@ -77,7 +77,7 @@ class Proposals(DenseHead):
             boxes = decode_boxes(self.coder, priors, deltas, sizes)
             scores = self.without_small(boxes, scores)
             all_boxes.append(boxes)
-            all_scores.append(suppressed_scores(boxes, scores, cfg.nms['iou_threshold'], ANY_BOX))
+            all_scores.append(suppressed_scores(boxes, scores, cfg.nms, ANY_BOX))
         scores, best = best_of(torch.cat(all_scores, dim=1), cfg.max_per_img)
         return take(torch.cat(all_boxes, dim=1), best), scores
 
@@ -123,7 +123,7 @@ class OneStageDetections(DenseHead):
         if not cfg.nms.get('class_agnostic', False):
             reach = boxes.flatten(1).max(dim=1)[0] + 1
             boxes = boxes + (labels.to(boxes) * reach[:, None])[..., None]
-        return best_of(suppressed_scores(boxes, scores, cfg.nms['iou_threshold'], ANY_BOX), cfg.max_per_img)
+        return best_of(suppressed_scores(boxes, scores, cfg.nms, ANY_BOX), cfg.max_per_img)
 
 
 def _flat(outputs: Tensor, depth: int) -> Tensor:

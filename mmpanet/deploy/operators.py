@@ -90,19 +90,21 @@ class ONNXNonMaxSuppression(torch.autograd.Function):
         return g.op('Gather', selected, constant([0, 2], torch.int64), axis_i=1)
 
 
-def suppressed_scores(boxes: Tensor, scores: Tensor, iou_threshold: float, score_threshold: float) -> Tensor:
+def suppressed_scores(boxes: Tensor, scores: Tensor, nms_cfg: dict, score_threshold: float) -> Tensor:
     """Scores after NMS within each group: those of boxes that stay, and :data:`NO_BOX` for the others.
 
     Args:
         boxes (Tensor): (G, K, 4).
         scores (Tensor): (G, K).
-        iou_threshold (float): Of the NMS.
+        nms_cfg (dict): ``iou_threshold``, and ``offset`` if boxes name their last pixel (1) as mmcv has it.
         score_threshold (float): A box counts if its score is larger.
 
     Returns:
         Tensor: (G, K).
     """
-    kept = ONNXNonMaxSuppression.apply(boxes, scores, iou_threshold, score_threshold)
+    if nms_cfg.get('offset', 0):
+        boxes = torch.cat([boxes[..., :2], boxes[..., 2:] + nms_cfg['offset']], dim=2)
+    kept = ONNXNonMaxSuppression.apply(boxes, scores, nms_cfg['iou_threshold'], score_threshold)
     places = kept[:, 0] * scores.shape[1] + kept[:, 1]
     stays = torch.zeros_like(scores).flatten().scatter(0, places, 1.0).view_as(scores)
     return torch.where(stays > 0, scores, torch.full_like(scores, NO_BOX))

@@ -80,9 +80,9 @@ class RoIBoxes(nn.Module):
         boxes = boxes.transpose(1, 2).reshape(batch, -1, 4)
         scores = scores.transpose(1, 2).reshape(batch, -1)
         groups = batch if cfg.nms.get('class_agnostic', False) else batch * num_classes
-        kept = suppressed_scores(
-            boxes.reshape(groups, -1, 4), scores.reshape(groups, -1), cfg.nms['iou_threshold'], cfg.score_thr
-        ).view(batch, -1)
+        kept = suppressed_scores(boxes.reshape(groups, -1, 4), scores.reshape(groups, -1), cfg.nms, cfg.score_thr).view(
+            batch, -1
+        )
         count = cfg.max_per_img if cfg.max_per_img > 0 else int(num_rois) * num_classes
         best_scores, best = best_of(kept, count)
         return take(boxes, best), best_scores, torch.div(best, num_rois, rounding_mode='floor')

@@ -22,6 +22,8 @@ from .roi_heads import each
 ROI_HEADS = (PANetRoIHead, InclusiveBoxRoIHead, StandardRoIHead, CascadeRoIHead, DynamicRoIHead, PISARoIHead)
 ONE_STAGE_HEADS = (RetinaHead, FCOSHead, ATSSHead)
 PRIORS = (AnchorGenerator, InclusiveAnchorGenerator, MlvlPointGenerator)
+# split_thr says when mmcv suppresses class by class, which changes no result.
+NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'offset', 'split_thr'}
 CODERS = (DeltaXYWHBBoxCoder, InclusiveBBoxCoder, DistancePointBBoxCoder)
 
 
@@ -101,6 +103,9 @@ def _check_nms(nms: dict, key: str) -> None:
     kind = nms.get('type', 'nms')
     if kind != 'nms':
         raise ExportError(f"{key}.type={kind!r}: only 'nms' can be exported")
+    unknown = sorted(set(nms) - NMS_KEYS)
+    if unknown:
+        raise ExportError(f'{key}.{unknown[0]}={nms[unknown[0]]!r}: only {", ".join(sorted(NMS_KEYS))} can be exported')
 
 
 def _check(part: object, key: str, *allowed: type, exactly: bool = False) -> None:

@@ -208,6 +208,9 @@ def test_the_authors_boxes(tmp_path, images):
     cfg.model.roi_head.bbox_head.bbox_coder = official.roi_head.bbox_head.bbox_coder
     for branch in ('bbox', 'mask'):
         cfg.model.roi_head[f'{branch}_roi_extractor'].roi_layer.aligned = False
+    for stage in ('rpn', 'rcnn'):
+        cfg.model.test_cfg[stage].nms = official.test_cfg[stage].nms
+        assert cfg.model.test_cfg[stage].nms.offset == 1
     model = build(cfg)
     export_detector(model, cfg, tmp_path)
     check_equal(model, cfg, tmp_path, images)
@@ -227,10 +230,14 @@ def test_one_stage_detectors(tmp_path, images, kind):
 
     cfg = swap_config(ONE_STAGE[kind])
     cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=16, out_indices=(0, 1, 2, 3))
-    cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=32)
-    cfg.model.bbox_head.update(in_channels=32, feat_channels=32, num_classes=NUM_CLASSES)
+    cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=64)
+    cfg.model.bbox_head.update(in_channels=64, feat_channels=64, num_classes=NUM_CLASSES)
     cfg.test_dataloader.dataset.pipeline = config().test_dataloader.dataset.pipeline
-    model = build(cfg, **{'model.test_cfg.max_per_img': 30, 'model.test_cfg.score_thr': 0.01})
+    # All detections are kept: where a limit cuts, equal scores would decide.
+    model = build(cfg, **{'model.test_cfg.max_per_img': 2000, 'model.test_cfg.score_thr': 0.1})
+    for name, parameter in model.bbox_head.named_parameters():
+        if '_convs.' in name and parameter.dim() == 4:
+            torch.nn.init.kaiming_normal_(parameter)  # else all scores are nearly equal
     assert type(model.bbox_head).__name__ == kind
     export_detector(model, cfg, tmp_path)
     check_equal(model, cfg, tmp_path, images)
@@ -240,6 +247,10 @@ def test_one_stage_detectors(tmp_path, images, kind):
     'options, message',
     [
         ({'model.test_cfg.rcnn.nms.type': 'soft_nms'}, r"model\.test_cfg\.rcnn\.nms\.type='soft_nms': only 'nms'"),
+        (
+            {'model.test_cfg.rpn.nms.max_num': 5},
+            r'model\.test_cfg\.rpn\.nms\.max_num=5: only class_agnostic, iou_threshold',
+        ),
         (
             {'model.rpn_head.bbox_coder.type': 'LegacyDeltaXYWHBBoxCoder'},
             r'model\.rpn_head\.bbox_coder is a LegacyDeltaXYWHBBoxCoder: only DeltaXYWHBBoxCoder',
@@ -275,14 +286,15 @@ def test_other_pipelines_are_refused(tmp_path):
 # Parts of the graph against mmcv's and mmdet's
 
 
-def test_nms_against_mmcv():
+@pytest.mark.parametrize('offset', [0, 1])
+def test_nms_against_mmcv(offset):
     boxes = torch.rand(3, 200, 4) * 50
     boxes[..., 2:] += boxes[..., :2]
     scores = torch.rand(3, 200)
-    kept = suppressed_scores(boxes, scores, 0.5, 0.3)
+    kept = suppressed_scores(boxes, scores, dict(iou_threshold=0.5, offset=offset), 0.3)
     for group in range(3):
         candidates = (scores[group] > 0.3).nonzero()[:, 0]
-        _, best = nms(boxes[group, candidates], scores[group, candidates], 0.5)
+        _, best = nms(boxes[group, candidates], scores[group, candidates], 0.5, offset)
         expected = torch.full((200,), NO_BOX)
         expected[candidates[best]] = scores[group, candidates[best]]
         assert 10 < len(best) < len(candidates)
