@@ -88,11 +88,11 @@ def test_import_needs_no_torchvision():
     run(sys.executable, '-c', 'import sys; sys.modules["torchvision"] = None; import mmpanet', cwd=ROOT)
 
 
-@pytest.mark.parametrize('beyond, message', [('0.9', 'was not tried with mmdet'), ('99', None)])
+@pytest.mark.parametrize('beyond, message', [('0.9', 'was not tested with mmdet'), ('99', None)])
 def test_a_newer_stack_is_warned_of_and_not_refused(monkeypatch, recwarn, beyond, message):
     monkeypatch.setitem(requirements.REQUIREMENTS, 'mmdet', ('0.1', beyond, 'pip install mmdet'))
     requirements.check_requirements()
-    texts = [str(warning.message) for warning in recwarn if 'was not tried' in str(warning.message)]
+    texts = [str(warning.message) for warning in recwarn if 'was not tested' in str(warning.message)]
     assert len(texts) == (message is not None) and all(message in text for text in texts)
 
 

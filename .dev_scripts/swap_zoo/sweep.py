@@ -32,6 +32,7 @@ from mmpanet.swap.verification import generated_image, preprocessor_of
 from mmpanet.swap.weights import carry_weights
 from mmpanet.swap.written_config import write_config
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import MMPanetError
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model, without_downloads
 
@@ -101,9 +102,7 @@ def build_swapped(path: Path) -> dict:
     """Swap a config and build it; run its neck before and after."""
     try:
         cfg = load_config(path)
-    except SwapError as error:
-        return dict(failed='load', why=_short(error))
-    except Exception as error:  # whatever a broken config raises
+    except Exception as error:  # a broken config raises errors of all kinds
         return dict(failed='load', why=_short(error))
     if not isinstance(cfg.get('model'), dict):
         return dict(failed='no model', why='a part of other configs')
@@ -404,7 +403,7 @@ def _batch(model: nn.Module, batch_size: int) -> dict:
 def _short(error: BaseException) -> str:
     text = re.sub(r'\s+', ' ', str(error)).partition(', the current sys.path')[0]
     text = re.sub(r'(/[\w.+-]+){2,}/', '', text)  # of paths, only the file
-    name = '' if isinstance(error, SwapError) else f'{type(error).__name__}: '
+    name = '' if isinstance(error, MMPanetError) else f'{type(error).__name__}: '
     return (name + text)[:300]
 
 

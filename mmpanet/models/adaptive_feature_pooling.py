@@ -8,6 +8,7 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from mmpanet.ops import multi_level_roi_align
+from mmpanet.utils.errors import ConfigError
 from .layers import check_backend, uses_embedding_bag
 from .layers.argument_checks import check_roi_extractor
 
@@ -36,7 +37,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed.
+        ConfigError: If an argument has a value that is not allowed.
 
     Examples:
         >>> import torch
@@ -85,17 +86,18 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             Tensor: (N, L, C, h, w). The memory layout depends on the backend.
 
         Raises:
-            ValueError: If the number of maps or their channels are not those of ``featmap_strides`` and
-                ``out_channels``, or if ``rois`` has another shape.
+            ConfigError: If the number of maps or their channels are not those of ``featmap_strides`` and
+                ``out_channels``.
+            ValueError: If ``rois`` has another shape.
         """
         if len(feats) != self.num_inputs:
-            raise ValueError(
+            raise ConfigError(
                 f'featmap_strides={self.featmap_strides} names {self.num_inputs} levels, but {len(feats)} feature maps '
                 'came in'
             )
         channels = [feat.size(1) for feat in feats]
         if channels != [self.out_channels] * len(feats):
-            raise ValueError(f'out_channels={self.out_channels}, but the feature maps have {channels} channels')
+            raise ConfigError(f'out_channels={self.out_channels}, but the feature maps have {channels} channels')
         if rois.dim() != 2 or rois.size(1) != 5:
             raise ValueError(f'rois must be of shape (N, 5), not {tuple(rois.shape)}')
         if roi_scale_factor is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType, OptMultiConfig
+from mmpanet.utils.errors import ConfigError
 from .layers import FCModule, LevelwiseFusion
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
@@ -37,7 +38,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
         **kwargs: The other arguments of mmdet's ``ConvFCBBoxHead``, with its defaults.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed.
+        ConfigError: If an argument has a value that is not allowed.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
         )
         super().__init__(num_shared_convs=num_shared_convs, num_shared_fcs=num_shared_fcs, init_cfg=init_cfg, **kwargs)
         if self.with_avg_pool:
-            raise ValueError(
+            raise ConfigError(
                 f'with_avg_pool=True: {type(self).__name__} needs the grid of every RoI and takes only '
                 'with_avg_pool=False'
             )

@@ -35,7 +35,7 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed, or if ``backend`` cannot compute ``roi_layer``.
+        ConfigError: If an argument has a value that is not allowed, or if ``backend`` cannot compute ``roi_layer``.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from mmpanet.ops import linear
+from mmpanet.utils.errors import ConfigError
 from .layers import LevelwiseFusion
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
@@ -49,7 +50,7 @@ class FCFusionMaskHead(FCNMaskHead):
             fully-connected branch. ``roi_feat_size`` must be the output size of the pooling.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed.
+        ConfigError: If an argument has a value that is not allowed.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class FCFusionMaskHead(FCNMaskHead):
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
         super().__init__(**kwargs)
         if fc_fusion not in FC_FUSIONS:
-            raise ValueError(f'fc_fusion={fc_fusion!r} must be one of {FC_FUSIONS}')
+            raise ConfigError(f'fc_fusion={fc_fusion!r} must be one of {FC_FUSIONS}')
         self.num_levels = num_levels
         self.fc_branch_start = fc_branch_start
         self.fc_fusion = fc_fusion
@@ -87,7 +88,7 @@ class FCFusionMaskHead(FCNMaskHead):
         )
         if self.with_fc_fusion:
             if fc_branch_start not in FC_BRANCH_STARTS or fc_branch_start > self.num_convs:
-                raise ValueError(
+                raise ConfigError(
                     f'fc_branch_start={fc_branch_start!r} must be one of {FC_BRANCH_STARTS} and at most '
                     f'num_convs={self.num_convs}'
                 )
@@ -140,25 +141,33 @@ class FCFusionMaskHead(FCNMaskHead):
             Tensor: Logits (N, num_classes, 2h, 2w), with the default upsampling.
 
         Raises:
-            ValueError: If the RoI features do not have the size ``roi_feat_size``.
+            ConfigError: If the RoI features do not have the size ``roi_feat_size``.
         """
-        for i, conv in enumerate(self.convs, start=1):
+        for i, conv in enumerate(self.convs):
             x = conv(x)
-            if i == self.fc_branch_start:
+            if i + 1 == self.fc_branch_start:
                 branch = x
-        if self.upsample is not None:
-            x = self.upsample(x)
-            if self.upsample_method == 'deconv':
-                x = self.relu(x)
-        logits = self.conv_logits(x)
+        logits = self.conv_logits(self._upsample(x))
         if not self.with_fc_fusion:
             return logits
         return self._fuse(logits, self._fc_branch(branch))
 
+    def _upsample(self, x: Tensor) -> Tensor:
+        if self.upsample is None:
+            return x
+        if self.upsample_method != 'deconv':
+            return self.upsample(x)
+        # This computes self.relu(self.upsample(x)). In torch 2.1, torch.compile fails on mmcv's class of this layer.
+        layer = self.upsample
+        x = F.conv_transpose2d(
+            x, layer.weight, layer.bias, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation
+        )
+        return self.relu(x)
+
     def _fc_branch(self, x: Tensor) -> Tensor:
         """Predict one class-agnostic map (N, 1, 2h, 2w) from (N, C, h, w)."""
         if x.shape[-2:] != self.roi_feat_size:
-            raise ValueError(
+            raise ConfigError(
                 f'roi_feat_size={self.roi_feat_size} of the mask head does not match its RoI features, which are '
                 f"{tuple(x.shape[-2:])}: set it to the roi_layer's output_size"
             )

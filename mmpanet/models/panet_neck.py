@@ -10,6 +10,7 @@ from torch import Tensor
 from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, MultiConfig, OptConfigType
+from mmpanet.utils.errors import ConfigError
 from .layers import ConcatFusion, SumFusion, WeightedFusion
 from .layers.argument_checks import check_norm_cfg, check_pyramid_levels
 
@@ -72,7 +73,7 @@ class PANetNeck(FPN):
             official code.
 
     Raises:
-        ValueError: If an argument has a value that is not allowed.
+        ConfigError: If an argument has a value that is not allowed.
 
     Examples:
         >>> import torch
@@ -122,13 +123,14 @@ class PANetNeck(FPN):
             init_cfg=init_cfg,
         )
         if fusion not in NECK_FUSIONS:
-            raise ValueError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
+            raise ConfigError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
         if bottom_up_bias not in ('auto', True, False):
-            raise ValueError(f"bottom_up_bias={bottom_up_bias!r} must be 'auto', True or False")
+            raise ConfigError(f"bottom_up_bias={bottom_up_bias!r} must be 'auto', True or False")
         if bottom_up_norm_cfg == 'same':
             bottom_up_norm_cfg = norm_cfg
         else:
             check_norm_cfg('bottom_up_norm_cfg', bottom_up_norm_cfg, out_channels, "None or 'same'")
+        self.upsample_cfg = dict(self.upsample_cfg)  # torch.compile of torch 2.0 and 2.1 cannot trace a ConfigDict
         self.fusion = fusion
         self.warm_start = warm_start
 
@@ -186,7 +188,7 @@ class PANetNeck(FPN):
             tuple[Tensor]: N2, N3, ...: ``num_outs`` maps (B, C, H, W), from fine to coarse.
 
         Raises:
-            ValueError: If the number of maps or their channels are not those of ``in_channels``.
+            ConfigError: If the number of maps or their channels are not those of ``in_channels``.
         """
         self._check_inputs(inputs)
         laterals = self._top_down([conv(inputs[self.start_level + i]) for i, conv in enumerate(self.lateral_convs)])
@@ -203,13 +205,13 @@ class PANetNeck(FPN):
 
     def _check_inputs(self, inputs: Tuple[Tensor, ...]) -> None:
         if len(inputs) != self.num_ins:
-            raise ValueError(
+            raise ConfigError(
                 f'in_channels={self.in_channels} names {self.num_ins} levels, but the backbone gave {len(inputs)}: '
                 'see its out_indices'
             )
         for i in range(self.start_level, self.backbone_end_level):
             if inputs[i].size(1) != self.in_channels[i]:
-                raise ValueError(
+                raise ConfigError(
                     f'in_channels={self.in_channels}, but map {i} of the backbone has {inputs[i].size(1)} channels'
                 )
 
@@ -218,8 +220,8 @@ class PANetNeck(FPN):
         fixed_scale = 'scale_factor' in self.upsample_cfg
         laterals = list(laterals)
         for i in range(len(laterals) - 1, 0, -1):
-            size = {} if fixed_scale else {'size': laterals[i - 1].shape[2:]}
-            laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], **size, **self.upsample_cfg)
+            size = None if fixed_scale else laterals[i - 1].shape[2:]
+            laterals[i - 1] = laterals[i - 1] + F.interpolate(laterals[i], size, **self.upsample_cfg)
         return laterals
 
     def _bottom_up(self, pyramid: List[Tensor]) -> List[Tensor]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import MODELS
+from mmpanet.utils.errors import ConfigError
 from .adaptive_feature_pooling import AdaptiveFeaturePooling
 from .bbox_heads import PANetBBoxHead
 from .fc_fusion_mask_head import FCFusionMaskHead
@@ -28,7 +29,7 @@ class PANetRoIHead(StandardRoIHead):
         **kwargs: The arguments of mmdet's ``StandardRoIHead``.
 
     Raises:
-        ValueError: If the parts do not go together. The message names the config key.
+        ConfigError: If the parts do not go together. The message names the config key.
     """
 
     def __init__(self, rois_per_chunk: Optional[int] = None, **kwargs: Any) -> None:
@@ -36,11 +37,11 @@ class PANetRoIHead(StandardRoIHead):
             check_count('rois_per_chunk', rois_per_chunk, 'None or ')
         for key in ('bbox_head', 'bbox_roi_extractor'):
             if kwargs.get(key) is None:
-                raise ValueError(f'{key}=None must be a config: an RoI head cannot do without boxes')
+                raise ConfigError(f'{key}=None must be a config: an RoI head cannot do without boxes')
         super().__init__(**kwargs)
         self.rois_per_chunk = rois_per_chunk
         if self.with_shared_head and (self._is_panet(self.bbox_head) or self._is_panet(self.mask_head)):
-            raise ValueError(
+            raise ConfigError(
                 f'shared_head={type(self.shared_head).__name__} needs one map per RoI, but the features of '
                 "PANet's heads have one map per level and RoI: leave shared_head out"
             )
@@ -54,7 +55,7 @@ class PANetRoIHead(StandardRoIHead):
         return isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
 
     def _check_branch(self, branch: str, extractor: BaseModule, head: BaseModule) -> None:
-        """Raise a ValueError if the extractor and the head of a branch do not go together."""
+        """Raise a ConfigError if the extractor and the head of a branch do not go together."""
         extractor_key = f'{branch}_roi_extractor'
         if branch == 'mask' and self.share_roi_extractor:
             extractor_key = 'bbox_roi_extractor (shared with the mask head)'
@@ -66,7 +67,7 @@ class PANetRoIHead(StandardRoIHead):
             panet_heads = (
                 'PANetShared2FCBBoxHead or PANetShared4Conv1FCBBoxHead' if branch == 'bbox' else 'FCFusionMaskHead'
             )
-            raise ValueError(
+            raise ConfigError(
                 f'{extractor_key}.type={type(extractor).__name__} and {head_key}.type={type(head).__name__} do not go '
                 f'together: AdaptiveFeaturePooling needs {panet_heads}, and other extractors need num_levels=1 in '
                 'such a head'
@@ -74,17 +75,17 @@ class PANetRoIHead(StandardRoIHead):
         if not is_panet:
             return
         if pools_levels and extractor.num_inputs != head.num_levels:
-            raise ValueError(
+            raise ConfigError(
                 f'{head_key}.num_levels={head.num_levels}, but {extractor_key}.featmap_strides='
                 f'{extractor.featmap_strides} has {extractor.num_inputs}'
             )
         if extractor.out_channels != head.in_channels:
-            raise ValueError(
+            raise ConfigError(
                 f'{head_key}.in_channels={head.in_channels}, but {extractor_key}.out_channels={extractor.out_channels}'
             )
         output_size = tuple(extractor.roi_layers[0].output_size)
         if output_size != tuple(head.roi_feat_size):
-            raise ValueError(
+            raise ConfigError(
                 f'{head_key}.roi_feat_size={tuple(head.roi_feat_size)}, but '
                 f'{extractor_key}.roi_layer.output_size={output_size}'
             )
@@ -97,7 +98,7 @@ class PANetRoIHead(StandardRoIHead):
             return
         mask_size = (mask_size, mask_size) if isinstance(mask_size, int) else tuple(mask_size)
         if mask_size != self.mask_head.mask_size:
-            raise ValueError(
+            raise ConfigError(
                 f'train_cfg.rcnn.mask_size={mask_size}, but mask_head predicts {self.mask_head.mask_size}: '
                 f'roi_feat_size={tuple(self.mask_head.roi_feat_size)} times '
                 f'upsample_cfg.scale_factor={self.mask_head.scale_factor}'

@@ -1,23 +1,22 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Rewrites a config: ``FPN`` becomes ``PANetNeck`` and, on request, the RoI head PANet's."""
+"""Rewrite a config: ``FPN`` becomes ``PANetNeck``, and on request the RoI head becomes PANet's."""
 
 import copy
-import os
-from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from mmengine.config import Config
 
-import mmpanet
 from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import ConfigError
+from mmpanet.utils.files import PathLike
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, name_of, retype
 
-# Why these necks are left alone. Those that derive from FPN come first.
+# Why these necks are not swapped. The first two derive from FPN.
 REFUSED_NECKS = {
     'RFP': 'it is an FPN that feeds its output back into the backbone, and PANetNeck does not',
     'FPN_DropBlock': 'it is an FPN with DropBlock on its way down, and PANetNeck would lose it',
@@ -38,31 +37,17 @@ REFUSED_NECKS = {
 
 
 class Swap(NamedTuple):
-    """What :func:`plan_swap` returns."""
+    """The result of :func:`plan_swap`."""
 
     config: Config
-    # Paths of the swapped models, e.g. ('model', 'detector').
+    # Paths of the swapped models, for example ('model', 'detector').
     models: List[Tuple[str, ...]]
     # What the user should know and the config does not show.
     notes: List[str]
 
 
-def check_target(out: Union[str, os.PathLike], source: Union[str, os.PathLike], what: str) -> None:
-    """Refuse to write to ``out`` what is made of ``source``, if that is ``source`` itself or no place for a file."""
-    target = Path(out)
-    if target.exists() and Path(source).exists() and target.samefile(source):
-        raise SwapError(f'{out} is the {what} to swap itself; give the new one another name')
-    if target.is_dir():
-        raise SwapError(f'{out} cannot be written: it is a folder')
-    parent = next((folder for folder in target.absolute().parents if folder.exists()), None)
-    if parent is None or not parent.is_dir():
-        raise SwapError(f'{out} cannot be written: {parent} is no folder')
-    if not os.access(parent, os.W_OK):
-        raise SwapError(f'{out} cannot be written: no permission to write into the folder {parent}')
-
-
 def swap_config(
-    cfg: Union[Config, str, os.PathLike],
+    cfg: Union[Config, PathLike],
     roi_head: bool = False,
     warm_start: bool = False,
     fusion: str = 'sum',
@@ -70,24 +55,26 @@ def swap_config(
 ) -> Config:
     """Put PANet into a config whose model has an FPN.
 
-    Every ``FPN`` and ``PAFPN`` of the model becomes a ``PANetNeck`` with the same arguments, alone or in a list of
-    necks, in the model itself or in one that it holds (``detector=`` of a tracker).
+    Each ``FPN`` and each ``PAFPN`` of the model becomes a ``PANetNeck`` with the same arguments. It may stand alone or
+    in a list of necks, in the model itself or in a model that this one contains (``detector=`` of a tracker).
 
     Args:
-        cfg: The config, which is left as it was, its path, or a name such as ``mmdet::...``.
-        roi_head: Swap the RoI head too: adaptive feature pooling, PANet's box heads and, for masks, fully-connected
-            fusion.
-        warm_start: Let the new path start as if it were not there: without norm and activation, stride-2 convs at
-            zero, 3x3 convs at identity. The neck then is the FPN before the first step.
+        cfg: The config, its path, or a name such as ``mmdet::...``. The config itself is not changed.
+        roi_head: Also swap the RoI head: adaptive feature pooling, PANet's box heads and, if there is a mask head,
+            fully-connected fusion.
+        warm_start: Start the new path without an effect: without norm and activation, with stride-2 convolutions of
+            zero and 3x3 convolutions of identity. The neck computes the same as the FPN before the first step.
         fusion: How the two paths are fused: 'sum', 'concat' or 'weighted', see :class:`mmpanet.models.PANetNeck`.
-        sampling_ratio: With ``roi_head``, samples a bin and axis where the RoIAlign leaves their number to the size
-            of the RoI (0). 2 is what the official code has; 0 leaves it so, which is slow for a large RoI on N2.
+        sampling_ratio: With ``roi_head``: the number of samples per bin along each axis, where the RoIAlign of the
+            config derives it from the size of the RoI (0). The official code uses 2. With 0 the config keeps its 0,
+            which is slow for large RoIs on N2.
 
     Returns:
         Config: The new config.
 
     Raises:
-        SwapError: If there is nothing to swap, or nothing that a swap would leave with its meaning.
+        SwapError: If there is nothing to swap, or if the swap would change the meaning of the config.
+        ConfigError: If the config cannot be loaded, or if an argument has a value that is not allowed.
 
     Examples:
         >>> from mmpanet.swap import swap_config
@@ -98,29 +85,36 @@ def swap_config(
     return plan_swap(cfg, roi_head, warm_start, fusion, sampling_ratio).config
 
 
-def plan_swap(cfg, roi_head=False, warm_start=False, fusion='sum', sampling_ratio=2) -> Swap:
-    """As :func:`swap_config`, with the places that were swapped and notes for the user."""
+def plan_swap(
+    cfg: Union[Config, PathLike],
+    roi_head: bool = False,
+    warm_start: bool = False,
+    fusion: str = 'sum',
+    sampling_ratio: int = 2,
+) -> Swap:
+    """Do the same as :func:`swap_config`, and also return what was swapped and notes for the user."""
     if fusion not in NECK_FUSIONS:
-        raise SwapError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
+        raise ConfigError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
     if not isinstance(sampling_ratio, int) or sampling_ratio < 0:
-        raise SwapError(
+        raise ConfigError(
             f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
             'the config as it is'
         )
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     if not isinstance(cfg.get('model'), dict):
-        raise SwapError('the config has no model')
+        raise SwapError('nothing to swap: the config has no model')
     scope = cfg.get('default_scope')
-    swapped, left = [], []
+    swapped: List[Tuple[str, ...]] = []
+    skipped: List[str] = []
     notes: List[str] = []
     for path, model in find_models(cfg.model):
         neck, reason = _find_neck(model, scope)
         if neck is None:
-            left.append(f'{".".join(path)}.neck: {reason}')
+            skipped.append(f'{".".join(path)}.neck: {reason}')
             continue
         already = class_of(neck['type'], scope) is PANetNeck
         if already and not roi_head:
-            left.append(f'{".".join(path)}.neck: it is a PANetNeck already')
+            skipped.append(f'{".".join(path)}.neck: it is a PANetNeck already')
             continue
         if not already:
             _swap_neck(neck, scope, warm_start, fusion, notes)
@@ -129,21 +123,21 @@ def plan_swap(cfg, roi_head=False, warm_start=False, fusion='sum', sampling_rati
         swapped.append(path)
         _note_pretrained(model, path, roi_head, notes)
     if not swapped:
-        raise SwapError('nothing to swap: ' + ('; '.join(left) or 'no model in this config has a neck'))
+        raise SwapError('nothing to swap: ' + ('; '.join(skipped) or 'no model in this config has a neck'))
     if cfg.get('load_from'):
-        notes.append(_untouched_checkpoint('load_from', cfg.load_from, roi_head))
+        notes.append(_note_of_old_checkpoint('load_from', cfg.load_from, roi_head))
     if roi_head and warm_start:
         notes.append(
-            "--warm-start and --roi-head: the neck starts as the FPN exactly; the RoI head starts from FPN's "
-            'first layer on every level, which needs the old checkpoint (--checkpoint) and is near, not '
-            'equal, since every RoI is now pooled on all levels'
+            '--warm-start with --roi-head: the neck starts exactly as the FPN. The RoI head starts with the first '
+            'layer of the old head on each level, which needs the old checkpoint (--checkpoint). Its outputs are '
+            'close to the old ones but not equal, because each RoI is now pooled from all levels.'
         )
     _import_mmpanet(cfg)
     return Swap(cfg, swapped, notes)
 
 
 def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:
-    """Let the new config start from a swapped checkpoint, which is of the model at ``path``."""
+    """Let the new config start from a swapped checkpoint, whose weights are those of the model at ``path``."""
     model, key = swap.config, 'load_from'
     if path == ('model',):
         swap.config.load_from = checkpoint
@@ -155,8 +149,8 @@ def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:
     swap.notes.append(f'{key} is {checkpoint} in the new config')
 
 
-def find_models(node, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
-    """All dicts with a ``neck`` under a config's model, with their paths, outermost first."""
+def find_models(node: Any, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
+    """Find all dicts with a ``neck`` in a config's model, with their paths, from the outermost inwards."""
     if isinstance(node, dict):
         if node.get('neck') is not None:
             yield path, node
@@ -168,7 +162,7 @@ def find_models(node, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tupl
 
 
 def necks_of(model: dict) -> List[dict]:
-    """``model.neck`` as a list: it may be one config or several in a row."""
+    """``model.neck`` as a list. In a config it is one dict or a list of several."""
     return [model['neck']] if isinstance(model['neck'], dict) else list(model['neck'])
 
 
@@ -178,7 +172,7 @@ def is_swapped(model: dict) -> bool:
 
 
 def _find_neck(model: dict, scope: Optional[str]) -> Tuple[Optional[dict], str]:
-    """The part of ``model.neck`` that can be swapped, or why there is none."""
+    """Find the neck in ``model.neck`` that can be swapped, or the reason why there is none."""
     reasons = []
     for neck in necks_of(model):
         neck_class = class_of(neck['type'], scope)
@@ -207,43 +201,46 @@ def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, fusion: str, 
         neck['fusion'] = fusion
     if was_pafpn:
         if warm_start and fusion != 'sum':
-            raise SwapError(f'fusion={fusion!r} and warm_start do not go together for a PAFPN, which adds')
+            raise SwapError(
+                f'fusion={fusion!r} with warm_start=True: a PAFPN adds its two paths, so its warm start needs '
+                "fusion='sum'"
+            )
         if warm_start:
             neck['bottom_up_act_cfg'] = neck.get('act_cfg')
         notes.append(
-            "PAFPN's stride-2 convs read the sum before the 3x3 conv, PANet's the finished level. With its "
-            'weights and --warm-start N2 and N3 are what they were, N4 and above are not.'
+            "The stride-2 convolutions of PAFPN read the sum before the 3x3 convolution, and PANet's read the finished "
+            'level. With the weights of the PAFPN and --warm-start, N2 and N3 stay equal; N4 and above do not.'
         )
     elif warm_start:
         neck.update(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
 
 
 def _note_pretrained(model: dict, path: Tuple[str, ...], roi_head: bool, notes: List[str]) -> None:
-    """Of a whole detector's checkpoint among its ``init_cfg``."""
+    """Add a note if ``init_cfg`` of the model names the checkpoint of a whole detector."""
     init_cfgs = model.get('init_cfg') or []
     for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
         if name_of(init_cfg.get('type', '')) in ('Pretrained', 'PretrainedInit'):
-            notes.append(_untouched_checkpoint(f'{".".join(path)}.init_cfg', init_cfg['checkpoint'], roi_head))
+            notes.append(_note_of_old_checkpoint(f'{".".join(path)}.init_cfg', init_cfg['checkpoint'], roi_head))
 
 
-def _untouched_checkpoint(key: str, checkpoint: str, roi_head: bool) -> str:
-    loses = (
+def _note_of_old_checkpoint(key: str, checkpoint: str, roi_head: bool) -> str:
+    consequence = (
         "the first layers of its RoI heads do not fit PANet's"
         if roi_head
-        else 'its weights fit, and the new path starts by itself'
+        else 'its weights fit, and the new path is initialized'
     )
-    return f'{key} still is {checkpoint}: {loses}. --checkpoint and --out-checkpoint swap it along.'
+    return f'{key} still is {checkpoint}: {consequence}. Swap it too, with --checkpoint and --out-checkpoint.'
 
 
 def _import_mmpanet(cfg: Config) -> None:
-    """Add ``mmpanet`` to ``custom_imports``, which new-style configs do without: their types are classes."""
+    """Add ``mmpanet`` to ``custom_imports``. New-style configs do not need it, because their types are classes."""
     if is_new_style(cfg):
         return
     custom_imports = dict(cfg.get('custom_imports') or dict(imports=[], allow_failed_imports=False))
     imports = custom_imports['imports']
     imports = [imports] if isinstance(imports, str) else list(imports)
-    if mmpanet.__name__ not in imports:
-        custom_imports['imports'] = [*imports, mmpanet.__name__]
+    if 'mmpanet' not in imports:
+        custom_imports['imports'] = [*imports, 'mmpanet']
         cfg.custom_imports = custom_imports
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Rewrites the RoI head of a model: adaptive feature pooling, PANet's box heads, fully-connected fusion."""
+"""Rewrite the RoI head of a model: adaptive feature pooling, PANet's box heads and fully-connected fusion."""
 
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from mmdet.models.roi_heads import (
     CascadeRoIHead,
@@ -22,9 +22,9 @@ from mmpanet.models import (
 )
 from .types import SwapError, class_of, name_of, retype
 
-# These do nothing with RoI features but index RoIs and hand them on, so that one more axis does not disturb them.
+# These only index the RoIs of the features and hand the features on, so one more dimension makes no difference.
 ROI_HEADS = (StandardRoIHead, CascadeRoIHead, DynamicRoIHead, PISARoIHead, MaskScoringRoIHead)
-# What the others do.
+# Why these RoI heads are not swapped.
 REFUSED_ROI_HEADS = {
     'HybridTaskCascadeRoIHead': 'it adds semantic features to the RoI features and passes mask features on',
     'SCNetRoIHead': 'it adds semantic and global features to the RoI features',
@@ -32,7 +32,7 @@ REFUSED_ROI_HEADS = {
     'GridRoIHead': 'its grid head reads RoI features of its own kind',
     'PointRendRoIHead': 'its heads read single points of the finest level',
     'DoubleHeadRoIHead': 'its box head takes two RoI features',
-    'MultiInstanceRoIHead': 'its box head predicts several boxes a proposal and refines them from its features',
+    'MultiInstanceRoIHead': 'its box head predicts several boxes per proposal and refines them from its features',
     'TridentRoIHead': 'it works on one level of several branches',
 }
 BBOX_HEADS = {Shared2FCBBoxHead: PANetShared2FCBBoxHead, Shared4Conv1FCBBoxHead: PANetShared4Conv1FCBBoxHead}
@@ -42,10 +42,17 @@ PANET_HEADS = (*BBOX_HEADS.values(), FCFusionMaskHead)
 def swap_roi_head(
     model: dict, path: Tuple[str, ...], scope: Optional[str], sampling_ratio: int, notes: List[str]
 ) -> None:
-    """Swap ``model.roi_head`` in place, whole or not at all.
+    """Swap ``model.roi_head`` in place, completely or not at all.
+
+    Args:
+        model: The model in the config.
+        path: Where it stands in the config.
+        scope: The ``default_scope`` of the config.
+        sampling_ratio: See :func:`mmpanet.swap.swap_config`.
+        notes: The notes for the user, to which new ones are appended.
 
     Raises:
-        SwapError: With every reason why not.
+        SwapError: If the RoI head cannot be swapped. The message contains all reasons.
     """
     where = '.'.join(path)
     roi_head = model.get('roi_head')
@@ -61,7 +68,8 @@ def swap_roi_head(
         refusals.append(f'type={name}: {why}')
     if roi_head.get('shared_head'):
         refusals.append(
-            f'shared_head={name_of(roi_head["shared_head"]["type"])}: it works on one map a RoI, PANet has one a level'
+            f'shared_head={name_of(roi_head["shared_head"]["type"])}: it needs one map per RoI, and PANet has one for '
+            'each level'
         )
     if not refusals:
         branches = [_Branch('bbox', roi_head, scope, sampling_ratio)]
@@ -81,13 +89,13 @@ def swap_roi_head(
         roi_head['type'] = retype(roi_head['type'], PANetRoIHead)
     elif roi_head_class is MaskScoringRoIHead:
         notes.append(
-            f'{where}.roi_head: the box branch is swapped; the mask branch stays, because the mask IoU head '
-            'reads its pooled features itself'
+            f'{where}.roi_head: the box branch is swapped. The mask branch stays, because the mask IoU head reads the '
+            'pooled features of this branch'
         )
 
 
 class _Branch:
-    """The extractors and heads of boxes or of masks; a cascade has lists of them."""
+    """The extractors and heads of the box branch or of the mask branch. A cascade has lists of them."""
 
     def __init__(self, branch: str, roi_head: dict, scope: Optional[str], sampling_ratio: int) -> None:
         self.branch = branch
@@ -95,11 +103,12 @@ class _Branch:
         self.sampling_ratio = sampling_ratio
         self.heads = _as_list(roi_head.get(f'{branch}_head'))
         extractors = roi_head.get(f'{branch}_roi_extractor')
-        # Without one the mask branch shares that of the boxes, which that branch swaps.
+        # Without an extractor the mask branch shares that of the box branch, which swaps it.
         self.shares_extractor = branch == 'mask' and not extractors
         self.extractors = _as_list(roi_head['bbox_roi_extractor'] if self.shares_extractor else extractors)
 
     def refusals(self) -> List[str]:
+        """The reasons why the branch cannot be swapped; an empty list if it can."""
         refusals = [] if self.heads and self.extractors else [f'{self.branch}_head: none']
         if not self.shares_extractor:
             for extractor in self.extractors:
@@ -107,7 +116,7 @@ class _Branch:
         for head in self.heads:
             refusals += self._refuse_levels(head)
             refusals += (self._refuse_bbox_head if self.branch == 'bbox' else self._refuse_mask_head)(head)
-        return list(dict.fromkeys(refusals))  # a cascade's stages say the same
+        return list(dict.fromkeys(refusals))  # the stages of a cascade have the same reasons
 
     def _refuse_extractor(self, extractor: dict) -> List[str]:
         key, name = f'{self.branch}_roi_extractor', name_of(extractor['type'])
@@ -116,17 +125,17 @@ class _Branch:
         if extractor_class is AdaptiveFeaturePooling:
             return [f'{key}.type={name}: it is swapped already']
         if extractor_class is not SingleRoIExtractor:
-            return [f'{key}.type={name}: it fuses levels its own way, and only SingleRoIExtractor can be swapped']
+            return [f'{key}.type={name}: it fuses levels in its own way, and only SingleRoIExtractor can be swapped']
         if layer != 'RoIAlign':
-            return [f'{key}.roi_layer.type={layer}: adaptive feature pooling replaces RoIAlign alone']
+            return [f'{key}.roi_layer.type={layer}: adaptive feature pooling replaces only RoIAlign']
         return []
 
     def _refuse_levels(self, head: dict) -> List[str]:
         name, num_levels = name_of(head['type']), head.get('num_levels', 4)
         if class_of(head['type'], self.scope) in PANET_HEADS and num_levels != 1:
             return [
-                f'{self.branch}_head.num_levels={num_levels}: a {name} of 1 level can be swapped to all of them, '
-                'and others read several already'
+                f'{self.branch}_head.num_levels={num_levels}: a {name} with 1 level can be swapped to all levels, and '
+                'this one reads several already'
             ]
         return []
 
@@ -155,12 +164,13 @@ class _Branch:
             return [f'mask_head.type={name_of(head["type"])}: PANet has a counterpart of FCNMaskHead']
         if head.get('num_convs', 4) < 2:
             return [
-                f'mask_head.num_convs={head["num_convs"]}: fully-connected fusion leaves after the second conv '
+                f'mask_head.num_convs={head["num_convs"]}: fully-connected fusion starts after the second convolution '
                 'or a later one'
             ]
         return []
 
     def swap(self, notes: List[str]) -> None:
+        """Swap the extractors and heads in place."""
         output_size = self.extractors[0]['roi_layer']['output_size']
         num_levels = len(self.extractors[0]['featmap_strides'])
         if not self.shares_extractor:
@@ -176,20 +186,20 @@ class _Branch:
 
     def _swap_extractor(self, extractor: dict, notes: List[str]) -> None:
         extractor['type'] = retype(extractor['type'], AdaptiveFeaturePooling)
-        extractor.pop('finest_scale', None)  # no RoI belongs to one level any more
+        extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
         layer = extractor['roi_layer']
         if layer.get('sampling_ratio', 0) <= 0 and self.sampling_ratio > 0:
             layer['sampling_ratio'] = self.sampling_ratio
             note = (
-                f'RoIAlign left the number of samples to the size of the RoI; it is sampling_ratio='
-                f'{self.sampling_ratio} now{", as in the official code" if self.sampling_ratio == 2 else ""}'
+                'RoIAlign derived the number of samples from the size of the RoI; now it has sampling_ratio='
+                f'{self.sampling_ratio}{", as in the official code" if self.sampling_ratio == 2 else ""}'
             )
             if note not in notes:
                 notes.append(note)
 
     def _swap_bbox_head(self, head: dict) -> None:
         panet_head = self._panet_bbox_head(head)
-        assert panet_head is not None  # else it was refused
+        assert panet_head is not None  # otherwise the head was refused
         if panet_head is class_of(head['type'], self.scope):
             return
         head['type'] = retype(head['type'], panet_head)
@@ -203,22 +213,23 @@ class _Branch:
         ):
             head.pop(key, None)
         if panet_head is PANetShared2FCBBoxHead and head.get('norm_cfg') is not None:
-            # A head without convs makes no use of it in mmdet; here it would be the norm of the fcs.
+            # mmdet's head without convolutions ignores norm_cfg. Here it would be the norm of the fcs.
             head['norm_cfg'] = None
 
-    def _swap_mask_head(self, head: dict, output_size) -> None:
+    def _swap_mask_head(self, head: dict, output_size: Any) -> None:
         head['type'] = retype(head['type'], FCFusionMaskHead)
         if _pair(head.get('roi_feat_size', 14)) != _pair(output_size):
-            head['roi_feat_size'] = output_size  # FCNMaskHead has no use for it, fully-connected fusion has
+            head['roi_feat_size'] = output_size  # FCNMaskHead ignores it, fully-connected fusion does not
         if head.get('num_convs', 4) < 3 and 'fc_branch_start' not in head:
             head['fc_branch_start'] = head['num_convs']
 
 
-def _as_list(value) -> list:
-    """A single config as a list of one; a config that stands in a list several times, once."""
+def _as_list(value: Any) -> list:
+    """A single config as a list; from a list of configs, each different object once."""
     values = value if isinstance(value, (list, tuple)) else [value] if value else []
     return list({id(value): value for value in values}.values())
 
 
-def _pair(size) -> Tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+def _pair(size: Any) -> Tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width

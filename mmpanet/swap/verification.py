@@ -1,10 +1,10 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Runs a model before and after the swap on one image: how far the outputs differ, and what they cost."""
+"""Compare the outputs and the costs of a model before and after the swap, on one image."""
 
 import os
 import time
 from statistics import median
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import mmcv
 import torch
@@ -15,41 +15,44 @@ from torch import Tensor
 
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures import DetDataSample
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.files import PathLike
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model
+from .checkpoint import find_model_of_checkpoint, read_checkpoint
 from .config import find_models, is_swapped
-from .types import SwapError
-from .weights import carry_weights, load_checkpoint, starts_warm, whose_checkpoint
+from .warm_start import has_warm_start
+from .weights import carry_weights
 
-LONG_EDGE, SHORT_EDGE = 1333, 800  # of a given image, at most; mmdet's usual test size
-NUM_PROPOSALS = 100  # for a detector that has no RPN and is fed with proposals
+LONG_EDGE, SHORT_EDGE = 1333, 800  # largest size of the image: mmdet's usual test size
+NUM_PROPOSALS = 100  # for a detector that has no RPN and takes proposals
 
 
 class Costs(NamedTuple):
-    """Of one model on one image."""
+    """The costs of one model on one image."""
 
     parameters: int
-    macs: Optional[int]  # multiply-adds of convs and matrix products; None where torch cannot count them
+    macs: Optional[int]  # multiply-adds of convolutions and matrix products; None if this torch cannot count them
     seconds: float
 
 
 class Verification(NamedTuple):
-    """What :func:`verify` finds."""
+    """The result of :func:`verify`."""
 
-    # By output: its shape before and after, and the largest difference, None if the shapes are not the same.
+    # For each output: its shape before and after, and the largest difference, or None if the shapes differ.
     differences: Dict[str, Tuple[tuple, tuple, Optional[float]]]
     before: Costs
     after: Costs
 
     @property
     def largest_difference(self) -> Optional[float]:
-        """Of all outputs; None if there is one that cannot be compared."""
+        """The largest difference of all outputs, or None if an output cannot be compared."""
         values = [difference for _, _, difference in self.differences.values()]
         known = [value for value in values if value is not None]
         return max(known) if len(known) == len(values) else None
 
     def report(self) -> str:
-        """The same as two tables."""
+        """Two tables: the outputs, and the costs."""
         boxes_differ = self.differences.get('pred_instances.bboxes', (0, 0, 0))[2] != 0
         width = max(len(name) for name in self.differences)
         lines = [f'{"output":{width}}  {"shape":24}  largest difference']
@@ -60,11 +63,11 @@ class Verification(NamedTuple):
                 lines.append(f'{name:{width}}  {_shape(old):24}  {difference:.3g}')
         if boxes_differ:
             lines.append(
-                'The boxes differ, so what is predicted of them, labels, scores and masks, is not of the same objects.'
+                'The boxes differ, so the labels, scores and masks in the two columns belong to different objects.'
             )
         lines += ['', f'{"":24}{"before":>12}{"after":>12}{"ratio":>8}']
         for what, unit, digits in (('parameters', 1e6, 2), ('macs', 1e9, 1), ('seconds', 1, 3)):
-            label = dict(parameters='parameters (M)', macs='multiply-adds (G)', seconds='seconds an image')[what]
+            label = dict(parameters='parameters (M)', macs='multiply-adds (G)', seconds='seconds per image')[what]
             old, new = getattr(self.before, what), getattr(self.after, what)
             if old is not None:
                 lines.append(f'{label:24}{old / unit:12.{digits}f}{new / unit:12.{digits}f}{new / old:8.2f}')
@@ -72,24 +75,24 @@ class Verification(NamedTuple):
 
 
 def verify(
-    cfg: Config,
-    new_cfg: Config,
-    checkpoint: Union[str, os.PathLike, None] = None,
-    image: Union[str, os.PathLike, None] = None,
-    runs: int = 3,
+    cfg: Config, new_cfg: Config, checkpoint: Optional[PathLike] = None, image: Optional[PathLike] = None, runs: int = 3
 ) -> Verification:
     """Compare the models of two configs, with the same weights, on one image.
 
     Args:
         cfg: The old config.
-        new_cfg: What :func:`swap_config` made of it.
-        checkpoint: Weights of the old model; without them both start from the same random ones.
-        image: A picture; without one a generated one of 480 x 640.
-        runs: How often the models are timed, in turn; the median counts.
+        new_cfg: The new config, which :func:`swap_config` made from the old one.
+        checkpoint: Weights of the old model. Without them both models start from the same random weights.
+        image: An image file. Without it a generated image of 480 x 640 pixels is used.
+        runs: How often each model is timed, in turn. The result is the median.
 
     Returns:
-        Verification: Differences of the neck's levels, of every head's outputs and of the predictions, and costs.
-            Of a tracker or a semi-supervised model its detector is compared.
+        Verification: The differences of the levels of the neck, of the outputs of each head and of the predictions,
+            and the costs. In a tracker or a semi-supervised model, the detector is compared.
+
+    Raises:
+        CheckpointError: If the checkpoint cannot be read or is of another model.
+        DataError: If the image cannot be read.
     """
     path = next(path for path, model in find_models(new_cfg.model) if is_swapped(model))
     old, new = build_model(cfg, path), build_model(new_cfg, path)
@@ -98,9 +101,9 @@ def verify(
             old.init_weights()
         weights = {name: value.clone() for name, value in old.state_dict().items()}
     else:
-        weights = load_checkpoint(checkpoint)
+        weights = read_checkpoint(checkpoint)
         weights = weights.get('state_dict', weights)
-        if path != whose_checkpoint(weights, new_cfg):
+        if path != find_model_of_checkpoint(weights, new_cfg):
             prefixes = (f'{".".join(path[1:])}.', 'teacher.')
             weights = {
                 name[len(prefix) :]: value
@@ -108,25 +111,25 @@ def verify(
                 for name, value in weights.items()
                 if name.startswith(prefix)
             }
-    carry_weights(weights, old, new, starts_warm(new_cfg))
+    carry_weights(weights, old, new, has_warm_start(new_cfg))
 
     inputs = _inputs(old, preprocessor_of(cfg, path), image)
     models = (old.eval(), new.eval())
     outputs = [_outputs(model, inputs) for model in models]
     differences = {
-        name: _difference(outputs[0].get(name), outputs[1].get(name))
+        name: _compare_tensors(outputs[0].get(name), outputs[1].get(name))
         for name in dict.fromkeys([*outputs[0], *outputs[1]])
     }
-    seconds = [[_seconds(model, inputs) for model in models] for _ in range(runs)]
+    seconds = [[_time_prediction(model, inputs) for model in models] for _ in range(runs)]
     costs = [
-        Costs(sum(parameter.numel() for parameter in model.parameters()), _macs(model, inputs), median(times))
+        Costs(sum(parameter.numel() for parameter in model.parameters()), _count_macs(model, inputs), median(times))
         for model, times in zip(models, zip(*seconds))
     ]
     return Verification(differences, *costs)
 
 
 def preprocessor_of(cfg: Config, path: Tuple[str, ...]) -> DetDataPreprocessor:
-    """One that normalizes as the model's does: it may stand in a wrapper, or beside the detector."""
+    """A preprocessor that normalizes as the model's does, which may stand in a wrapper or beside the detector."""
     found: dict = {}
     node = cfg
     for key in path:
@@ -137,15 +140,15 @@ def preprocessor_of(cfg: Config, path: Tuple[str, ...]) -> DetDataPreprocessor:
     return DetDataPreprocessor(**{key: found[key] for key in kept if key in found})
 
 
-def _inputs(model: nn.Module, preprocessor: DetDataPreprocessor, image: Union[str, os.PathLike, None]) -> dict:
+def _inputs(model: nn.Module, preprocessor: DetDataPreprocessor, image: Optional[PathLike]) -> dict:
     if image is None:
         pixels = generated_image(480, 640)
     else:
         if not os.path.isfile(image):
-            raise SwapError(f'there is no image {image}')
+            raise DataError(f'there is no image {image}')
         pixels = mmcv.imread(os.fspath(image))
         if pixels is None:
-            raise SwapError(f'{image} is not an image')
+            raise DataError(f'{image} is not an image')
         pixels = mmcv.imrescale(pixels, (LONG_EDGE, SHORT_EDGE))
         pixels = torch.from_numpy(pixels).permute(2, 0, 1)
     size = tuple(pixels.shape[1:])
@@ -158,7 +161,7 @@ def _inputs(model: nn.Module, preprocessor: DetDataPreprocessor, image: Union[st
 
 
 def generated_image(height: int, width: int) -> Tensor:
-    """Coloured rectangles on noise: (3, height, width), always the same."""
+    """Colored rectangles on noise, (3, height, width). The image is always the same."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
     for _ in range(8):
@@ -172,17 +175,17 @@ def generated_image(height: int, width: int) -> Tensor:
 
 @torch.no_grad()
 def _outputs(model: nn.Module, inputs: dict) -> Dict[str, Tensor]:
-    """Levels of the neck, outputs of the heads, and predictions, by name."""
-    outputs = {}
+    """Run a model, and collect the levels of the neck, the outputs of the heads and the predictions by name."""
+    outputs: Dict[str, Tensor] = {}
 
-    def record(name):
+    def record(name: str) -> Callable[[nn.Module, Any, Any], None]:
 
-        def hook(module, args, output):
-            outputs.update((key, value.detach().clone()) for key, value in _tensors(name, output))
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.update((key, value.detach().clone()) for key, value in _named_tensors(name, output))
 
         return hook
 
-    # A cascade's heads have a number for a name.
+    # The names of the heads of a cascade end with a number.
     hooks = [
         module.register_forward_hook(record(name))
         for name, module in model.named_modules()
@@ -201,29 +204,29 @@ def _outputs(model: nn.Module, inputs: dict) -> Dict[str, Tensor]:
 
 
 def _predict(model: nn.Module, inputs: dict) -> List[DetDataSample]:
-    samples = [sample.clone() for sample in inputs['data_samples']]  # predictions are written into them
+    samples = [sample.clone() for sample in inputs['data_samples']]  # the model writes its predictions into them
     return model(inputs['inputs'], samples, mode='predict')
 
 
-def _tensors(name: str, output) -> Iterator[Tuple[str, Tensor]]:
+def _named_tensors(name: str, output: Any) -> Iterator[Tuple[str, Tensor]]:
     if isinstance(output, Tensor):
         yield name, output
     elif isinstance(output, dict):
         for key, item in output.items():
-            yield from _tensors(f'{name}.{key}', item)
+            yield from _named_tensors(f'{name}.{key}', item)
     elif isinstance(output, (list, tuple)):
         for i, item in enumerate(output):
-            yield from _tensors(f'{name}[{i}]', item)
+            yield from _named_tensors(f'{name}[{i}]', item)
 
 
-def _difference(old: Optional[Tensor], new: Optional[Tensor]) -> Tuple[tuple, tuple, Optional[float]]:
+def _compare_tensors(old: Optional[Tensor], new: Optional[Tensor]) -> Tuple[tuple, tuple, Optional[float]]:
     old_shape: tuple = () if old is None else tuple(old.shape)
     new_shape: tuple = () if new is None else tuple(new.shape)
     if old is None or new is None or old.shape != new.shape:
         return old_shape, new_shape, None
     if not old.numel():
         return old_shape, new_shape, 0.0
-    # Where both are infinite, or not a number, they are the same.
+    # Values that are both infinite, or both not a number, count as equal.
     difference = (old.double() - new.double()).abs()
     same = (old == new) | (old.isnan() & new.isnan()) if old.is_floating_point() else old == new
     return old_shape, new_shape, difference.masked_fill(same, 0).max().item()
@@ -234,14 +237,14 @@ def _shape(shape: tuple) -> str:
 
 
 @torch.no_grad()
-def _seconds(model: nn.Module, inputs: dict) -> float:
+def _time_prediction(model: nn.Module, inputs: dict) -> float:
     start = time.perf_counter()
     _predict(model, inputs)
     return time.perf_counter() - start
 
 
 @torch.no_grad()
-def _macs(model: nn.Module, inputs: dict) -> Optional[int]:
+def _count_macs(model: nn.Module, inputs: dict) -> Optional[int]:
     try:
         from torch.utils.flop_counter import FlopCounterMode
     except ImportError:  # torch 2.0

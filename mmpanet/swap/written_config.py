@@ -1,10 +1,11 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Writes a config as what it changes of another one."""
+"""Write a config as a file that inherits from another config and contains only the changes."""
 
 import difflib
 import keyword
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, Optional, Set, Tuple, Union
 
@@ -13,61 +14,71 @@ from mmengine.config.config import LazyAttr, LazyObject
 from yapf.yapflib.yapf_api import FormatCode
 
 from mmpanet.utils.configs import config_path, load_config
-from .config import check_target, is_new_style
-from .types import SwapError
+from mmpanet.utils.errors import ConfigError
+from mmpanet.utils.files import PathLike, atomic_write
+from .config import is_new_style
+from .targets import check_target
 
-LAZY = (LazyObject, LazyAttr)  # what a class in a new-style config is until it is needed
+LAZY = (LazyObject, LazyAttr)  # a class in a new-style config, before it is used
 
 
-def write_config(cfg: Config, base: Union[str, os.PathLike], out: Union[str, os.PathLike]) -> str:
+def write_config(cfg: Config, base: PathLike, out: PathLike) -> str:
     """Write ``cfg`` to the file ``out``, as a config that inherits from ``base``.
 
-    What was written is loaded again and compared; where a config cannot say in short what it is to be, all of it is
-    written.
+    The text is loaded and compared with ``cfg`` before it is written. If a short text does not give the same config,
+    the whole config is written.
 
     Args:
         cfg: The config to write.
-        base: Path or ``mmdet::`` name of the config that it was made from.
+        base: Path or ``mmdet::`` name of the config from which ``cfg`` was made.
         out: The file to write, ``.py``.
 
     Returns:
-        str: What was written.
+        str: The text that was written.
+
+    Raises:
+        ConfigError: If ``out`` cannot be written, or if ``cfg`` contains values that a config file cannot contain.
     """
     out = Path(out)
     check_config_target(out, base)
     out.parent.mkdir(parents=True, exist_ok=True)
-    before = out.read_text() if out.exists() else None
-    source = inheriting_source(cfg, base, out)
+    text = inheriting_source(cfg, base, out)
+    if text is None or not _gives(text, cfg, out.parent):
+        text = cfg.dump()
+        if not _gives(text, cfg, out.parent):
+            raise ConfigError(
+                f'{base} contains values that a config file cannot contain; use mmpanet.swap.swap_config in Python '
+                'instead'
+            )
+    with atomic_write(out) as part:
+        part.write_text(text)
+    return text
+
+
+def _gives(text: str, cfg: Config, folder: Path) -> bool:
+    """Whether a config file with this text in this folder, on which relative bases depend, gives ``cfg``."""
+    handle, path = tempfile.mkstemp(dir=folder, prefix='unchecked_', suffix='.py')
     try:
-        if source is not None:
-            out.write_text(source)
-            if _settings(Config.fromfile(out)) == _settings(cfg):
-                return source
-        out.write_text(cfg.dump())
-        if _settings(Config.fromfile(out)) != _settings(cfg):
-            raise SwapError(f'{base} holds what no config file can say; use mmpanet.swap.swap_config on it instead')
-    except Exception:
-        if before is None:
-            out.unlink()
-        else:
-            out.write_text(before)
-        raise
-    return out.read_text()
+        with open(handle, 'w') as file:
+            file.write(text)
+        return _settings(Config.fromfile(path)) == _settings(cfg)
+    finally:
+        os.unlink(path)
 
 
-def check_config_target(out: Union[str, os.PathLike], base: Union[str, os.PathLike]) -> None:
-    """Refuse what :func:`write_config` would, before anything else is written.
+def check_config_target(out: PathLike, base: PathLike) -> None:
+    """Check that :func:`write_config` can write ``out``.
 
     Raises:
-        SwapError: If ``out`` is no ``.py`` file, cannot be written, or is ``base`` itself.
+        ConfigError: If ``out`` is not a ``.py`` file, cannot be written, or is ``base`` itself.
     """
     if Path(out).suffix != '.py':
-        raise SwapError(f'{out} must be a .py file')
-    check_target(out, config_path(base), 'config')
+        raise ConfigError(f'{out} must be a .py file')
+    check_target(out, config_path(base), 'config', ConfigError)
 
 
-def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str, os.PathLike]) -> Optional[str]:
-    """The text of a config that inherits from ``base`` and lies at ``out``; None where there is no such text."""
+def inheriting_source(cfg: Config, base: PathLike, out: PathLike) -> Optional[str]:
+    """The text of a config at ``out`` that inherits from ``base``, or None if there is no such text."""
     base_cfg = load_config(base)
     new_style = is_new_style(base_cfg)
     old, new = base_cfg._to_lazy_dict(), cfg._to_lazy_dict()
@@ -95,13 +106,13 @@ def inheriting_source(cfg: Config, base: Union[str, os.PathLike], out: Union[str
         ]
     else:
         head = [f'_base_ = {_base_name(base, Path(out))!r}']
-    lines.sort(key=lambda line: not line.startswith('custom_imports'))  # first, as in mmdet's own configs
+    lines.sort(key=lambda line: not line.startswith('custom_imports'))  # it stands first, as in mmdet's own configs
     style = dict(based_on_style='pep8', split_before_expression_after_opening_paren=True)
     return FormatCode('\n\n'.join(['\n'.join(head), *lines]) + '\n', style_config=style)[0]
 
 
 def config_diff(old: Config, new: Config, context: int = 1) -> str:
-    """The lines of the full configs that differ."""
+    """The lines in which the full configs differ, with ``context`` lines around them."""
     lines = difflib.unified_diff(
         old.pretty_text.splitlines(), new.pretty_text.splitlines(), 'before', 'after', lineterm='', n=context
     )
@@ -109,9 +120,9 @@ def config_diff(old: Config, new: Config, context: int = 1) -> str:
 
 
 def _settings(cfg: Config) -> Any:
-    """A config as plain values, without the scopes that mmengine adds to what another package's config says."""
+    """A config as plain values, without the scopes that mmengine adds to the dicts of another package's config."""
 
-    def plain(value):
+    def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items() if key != '_scope_'}
         if isinstance(value, (list, tuple)):
@@ -135,10 +146,10 @@ def _dotted_name(lazy: Union[LazyObject, LazyAttr]) -> str:
     return f'{lazy.module}.{lazy}'
 
 
-def _base_name(base: Union[str, os.PathLike], out: Path) -> str:
-    """What ``_base_`` says: the ``mmdet::`` name of an installed package's config, or a path relative to ``out``.
+def _base_name(base: PathLike, out: Path) -> str:
+    """The value of ``_base_``: the ``mmdet::`` name of an installed package's config, or a path relative to ``out``.
 
-    mmengine takes no name of a folder like ``gn+ws``: that becomes a path, too.
+    mmengine does not accept names with folders such as ``gn+ws``. For these the value is a path, too.
     """
     path = config_path(base).resolve()
     package, found, name = path.as_posix().rpartition('/.mim/configs/')
@@ -152,7 +163,7 @@ def _base_name(base: Union[str, os.PathLike], out: Path) -> str:
 
 
 def _relative_module(base: Path, out: Path) -> Optional[str]:
-    """``..folder.base`` as seen from ``out``; None if a part of the path is no name of a module."""
+    """``..folder.base`` as seen from ``out``, or None if a part of the path cannot be the name of a module."""
     *parents, name = Path(os.path.relpath(base.resolve().with_suffix(''), out.resolve().parent)).parts
     ups = sum(part == '..' for part in parents)
     parts = [*parents[ups:], name]
@@ -162,15 +173,18 @@ def _relative_module(base: Path, out: Path) -> Optional[str]:
 
 
 class _TextSource:
-    """Python source of what changes, for configs of names and ``_base_``."""
+    """Python source of the changes, for configs with names as types and with ``_base_``."""
 
     def assignment(self, key: str, old: Any, new: Any) -> str:
+        """The statement that changes a key from ``old`` to ``new``."""
         return f'{key} = {self.change(old, new, f"_base_.{key}")}'
 
     def change(self, old: Any, new: Any, base: str) -> str:
-        """What a child config says where its base says ``old``, and ``new`` is meant.
+        """The expression that a child config needs to get ``new`` where its base has ``old``.
 
         Args:
+            old: The value in the base.
+            new: The value that the child is to have.
             base: An expression for ``old``.
         """
         if isinstance(new, dict):
@@ -186,7 +200,7 @@ class _TextSource:
         return self.rebuilt(old, new, base)
 
     def rebuilt(self, old: Any, new: Any, base: str) -> str:
-        """An expression for ``new`` that makes use of ``base``, which is one for ``old``: lists do not merge."""
+        """An expression for ``new`` that uses ``base``, the expression for ``old``, because lists are not merged."""
         if _equal(old, new):
             return base
         if isinstance(old, dict) and isinstance(new, dict) and not old.keys() - new.keys():
@@ -206,13 +220,14 @@ class _TextSource:
         return self.literal(new)
 
     def _call(self, items: dict, base: Optional[str] = None) -> str:
-        """``dict(base, key=value)`` of values that are source already."""
+        """The source of ``dict(base, key=value)``, from values that are source already."""
         if not all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in items):
             pairs = [f'**{base}'] if base else []
             return '{' + ', '.join([*pairs, *(f'{key!r}: {value}' for key, value in items.items())]) + '}'
         return f'dict({", ".join([*([base] if base else []), *(f"{key}={value}" for key, value in items.items())])})'
 
     def literal(self, value: Any) -> str:
+        """The source of a value."""
         if isinstance(value, dict):
             return self._call({key: self.literal(item) for key, item in value.items()})
         if isinstance(value, list):
@@ -223,7 +238,7 @@ class _TextSource:
 
 
 class _NewStyleSource(_TextSource):
-    """The same for configs of classes and ``read_base()``."""
+    """Python source of the changes, for configs with classes as types and with ``read_base()``."""
 
     def __init__(self) -> None:
         self.imports: Set[Tuple[str, str]] = set()

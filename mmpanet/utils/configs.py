@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Loading configs, with one clear error for what cannot be loaded."""
+"""Load configs, with a clear error for a config that cannot be loaded."""
 
 import os
 from pathlib import Path
@@ -19,20 +19,20 @@ def load_config(config: PathLike, options: Optional[dict] = None) -> Config:
 
     Args:
         config: Path or name.
-        options: Settings that override the config, by dotted keys, as ``--cfg-options`` gives them.
+        options: Settings that override those of the config, by dotted keys, in the form of ``--cfg-options``.
 
     Raises:
-        ConfigError: If it is not there or no config, if what it imports is not installed, or if an option does not
-            fit.
+        ConfigError: If there is no such config, if it is not a valid config, if it imports a module that is not
+            installed, or if an option does not fit.
     """
     path = config_path(config)
     try:
         cfg = Config.fromfile(path)
     except ImportError as error:
-        # mmengine adds the whole of sys.path to its message, and keeps what failed as the cause.
+        # mmengine adds sys.path to its message, and keeps the original error as the cause.
         cause = error.__cause__ or error.__context__ or error
         reason = str(cause).partition(', the current sys.path')[0]
-        raise ConfigError(f'config {config}: imports what is not installed: {reason}') from error
+        raise ConfigError(f'config {config}: imports a module that is not installed: {reason}') from error
     except SyntaxError as error:
         raise ConfigError(f'config {config}: syntax error: {error}') from error
     except OSError as error:
@@ -45,7 +45,7 @@ def load_config(config: PathLike, options: Optional[dict] = None) -> Config:
 
 
 def config_path(config: PathLike) -> Path:
-    """The file that a path or a ``package::name`` means.
+    """Find the file that a path or a ``package::name`` stands for.
 
     Raises:
         ConfigError: If there is no such file or package.
@@ -59,7 +59,7 @@ def config_path(config: PathLike) -> Path:
     scope, _, name = config.partition('::')
     try:
         package = get_installed_path(MODULE2PACKAGE.get(scope, scope))
-    except Exception as error:  # get_installed_path raises whatever its package metadata backend does
+    except Exception as error:  # get_installed_path raises any error of the package metadata
         raise ConfigError(f'config {config}: the package {scope!r} is not installed') from error
     root = Path(package, '.mim', 'configs')
     if not name.endswith('.py'):

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""mmengine's log, for a while without its lines."""
+"""Keep mmengine's log quiet for a while."""
 
 import logging
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from mmengine.logging import MMLogger
 
 @contextmanager
 def quiet_logger() -> Iterator[None]:
-    """Keep mmengine's current logger to warnings, for example where it tells how every weight was initialized."""
+    """Restrict mmengine's current logger to warnings, for example while it reports how each weight is initialized."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel(logging.WARNING)

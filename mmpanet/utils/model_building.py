@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Building the model of a config."""
+"""Build the model of a config."""
 
 from typing import Any, Tuple
 
@@ -12,7 +12,15 @@ from .errors import ConfigError
 
 
 def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
-    """Build the model at ``path`` of a config without downloading the weights that its parts may ask for."""
+    """Build the model at ``path`` of a config, without downloading the weights that the config names.
+
+    Args:
+        cfg: The config.
+        path: Where the model stands in the config, for example ``('model', 'detector')``.
+
+    Raises:
+        ConfigError: If a part of the model is not registered.
+    """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model_cfg = cfg
     for key in path:
@@ -23,12 +31,12 @@ def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
     except (KeyError, ImportError) as error:
         raise ConfigError(
             f"the config's {'.'.join(path)} cannot be built: {error.args[0]}; a module that registers "
-            'what is missing must be installed and named in custom_imports'
+            'the missing part must be installed and named in custom_imports'
         ) from error
 
 
 def without_downloads(node: Any) -> Any:
-    """A config's dict without 'Pretrained' init_cfgs and the like."""
+    """A copy of a config's dict without the settings that load weights, such as an ``init_cfg`` of 'Pretrained'."""
     if isinstance(node, dict):
         copy = type(node)()
         for key in node:

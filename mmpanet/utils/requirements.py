@@ -1,39 +1,59 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""What ``import mmpanet`` needs, checked before anything else fails in a less obvious place."""
+"""Check at ``import mmpanet`` that the MMDetection stack is complete, so that nothing fails in an obscure way later."""
 
 import importlib
 import importlib.util
 import warnings
+from typing import NamedTuple
 
 from mmpanet.version import __version__
 
 INSTALL_MMCV = 'run tools/install/install_mmcv.py (`mim run mmpanet install_mmcv`), see docs/install.md'
-# Module: the oldest version that was run, the first one beyond those that were run, and what to do (docs/install.md).
-# The newest mmcv and mmdet are those of the onedl forks; mmdet itself checks which mmcv it goes with.
+INSTALL_STACK = 'pip install "mmpanet[openmmlab]", or "mmpanet[onedl]" for the forks'
+
+
+class Requirement(NamedTuple):
+    """The versions of a module that mmpanet was tested with."""
+
+    minimum: str  # the oldest version that works
+    untested_from: str  # the first version that is newer than all tested ones
+    remedy: str  # how to install a version that works
+
+
+# By the name of the module; docs/install.md lists which versions were tested together. OpenMMLab's packages have
+# the same module names as the forks of them (onedl-mmengine, onedl-mmcv and onedl-mmdetection), and the forks have the
+# higher versions. mmdet itself checks whether it goes with the installed mmcv.
 REQUIREMENTS = {
-    'torch': ('2.0.1', '2.15', 'pip install torch'),
-    'mmengine': ('0.10.0', '1.0.0', 'pip install "mmpanet[openmmlab]", or "mmpanet[onedl]" for the forks'),
-    'mmcv': ('2.0.1', '2.4.0', INSTALL_MMCV),
-    'mmdet': ('3.1.0', '3.6.0', 'pip install "mmpanet[openmmlab]", or "mmpanet[onedl]" for the forks'),
+    'torch': Requirement('2.0.1', '2.15', 'pip install torch'),
+    'mmengine': Requirement('0.10.0', '1.0.0', INSTALL_STACK),
+    'mmcv': Requirement('2.0.1', '2.4.0', INSTALL_MMCV),
+    'mmdet': Requirement('3.1.0', '3.6.0', INSTALL_STACK),
 }
 
 
-def check_requirements():
-    """Raise ImportError for what is missing, broken or too old; warn of what is newer than anything tried."""
+def check_requirements() -> None:
+    """Check the modules of ``REQUIREMENTS``.
+
+    Raises:
+        ImportError: If a module is missing, is too old, or cannot load its compiled operators.
+
+    Warns:
+        UserWarning: If a module is newer than all versions that were tested.
+    """
     for module, (minimum, _, remedy) in REQUIREMENTS.items():
         if importlib.util.find_spec(module) is None:
             raise ImportError(f'mmpanet needs {module}>={minimum}, which is not installed: {remedy}')
 
     from mmengine.utils import digit_version
 
-    for module, (minimum, beyond, remedy) in REQUIREMENTS.items():
+    for module, (minimum, untested_from, remedy) in REQUIREMENTS.items():
         version = importlib.import_module(module).__version__
         if digit_version(version) < digit_version(minimum):
             raise ImportError(f'mmpanet needs {module}>={minimum}, and {version} is installed: {remedy}')
-        if digit_version(version) >= digit_version(beyond):
+        if digit_version(version) >= digit_version(untested_from):
             warnings.warn(
-                f'mmpanet {__version__} was not tried with {module} {version}, only with versions below '
-                f'{beyond}; it may work, or fail in odd ways',
+                f'mmpanet {__version__} was not tested with {module} {version}, only with versions below '
+                f'{untested_from}; it may work, or fail in odd ways',
                 stacklevel=3,
             )
 

@@ -10,6 +10,7 @@ from annotation_cases import CONFIG, trains_with, write_project
 from corpus import LOGS, Case, tool
 
 from mmpanet.checkpoints.official_rules import CONFIGS, rules
+from mmpanet.utils.errors import ConfigError
 
 SWAP, OFFICIAL, RUN, SEEING, OTHERS = (
     'Swap',
@@ -117,7 +118,7 @@ OTHER_WEIGHTS = saves(dict(state_dict={'backbone.stem.weight': torch.zeros(4, 3,
 LOAD = ('--cfg-options', 'load_from=in.pth')
 
 CASES = [
-    Case(SWAP, 'no config to swap', swaps('--out', 'new.py', config=None), 1, ('config.py', 'there is no', 'config')),
+    Case(SWAP, 'no config to swap', swaps('--out', 'new.py', config=None), 1, ('config.py', 'config', 'no such file')),
     Case(
         SWAP,
         'a config with a syntax error',
@@ -165,14 +166,14 @@ CASES = [
         'an import that is not installed',
         swaps('--out', 'new.py', config="custom_imports = dict(imports=['my_package'])\n" + RETINA),
         1,
-        ('config.py', "'my_package'", 'not installed'),
+        ('config.py', 'my_package', 'not installed'),
     ),
     Case(
         SWAP,
         'an unknown config of a package',
         lambda folder: tool('swap_neck', 'mmdet::retinanet/retinanet.py', '--out', 'new.py'),
         1,
-        ('mmdet', 'retinanet/retinanet.py', 'has no config'),
+        ('mmdet', 'retinanet/retinanet.py', 'has no such config'),
     ),
     Case(
         SWAP,
@@ -255,7 +256,7 @@ CASES = [
         'the folder of the new checkpoint is a file',
         swaps('--checkpoint', 'in.pth', '--out-checkpoint', 'in.pth/out.pth', change=OTHER_WEIGHTS),
         1,
-        ('in.pth/out.pth', 'in.pth is no folder', 'cannot be written'),
+        ('in.pth/out.pth', 'in.pth is not a folder', 'cannot be written'),
     ),
     Case(
         SWAP,
@@ -292,7 +293,7 @@ CASES = [
         2,
         ('--out-checkpoint', 'needs', '--checkpoint'),
     ),
-    Case(SWAP, 'nothing is asked for', swaps(), 2, ('say what to do', '--out', '--dry-run or --verify')),
+    Case(SWAP, 'nothing is asked for', swaps(), 2, ('nothing to do', '--out', '--dry-run or --verify')),
     Case(
         SWAP,
         'an unknown fusion',
@@ -306,7 +307,7 @@ CASES = [
         'an unknown argument of the swap',
         swaps('--outt', 'new.py'),
         2,
-        ('--outt', 'unrecognized|say what to do', ''),
+        ('--outt', 'unrecognized|nothing to do', ''),
         'argparse',
     ),
     Case(
@@ -427,7 +428,7 @@ CASES = [
         RUN,
         'a wrong argument on the command line',
         trains_with(lambda folder: None, '--cfg-options', 'model.neck.fusion=mean'),
-        ValueError,
+        ConfigError,
         ('fusion', "='mean'", "'sum', 'concat', 'weighted'"),
     ),
     Case(

@@ -203,3 +203,25 @@ def test_no_host_synchronisation(levels):
     assert out.shape == (5, 4 if levels is None else 1, 8, 7, 7)
     with pytest.raises((NotImplementedError, RuntimeError)):
         feats[0].sum().item()  # what such a failure looks like
+
+
+@pytest.mark.parametrize('kind', ['AdaptiveFeaturePooling', 'FastSingleRoIExtractor'])
+def test_auto_needs_no_operator_of_mmcv_on_other_devices(kind, monkeypatch):
+    """mmcv has RoIAlign for few devices. The meta device, for which it has none, stands for all others."""
+    pooling = MODELS.build(
+        dict(
+            type=kind,
+            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
+            out_channels=8,
+            featmap_strides=STRIDES,
+        )
+    )
+    feats = [feat.to('meta').requires_grad_() for feat in maps()]
+    rois = some_rois(5).to('meta')
+    out = pooling(feats, rois)
+    assert out.device.type == 'meta' and out.shape[0] == 5 and out.shape[-3:] == (8, 7, 7)
+    out.sum().backward()
+    assert [feat.grad.shape for feat in feats] == [feat.shape for feat in feats]
+    pooling.backend = 'roi_align'
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        pooling(feats, rois)

@@ -1,10 +1,12 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""torch.compile of neck and heads: one graph, the same results, and no new graph for every number of RoIs."""
+"""torch.compile of neck and heads: one graph, the same results, and no new graph for each number of RoIs."""
 
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from mmdet.registry import MODELS
 from mmpanet.models import FCFusionMaskHead, PANetNeck, PANetShared2FCBBoxHead, PANetShared4Conv1FCBBoxHead
 
 GN = dict(type='GN', num_groups=4)
@@ -20,6 +22,22 @@ def grids(num, edge):
 
 MODULES = {
     'neck': (lambda: PANetNeck([8, 16, 32, 64], 16, 5, norm_cfg=GN), neck_inputs, (32, 64)),
+    # A part that is built from a config has ConfigDicts for its settings.
+    'neck-from-config': (
+        lambda: MODELS.build(
+            ConfigDict(
+                type='PANetNeck',
+                in_channels=[8, 16, 32, 64],
+                out_channels=16,
+                num_outs=6,
+                add_extra_convs='on_lateral',
+                upsample_cfg=dict(mode='nearest'),
+                fusion='weighted',
+            )
+        ),
+        neck_inputs,
+        (32, 64),
+    ),
     '2fc': (
         lambda: PANetShared2FCBBoxHead(in_channels=16, fc_out_channels=32, num_classes=3, norm_cfg=GN),
         lambda num: grids(num, 7),
@@ -66,18 +84,20 @@ def test_one_graph_forward_and_backward(name, backend):
                 leaf.grad = None
         for one, other in zip(*results):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * one.abs().max().item() + 1e-6)
-    # one graph of the first number of RoIs, one of all others, and now and then one between
-    assert counter.frame_count <= 3
+    if hasattr(torch._dynamo.config, 'automatic_dynamic_shapes'):  # torch 2.0 compiles anew for each shape
+        # One graph for the first number of RoIs, one for all others, and sometimes one in between.
+        assert counter.frame_count <= 3
 
 
+@pytest.mark.skipif(not hasattr(getattr(torch, 'export', None), 'Dim'), reason='this torch has no torch.export.Dim')
 @pytest.mark.parametrize('name', MODULES)
 def test_export(name):
-    """Heads with the number of RoIs left open, the neck for the size it was exported with."""
+    """Heads for any number of RoIs, the neck for the size with which it was exported."""
     build, make_inputs, (size, other, *_) = MODULES[name]
     module = build().eval()
     rois = torch.export.Dim('rois', min=2)
-    dynamic_shapes = None if name == 'neck' else ({0: rois},)
+    dynamic_shapes = None if name.startswith('neck') else ({0: rois},)
     program = torch.export.export(module, make_inputs(size), dynamic_shapes=dynamic_shapes).module()
-    inputs = make_inputs(size if name == 'neck' else other)
+    inputs = make_inputs(size if name.startswith('neck') else other)
     for one, expected in zip(leaves(program(*inputs)), leaves(module(*inputs))):
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)

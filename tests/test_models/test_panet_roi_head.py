@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import copy
+import re
 
 import pytest
 import torch
@@ -7,7 +8,9 @@ from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper
 from mmengine.runner import load_checkpoint, save_checkpoint
+from repository import ROOT
 
+from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 
@@ -171,13 +174,15 @@ def test_all_parts_off_is_mask_rcnn_fpn(mask_rcnn, panet):
 
 @pytest.mark.parametrize('rois_per_chunk', [1, 7, 64, 1000])
 def test_chunks_give_the_same(panet, rois_per_chunk):
+    """In float64, because torch may compute a float32 convolution in another order for another number of RoIs."""
     torch.manual_seed(1)
     whole = build(panet).eval()
     panet.roi_head.rois_per_chunk = rois_per_chunk
-    chunked = build(panet).eval()
+    chunked = build(panet).eval().double()
     chunked.load_state_dict(whole.state_dict())
-    feats = whole.extract_feat(batch(whole, training=False)['inputs'])
-    rois = torch.rand(64, 5) * 60
+    inputs = batch(whole, training=False)['inputs'].double()
+    feats = whole.double().extract_feat(inputs)
+    rois = torch.rand(64, 5, dtype=torch.float64) * 60
     rois[:, 0] = torch.arange(64) % 2
     rois[:, 3:] += rois[:, 1:3]
     with torch.no_grad():
@@ -185,7 +190,7 @@ def test_chunks_give_the_same(panet, rois_per_chunk):
             expected = getattr(whole.roi_head, forward)(feats, rois)
             result = getattr(chunked.roi_head, forward)(feats, rois)
             for key in keys:
-                torch.testing.assert_close(result[key], expected[key], rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(result[key], expected[key], rtol=1e-12, atol=1e-12)
 
 
 def test_the_other_roi_heads_take_the_features_as_they_are(panet):
@@ -205,6 +210,25 @@ def test_the_other_roi_heads_take_the_features_as_they_are(panet):
     assert all(p.grad is not None for p in model.parameters())
     with torch.no_grad():
         model.eval()(**batch(model, training=False), mode='predict')
+
+
+def test_a_head_as_in_contributing_trains(panet):
+    """The example of CONTRIBUTING.md as it is written there, in a config that leaves out its arguments."""
+    [example] = re.findall(r'```python\n(.*?)```', (ROOT / 'CONTRIBUTING.md').read_text(), re.DOTALL)
+    exec(example, dict(__name__=__name__))
+    head_cfg = dict(type='PANetShared1Conv1FCBBoxHead', in_channels=CHANNELS, num_classes=3)
+    panet.roi_head.bbox_head = {**panet.roi_head.bbox_head, **head_cfg}
+    for default in ('norm_cfg', 'fc_out_channels', 'conv_out_channels'):
+        panet.roi_head.bbox_head.pop(default, None)
+    model = build(panet).train()
+    head, theirs = model.roi_head.bbox_head, ConvFCBBoxHead(num_shared_convs=1, num_shared_fcs=1)
+    assert type(head).__name__ == head_cfg['type'] and len(head.shared_convs[0].levels) == 4
+    assert head.fc_out_channels == theirs.fc_out_channels == head.shared_fcs[0].out_features
+    assert head.conv_out_channels == theirs.conv_out_channels
+    before = copy.deepcopy(head.state_dict())
+    OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3)).update_params(losses(model, batch(model)))
+    for name, parameter in head.named_parameters():
+        assert parameter.isfinite().all() and not torch.equal(parameter, before[name]), name
 
 
 FPN_EXTRACTOR = dict(

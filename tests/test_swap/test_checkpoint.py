@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import copy
+from importlib.util import find_spec
 
 import mmcv
 import pytest
@@ -7,9 +8,11 @@ import torch
 from mmengine.config import Config
 
 from mmdet.registry import MODELS
-from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
+from mmpanet.swap import swap_checkpoint, swap_config, verify
+from mmpanet.swap.checkpoint import find_model_of_checkpoint
 from mmpanet.swap.verification import generated_image
-from mmpanet.swap.weights import FC_BRANCH_BIAS, whose_checkpoint
+from mmpanet.swap.warm_start import FC_BRANCH_BIAS
+from mmpanet.utils.errors import CheckpointError, ConfigError, DataError
 
 
 def checkpoint_of(model):
@@ -164,26 +167,52 @@ def test_averaged_weights(small_config, trained_like, warm_start):
         torch.testing.assert_close(ema[f'module.{name}'], state[name] + 1)
 
 
-def test_whose_checkpoint():
+def test_model_of_a_checkpoint():
     detector = dict(type='FasterRCNN', neck=dict(type='PANetNeck'))
     reid = dict(type='BaseReID', neck=dict(type='GlobalAveragePooling'))
     tracker = Config(dict(model=dict(type='DeepSORT', reid=reid, detector=detector)))
-    assert whose_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', 'detector')
-    assert whose_checkpoint({'detector.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
-    assert whose_checkpoint({'student.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
-    assert whose_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, Config(dict(model=detector))) == ('model',)
+    assert find_model_of_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model', 'detector')
+    assert find_model_of_checkpoint({'detector.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
+    assert find_model_of_checkpoint({'student.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
+    assert find_model_of_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, Config(dict(model=detector))) == ('model',)
 
 
-def test_other_peoples_checkpoints_are_refused(small_config, trained_like):
+def test_checkpoints_of_other_models_are_refused(small_config, trained_like):
     cfg = swap_config(small_config)
-    with pytest.raises(SwapError, match='has no weight of this config'):
+    with pytest.raises(CheckpointError, match='has no weight of this config'):
         swap_checkpoint(dict(state_dict={'something.weight': torch.zeros(2, 2)}), small_config, cfg)
     other = copy.deepcopy(small_config)
     other.model.roi_head.bbox_head.num_classes = 5
-    with pytest.raises(SwapError, match='does not fit the config'):
+    with pytest.raises(CheckpointError, match='does not fit the config'):
         swap_checkpoint(checkpoint_of(trained_like), other, cfg)
-    with pytest.raises(SwapError, match='not a swap of the old one'):
+    with pytest.raises(ConfigError, match='not a swap of the old one'):
         swap_checkpoint(checkpoint_of(trained_like), small_config, swap_config(other))
+
+
+def test_files_that_cannot_be_used(small_config, trained_like, tmp_path):
+    cfg, old = swap_config(small_config), tmp_path / 'old.pth'
+    with pytest.raises(CheckpointError, match='there is no checkpoint .*old.pth'):
+        swap_checkpoint(old, small_config, cfg)
+    torch.save(checkpoint_of(trained_like), old)
+    with pytest.raises(CheckpointError, match='old.pth is the checkpoint to swap itself'):
+        swap_checkpoint(old, small_config, cfg, old)
+    with pytest.raises(DataError, match='there is no image nowhere.png'):
+        verify(small_config, cfg, image='nowhere.png')
+
+
+def test_a_failed_write_leaves_the_old_file(small_config, trained_like, tmp_path, monkeypatch):
+    out = tmp_path / 'new.pth'
+    out.write_text('before')
+
+    def fails_in_the_middle(checkpoint, path):
+        with open(path, 'w') as file:
+            file.write('half')
+        raise OSError('disk full')
+
+    monkeypatch.setattr('mmpanet.swap.checkpoint.save_checkpoint', fails_in_the_middle)
+    with pytest.raises(OSError, match='disk full'):
+        swap_checkpoint(checkpoint_of(trained_like), small_config, swap_config(small_config), out)
+    assert out.read_text() == 'before' and [path.name for path in tmp_path.iterdir()] == ['new.pth']
 
 
 def test_gaps_and_surplus_are_told(small_config, trained_like):
@@ -198,7 +227,7 @@ def test_gaps_and_surplus_are_told(small_config, trained_like):
 def test_a_part_that_is_not_registered(small_config, trained_like):
     cfg = copy.deepcopy(small_config)
     cfg.model.backbone.type = 'BackboneOfMine'
-    with pytest.raises(SwapError, match='BackboneOfMine .* custom_imports'):
+    with pytest.raises(ConfigError, match='BackboneOfMine .* custom_imports'):
         swap_checkpoint(checkpoint_of(trained_like), cfg, swap_config(cfg))
 
 
@@ -218,7 +247,9 @@ def test_verify(small_config, trained_like, tmp_path):
         'pred_instances.labels',
         'pred_instances.masks',
     }
-    assert neck.after.parameters > neck.before.parameters and neck.after.macs > neck.before.macs > 0
+    assert neck.after.parameters > neck.before.parameters
+    if find_spec('torch.utils.flop_counter'):
+        assert neck.after.macs > neck.before.macs > 0
     report = neck.report()
     assert 'neck[4]' in report and 'parameters (M)' in report and 'The boxes differ' not in report
 

@@ -12,6 +12,7 @@ from mmpanet.swap import SwapError, swap_config
 from mmpanet.swap.config import find_models, necks_of, plan_swap
 from mmpanet.swap.weights import carry_weights
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import ConfigError
 
 # Every kind of model, of neck arguments and of nesting that the zoo has; one config each.
 SPREAD = [
@@ -198,8 +199,14 @@ def test_necks_of_others_are_refused():
         swap_config(config('PANetNeck'))
     with pytest.raises(SwapError, match='has no model'):
         swap_config(Config(dict(train_cfg=dict())))
-    with pytest.raises(SwapError, match="fusion='mean' must be one of"):
-        swap_config(config('FPN'), fusion='mean')
+    # A setting that is not allowed is no matter of the swap.
+    for setting, message in (
+        (dict(fusion='mean'), "fusion='mean' must be one of"),
+        (dict(sampling_ratio=-1), 'sampling_ratio=-1'),
+    ):
+        with pytest.raises(ConfigError, match=message) as error:
+            swap_config(config('FPN'), **setting)
+        assert not isinstance(error.value, SwapError)
 
 
 @pytest.mark.parametrize(
@@ -231,16 +238,16 @@ def test_a_checkpoint_that_the_config_names_is_noted(zoo_config):
 def test_names_of_configs():
     short, full = load_config('mmdet::mask-rcnn_r50_fpn_1x_coco'), load_config(f'mmdet::{MASK_RCNN}')
     assert short.filename == full.filename
-    with pytest.raises(SwapError, match="'mmdet' has no config mask-rcnn_r50.py"):
+    with pytest.raises(ConfigError, match="mmdet::mask-rcnn_r50: 'mmdet' has no such config"):
         load_config('mmdet::mask-rcnn_r50')
-    with pytest.raises(SwapError, match="package 'mmnothing', which is not installed"):
+    with pytest.raises(ConfigError, match="the package 'mmnothing' is not installed"):
         load_config('mmnothing::mask-rcnn_r50')
-    with pytest.raises(SwapError, match='there is no config nowhere.py'):
+    with pytest.raises(ConfigError, match='config nowhere.py: no such file'):
         load_config('nowhere.py')
 
 
 def test_a_missing_import_is_named(tmp_path):
     config = tmp_path / 'config.py'
     config.write_text("custom_imports = dict(imports=['package_of_mine.models'], allow_failed_imports=False)\n")
-    with pytest.raises(SwapError, match='package_of_mine.models'):
+    with pytest.raises(ConfigError, match='not installed: .*package_of_mine.models'):
         load_config(config)

@@ -6,9 +6,10 @@ from mmengine.config import Config
 from repository import ROOT
 
 from mmpanet.models import PANetNeck
-from mmpanet.swap import SwapError, swap_config, write_config
+from mmpanet.swap import swap_config, write_config
 from mmpanet.swap.written_config import config_diff
 from mmpanet.utils.configs import config_path, load_config
+from mmpanet.utils.errors import ConfigError
 
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
@@ -126,9 +127,9 @@ def test_no_config_is_overwritten_by_its_own_swap(tmp_path):
     base = tmp_path / 'config.py'
     base.write_text("model = dict(type='RetinaNet', neck=dict(type='FPN'))\n")
     before = base.read_text()
-    with pytest.raises(SwapError, match='is the config to swap itself'):
+    with pytest.raises(ConfigError, match='is the config to swap itself'):
         write_config(swap_config(base), base, base)
-    with pytest.raises(SwapError, match=r'must be a \.py file'):
+    with pytest.raises(ConfigError, match=r'must be a \.py file'):
         write_config(swap_config(base), base, tmp_path / 'config.yml')
     assert base.read_text() == before
 

@@ -1,18 +1,20 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Put PANet into a model that has an FPN: ``python tools/model_converters/swap_neck.py CONFIG``, see docs/swap.md."""
 
 import argparse
 import sys
 
 from mmpanet.models.panet_neck import NECK_FUSIONS
-from mmpanet.swap import SwapError, swap_checkpoint, verify, write_config
+from mmpanet.swap import swap_checkpoint, verify, write_config
 from mmpanet.swap.config import plan_swap, start_from
 from mmpanet.swap.written_config import check_config_target, config_diff
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import MMPanetError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Put PANet into a config whose model has an FPN, and into its checkpoint'
+        description='Put PANet into a config whose model has an FPN, and into the checkpoint of this model.'
     )
     parser.add_argument(
         'config', help='path of the config, or a name such as mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
@@ -21,44 +23,49 @@ def parse_args():
     parser.add_argument(
         '--roi-head',
         action='store_true',
-        help='swap the RoI head too: adaptive feature pooling, PANet heads, fully-connected fusion',
+        help='also swap the RoI head: adaptive feature pooling, PANet heads, fully-connected fusion',
     )
     parser.add_argument(
         '--warm-start',
         action='store_true',
-        help='let the new path start without effect: the model starts with the outputs of the old one',
+        help='start the new path without an effect, so that the neck starts with the outputs of the FPN',
     )
     parser.add_argument(
-        '--fusion', choices=NECK_FUSIONS, default='sum', help='how the new path is fused with the FPN levels'
+        '--fusion',
+        choices=NECK_FUSIONS,
+        default='sum',
+        help='how the new path is fused with the FPN levels; default: sum',
     )
     parser.add_argument(
         '--sampling-ratio',
         type=int,
         default=2,
         metavar='N',
-        help='with --roi-head: samples a bin and axis where the config leaves them to the size of the '
-        'RoI; 0 leaves it so',
+        help='with --roi-head: number of samples per bin along each axis, where the config derives it from the size '
+        'of the RoI; 0 keeps this; default: 2',
     )
     parser.add_argument('--checkpoint', metavar='IN.pth', help='checkpoint of the old model')
-    parser.add_argument('--out-checkpoint', metavar='OUT.pth', help='the same for the new model')
-    parser.add_argument('--dry-run', action='store_true', help='show what would change, write nothing')
+    parser.add_argument('--out-checkpoint', metavar='OUT.pth', help='the checkpoint of the new model to write')
+    parser.add_argument('--dry-run', action='store_true', help='show the changes and write nothing')
     parser.add_argument(
-        '--verify', action='store_true', help='run both models on an image: differences of all outputs, and costs'
+        '--verify',
+        action='store_true',
+        help='run both models on an image, and print the differences of all outputs and the costs',
     )
-    parser.add_argument('--image', help='the image for --verify; a generated one by default')
+    parser.add_argument('--image', help='the image for --verify; by default a generated one')
     args = parser.parse_args()
     if args.out_checkpoint and not args.checkpoint:
         parser.error('--out-checkpoint needs --checkpoint')
     if args.checkpoint and not (args.out_checkpoint or args.verify):
         parser.error('--checkpoint needs --out-checkpoint or --verify')
     if args.image and not args.verify:
-        parser.error('--image is for --verify')
+        parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):
-        parser.error('say what to do: --out, --out-checkpoint, --dry-run or --verify')
+        parser.error('nothing to do: give --out, --out-checkpoint, --dry-run or --verify')
     return args
 
 
-def main():
+def main() -> None:
     args = parse_args()
     if args.out:
         check_config_target(args.out, args.config)
@@ -70,8 +77,8 @@ def main():
         out = None if args.dry_run else args.out_checkpoint
         _, carried = swap_checkpoint(args.checkpoint, cfg, swap.config, out)
         print(
-            f'\n{args.out_checkpoint}:\n{carried.report()}\nleft out: the state of the optimizer, of the schedulers '
-            'and of the logs, which belongs to the old run\n'
+            f'\n{args.out_checkpoint}:\n{carried.report()}\nleft out: the states of the optimizer, the schedulers and '
+            'the logs, which belong to the old run\n'
         )
         start_from(swap, args.out_checkpoint, carried.path)
     for note in swap.notes:
@@ -88,5 +95,5 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except SwapError as error:
+    except MMPanetError as error:
         sys.exit(f'swap_neck.py: {error}')

@@ -6,6 +6,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmpanet.utils.errors import ConfigError
 from .argument_checks import check_count
 
 LEVEL_FUSIONS = ('max', 'sum')
@@ -28,7 +29,7 @@ class LevelwiseFusion(BaseModule):
             to False.
 
     Raises:
-        ValueError: If ``num_levels`` or ``fusion`` has a value that is not allowed.
+        ConfigError: If ``num_levels`` or ``fusion`` has a value that is not allowed.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class LevelwiseFusion(BaseModule):
         super().__init__()
         check_count('num_levels', num_levels)
         if fusion not in LEVEL_FUSIONS:
-            raise ValueError(f'level_fusion={fusion!r} must be one of {LEVEL_FUSIONS}')
+            raise ConfigError(f'level_fusion={fusion!r} must be one of {LEVEL_FUSIONS}')
         self.num_levels = num_levels
         self.fusion = fusion
         self.fuse_first = fuse_first
@@ -69,7 +70,7 @@ class LevelwiseFusion(BaseModule):
             Tensor: The output of the layer for (N, C, h, w), fused over the L levels.
 
         Raises:
-            ValueError: If ``x`` has another shape.
+            ConfigError: If ``x`` has another shape.
         """
         if x.dim() == 4 and self.num_levels == 1:
             return self.levels[0](x)
@@ -86,7 +87,7 @@ class LevelwiseFusion(BaseModule):
             Iterator[Tensor]: L tensors, computed one after the other. With ``fuse_first`` these are the grids.
         """
         if x.dim() != 5 or x.size(1) != self.num_levels:
-            raise ValueError(
+            raise ConfigError(
                 f'the head has num_levels={self.num_levels} and needs RoI features of shape '
                 f'(N, {self.num_levels}, C, h, w), but got {tuple(x.shape)}: its roi_extractor must be an '
                 'AdaptiveFeaturePooling with as many featmap_strides'

@@ -6,6 +6,8 @@ import torch.nn as nn
 from mmcv.ops import RoIAlign
 from torch import Tensor
 
+from mmpanet.utils.errors import ConfigError
+
 BACKENDS = ('auto', 'roi_align', 'embedding_bag')
 
 
@@ -15,11 +17,11 @@ def supports_embedding_bag(roi_layer: nn.Module) -> bool:
 
 
 def check_backend(backend: str, roi_layer: nn.Module) -> None:
-    """Raise a ValueError if ``backend`` is unknown or cannot compute what ``roi_layer`` does."""
+    """Raise a ConfigError if ``backend`` is unknown or cannot compute what ``roi_layer`` does."""
     if backend not in BACKENDS:
-        raise ValueError(f'backend={backend!r} must be one of {BACKENDS}')
+        raise ConfigError(f'backend={backend!r} must be one of {BACKENDS}')
     if backend == 'embedding_bag' and not supports_embedding_bag(roi_layer):
-        raise ValueError(
+        raise ConfigError(
             "backend='embedding_bag' needs a roi_layer of type 'RoIAlign' with pool_mode='avg' and "
             f"sampling_ratio >= 1, but it is {roi_layer}; backend='roi_align' takes it"
         )
