@@ -8,13 +8,17 @@ os.environ['OMP_NUM_THREADS'] = '1'
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest
+import quick_mmengine
 import torch
+from mmengine.config import config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 
 import mmpanet  # noqa: F401  registers the modules
 from mmdet.visualization import DetLocalVisualizer
+
+quick_mmengine.make_quick()
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -36,3 +40,9 @@ def own_visualizer():
     yield
     for kind in (Visualizer, *Visualizer.__subclasses__(), *DetLocalVisualizer.__subclasses__()):
         kind._instance_dict.clear()
+
+
+@pytest.fixture
+def formatted_configs(monkeypatch):
+    """The text of configs as mmengine formats it."""
+    monkeypatch.setattr(config, 'FormatCode', quick_mmengine.FORMAT_CODE)

@@ -55,7 +55,7 @@ def fresh_processes():
     A fork of the process that tests would take its OpenMP threads for its own, and wait for them.
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmpanet.engine.runner', 'mmdet.apis', 'tiny_training'])
+    context.set_forkserver_preload(['mmpanet.engine.runner', 'mmdet.apis', 'quick_processes'])
     return context
 
 

@@ -69,17 +69,8 @@ def tool(name: str, *words) -> Action:
     return run
 
 
-_failures: Dict[str, Failure] = {}
-
-
 def failure_of(case: Case, folder: Path) -> Failure:
-    """Run a case in an empty folder, once a process."""
-    if case.what not in _failures:
-        _failures[case.what] = _run(case, folder)
-    return _failures[case.what]
-
-
-def _run(case: Case, folder: Path) -> Failure:
+    """Run a case in an empty folder."""
     stderr = io.StringIO()
     here = Path.cwd()
     os.chdir(folder)

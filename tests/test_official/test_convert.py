@@ -15,7 +15,7 @@ from mmpanet.checkpoints.files import load_untrusted, save_whole
 from mmpanet.checkpoints.official_conversion import convert_file, from_official, to_official
 from mmpanet.checkpoints.official_rules import CONFIGS, rules
 from mmpanet.utils.errors import CheckpointError
-from .conftest import build_model, official_checkpoint
+from .conftest import build_model, filled_checkpoint
 
 
 def same(a: dict, b: dict) -> bool:
@@ -24,13 +24,13 @@ def same(a: dict, b: dict) -> bool:
 
 def changed(kind: str, **changes) -> dict:
     """The official checkpoint with some tensors replaced, or dropped."""
-    model = {**official_checkpoint(kind)['model'], **changes}
+    model = {**filled_checkpoint(kind)['model'], **changes}
     return dict(model={key: value for key, value in model.items() if value is not None})
 
 
 def without_panet() -> dict:
     """As Detectron.pytorch, the code base under the official one, has it."""
-    official = official_checkpoint('mask')
+    official = filled_checkpoint('mask')
     model = {
         key: value
         for key, value in official['model'].items()
@@ -44,7 +44,7 @@ def without_panet() -> dict:
 def test_loads_strictly(kind, tmp_path):
     """Through mmengine, from a file, with no key left over on either side."""
     source, target = tmp_path / 'official.pth', tmp_path / 'ours.pth'
-    torch.save(official_checkpoint(kind), source)
+    torch.save(filled_checkpoint(kind), source)
     assert convert_file(source, target) == kind
     model = build_model(kind)
     checkpoint = load_checkpoint(model, str(target), strict=True)
@@ -53,7 +53,7 @@ def test_loads_strictly(kind, tmp_path):
 
 
 def test_every_official_key_has_one_rule(kind):
-    theirs = official_checkpoint(kind)['model']
+    theirs = filled_checkpoint(kind)['model']
     found = rules(kind)
     assert sorted(rule.official for rule in found) == sorted(theirs)
     assert len({rule.ours for rule in found}) == len(found)
@@ -62,7 +62,7 @@ def test_every_official_key_has_one_rule(kind):
 
 
 def test_there_and_back_is_the_identity(kind):
-    official = official_checkpoint(kind)
+    official = filled_checkpoint(kind)
     back = to_official(from_official(official))
     assert back['step'] == official['step']
     assert set(back['model']) == set(official['model'])
@@ -72,7 +72,7 @@ def test_there_and_back_is_the_identity(kind):
 
 def test_back_and_there_is_the_identity(kind):
     """From ours without the official background, as it is trained here."""
-    ours = from_official(official_checkpoint(kind))
+    ours = from_official(filled_checkpoint(kind))
     ours['meta'] = {}
     again = from_official(to_official(ours))
     assert same(again['state_dict'], ours['state_dict'])
@@ -81,7 +81,7 @@ def test_back_and_there_is_the_identity(kind):
 
 
 def test_signs_of_zero_come_back():
-    official = official_checkpoint('det')
+    official = filled_checkpoint('det')
     name = 'Conv_Body.conv_body.res1.bn1'
     official = changed(
         'det', **{f'{name}.weight': -official['model'][f'{name}.weight'], f'{name}.bias': -torch.zeros(64)}
@@ -93,7 +93,7 @@ def test_signs_of_zero_come_back():
 def trained_here() -> dict:
     """Ours, with statistics as the ImageNet weights of the config have them
     and some that were learned."""
-    state = dict(from_official(official_checkpoint('det'))['state_dict'])
+    state = dict(from_official(filled_checkpoint('det'))['state_dict'])
     for name in list(state):
         if name.endswith('running_var'):
             state[name] = torch.ones_like(state[name])
@@ -130,8 +130,8 @@ def test_kept_batch_norm_gives_way_to_a_change():
 
 
 def test_classes_are_reordered():
-    official = official_checkpoint('mask')['model']
-    ours = from_official(official_checkpoint('mask'))['state_dict']
+    official = filled_checkpoint('mask')['model']
+    ours = from_official(filled_checkpoint('mask'))['state_dict']
     scores = official['Box_Outs.cls_score.weight']
     head = 'roi_head.bbox_head'
     assert torch.equal(ours[f'{head}.fc_cls.weight'][80], scores[0])
@@ -143,7 +143,7 @@ def test_classes_are_reordered():
 
 def test_frozen_affine_is_exact():
     """The BN computes x * scale + bias to the bit, in eval mode."""
-    ours = from_official(official_checkpoint('det'))['state_dict']
+    ours = from_official(filled_checkpoint('det'))['state_dict']
     norm = torch.nn.BatchNorm2d(64, eps=official_conversion.BN_EPS).eval()
     norm.load_state_dict(
         {key.rpartition('.')[2]: value for key, value in ours.items() if key.startswith('backbone.bn1.')}
@@ -156,7 +156,7 @@ def test_frozen_affine_is_exact():
 
 
 def test_trained_batch_norms_are_folded():
-    ours = from_official(official_checkpoint('det'))
+    ours = from_official(filled_checkpoint('det'))
     state = ours['state_dict']
     norm = torch.nn.BatchNorm2d(64).eval()
     torch.nn.init.uniform_(norm.running_mean)
@@ -171,7 +171,7 @@ def test_trained_batch_norms_are_folded():
 
 
 def test_data_parallel_prefix(kind):
-    official = official_checkpoint(kind)
+    official = filled_checkpoint(kind)
     wrapped = dict(model={f'module.{key}': value for key, value in official['model'].items()})
     assert same(from_official(wrapped)['state_dict'], from_official(official)['state_dict'])
 
@@ -212,7 +212,7 @@ def test_refuses_what_it_does_not_know(make, words):
 
 
 def test_refuses_other_models_on_the_way_back():
-    state_dict = from_official(official_checkpoint('det'))['state_dict']
+    state_dict = from_official(filled_checkpoint('det'))['state_dict']
     with pytest.raises(CheckpointError, match="'backbone.bn1.running_var'"):
         to_official(
             dict(state_dict={key: value for key, value in state_dict.items() if key != 'backbone.bn1.running_var'})
@@ -249,7 +249,7 @@ def test_hostile_pickle_is_not_run(tmp_path, function, text, name, zipped):
 def test_optimizer_state_and_numpy_numbers_are_read(tmp_path, zipped):
     """What the official training loop saves beside the weights; its torch
     wrote another file format."""
-    checkpoint = official_checkpoint('det')
+    checkpoint = filled_checkpoint('det')
     checkpoint = {
         **checkpoint,
         'step': 7,
@@ -317,22 +317,22 @@ def test_source_is_not_overwritten(tmp_path):
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
-    tool = runpy.run_path(str(ROOT / 'tools/model_converters/convert_official_checkpoint.py'))
+    tool = runpy.run_path(str(ROOT / 'tools/model_converters/convert_filled_checkpoint.py'))
 
     def run(*args):
         monkeypatch.setattr(sys, 'argv', ['convert', *map(str, args)])
         tool['main']()
 
     official, ours, back = (tmp_path / f'{name}.pth' for name in ('official', 'ours', 'back'))
-    torch.save(official_checkpoint('det'), official)
+    torch.save(filled_checkpoint('det'), official)
     run(official, ours)
     printed = capsys.readouterr().out
     assert "'det'" in printed and CONFIGS['det'] in printed
-    assert f'{len(official_checkpoint("det")["model"])} tensors' in printed
+    assert f'{len(filled_checkpoint("det")["model"])} tensors' in printed
     run(ours, back, '--reverse')
     assert '--load_ckpt' in capsys.readouterr().out
     model = load_untrusted(back)['model']
-    for name, tensor in official_checkpoint('det')['model'].items():
+    for name, tensor in filled_checkpoint('det')['model'].items():
         assert torch.equal(model[name], tensor), name
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
