@@ -63,7 +63,7 @@ def masks(change: Callable[[Path], object] = untouched, *words):
 CLASSES = ('--kind', 'classes', '--classes', 'rod', 'ring')
 
 
-def colours(folder):
+def colors(folder):
     mask = np.zeros((16, 24, 3), np.uint8)
     mask[2:6, 3:9] = (0, 0, 255)
     cv2.imwrite(str(folder / 'masks' / 'a.png'), mask)
@@ -222,10 +222,10 @@ CASES = [
     ),
     Case(
         MASKS,
-        'a mask image in colours',
-        masks(colours, *CLASSES),
+        'a mask image in colors',
+        masks(colors, *CLASSES),
         1,
-        ('masks/a.png', 'colours', 'one number a pixel, or indices of a palette'),
+        ('masks/a.png', 'colors', 'one number per pixel, or indices of a palette'),
     ),
     Case(
         MASKS,

@@ -204,7 +204,7 @@ def bad_image(folders):
         (write('a.png', b'no PNG'), 'truth/a.png: not readable as an image'),
         (write('a.png', b''), 'truth/a.png: not readable as an image'),
         (write('a.png', np.zeros((9, 8), np.uint8)), 'truth/a.png: 9 x 8, its image is 40 x 50'),
-        (write('a.png', np.dstack([values_of('a')] * 2 + [np.ones(SIZE, np.uint8)])), 'truth/a.png: holds colours'),
+        (write('a.png', np.dstack([values_of('a')] * 2 + [np.ones(SIZE, np.uint8)])), 'truth/a.png: holds colors'),
         (
             write('a.png', np.full(SIZE, 3, np.uint8)),
             'truth/a.png: holds 3, which is no class; there are 1 (rod), 2 (block); leave it out with ignore_values',
@@ -227,9 +227,13 @@ def test_bad_mask_is_named(folders, tmp_path, spoil, problem):
 @pytest.mark.parametrize(
     'classes, path, problem',
     [
-        (('rod', 'block'), 'a/1.png', 'truth/a/1.png: of which class? Its folder takes one folder a class: rod, block'),
+        (
+            ('rod', 'block'),
+            'a/1.png',
+            'truth/a/1.png: of which class? Its folder takes one folder per class: rod, block',
+        ),
         (('rod', 'block'), 'a/cow/1.png', "truth/a/cow/1.png: 'cow' is no class, there are rod, block"),
-        (('rod',), 'a/notes.txt', 'truth/a/notes.txt: a mask is one of .png, .tif, .tiff, .bmp'),
+        (('rod',), 'a/notes.txt', 'truth/a/notes.txt: a mask is one of .png, .tif, .tiff, .bmp, .gif'),
     ],
 )
 def test_bad_files_are_named(folders, tmp_path, classes, path, problem):

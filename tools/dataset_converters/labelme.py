@@ -6,6 +6,7 @@ import sys
 
 from mmpanet.datasets.converters.arguments import add_conversion_arguments, print_converted
 from mmpanet.datasets.converters.labelme import convert_labelme
+from mmpanet.utils.errors import MMPanetError
 
 
 def parse_args():
@@ -18,6 +19,9 @@ def parse_args():
         metavar='LABEL',
         help='labels in the order of their ids; by default all that are found, sorted',
     )
+    parser.add_argument(
+        '--encoding', help='encoding of the JSON files (default: UTF-8, and GB18030 if a file is not UTF-8)'
+    )
     parser.add_argument('--ignore', nargs='+', metavar='LABEL', default=(), help='labels to leave out')
     add_conversion_arguments(parser)
     return parser.parse_args()
@@ -27,7 +31,7 @@ def main():
     args = parse_args()
     try:
         converted = convert_labelme(**vars(args))
-    except (ValueError, OSError) as error:
+    except (MMPanetError, OSError) as error:
         sys.exit(f'labelme: {error}')
     print_converted(args.out_dir, converted)
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import fields
 
 from mmpanet.datasets.shapes import SHAPES, ShapesConfig, make_shapes
+from mmpanet.utils.errors import MMPanetError
 
 
 def parse_args():
@@ -54,7 +55,7 @@ def main():
     out_dir, force, workers = (args.pop(key) for key in ('out_dir', 'force', 'workers'))
     try:
         counts = make_shapes(out_dir, ShapesConfig(**args), force, workers)
-    except (ValueError, OSError) as error:
+    except (MMPanetError, OSError) as error:
         sys.exit(f'make_shapes: {error}')
     if counts is None:
         print(f'{out_dir}: there already')

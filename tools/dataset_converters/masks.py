@@ -6,6 +6,7 @@ import sys
 
 from mmpanet.datasets.converters.arguments import add_conversion_arguments, print_converted
 from mmpanet.datasets.converters.masks import KINDS, convert_masks
+from mmpanet.utils.errors import MMPanetError
 
 
 def parse_args():
@@ -61,7 +62,7 @@ def main():
     args = parse_args()
     try:
         converted = convert_masks(**vars(args))
-    except (ValueError, OSError) as error:
+    except (MMPanetError, OSError) as error:
         sys.exit(f'masks: {error}')
     print_converted(args.out_dir, converted)
 

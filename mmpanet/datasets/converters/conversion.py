@@ -1,10 +1,11 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""What the converters to COCO format share: reading files, dividing samples into splits, writing all or nothing.
+"""What the converters to COCO format share: reading images, splitting samples, writing the dataset.
 
-A *sample* is one image with its objects. A converter knows how to read one; :func:`convert_samples` does the rest.
+A *sample* is one image with its objects. A converter reads one sample; :func:`convert_samples` does the rest.
 """
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -23,11 +24,11 @@ class Sample(NamedTuple):
     """One image and its objects.
 
     Attributes:
-        file_name (str): Of the image, below ``images/``.
-        content (bytes): Of the image's file.
-        height (int): Of the image as it is loaded for training.
-        width (int): The same.
-        instances (list[dict]): What :func:`.coco_writer.encode_instance` and its like return.
+        file_name (str): Path of the image in ``images/``.
+        content (bytes): Content of the image file.
+        height (int): Height of the image as it is loaded for training.
+        width (int): Its width.
+        instances (list[dict]): Annotations from :func:`.coco_writer.encode_instance` or ``encode_polygons``.
     """
 
     file_name: str
@@ -41,20 +42,22 @@ class Converted(NamedTuple):
     """What a converter wrote.
 
     Attributes:
-        counts (dict[str, tuple[int]]): Images and instances of each split.
-        problems (list[str]): What was left out, and why.
+        counts (dict[str, tuple[int]]): Number of images and of objects of each split.
+        problems (list[str]): What was left out because of a fault, and the fault.
         classes (tuple[str]): Names of the categories, in the order of their ids.
+        notes (list[str]): What was left out on request, classes without objects, and assumptions that were made.
     """
 
     counts: Dict[str, Tuple[int, int]]
     problems: List[str]
     classes: Tuple[str, ...]
+    notes: List[str]
 
 
 def split_samples(names: List[str], val_fraction: float, seed: int) -> Dict[str, List[str]]:
-    """Split by a hash of seed and name.
+    """Split samples by a hash of seed and name.
 
-    The place of a sample in the draw does not depend on which others there are, so adding a few moves few.
+    The hash of a sample does not depend on the other samples, so that adding a few samples moves only a few.
 
     Returns:
         dict[str, list[str]]: Sorted names of ``train`` and ``val``.
@@ -80,7 +83,13 @@ def loaded_size(content: bytes, name: str) -> Tuple[int, int]:
 
 
 def fingerprint(source: Path, paths: Iterable[Path], contents: Iterable[Path] = ()) -> str:
-    """Changes with the names and sizes of ``paths``, and with the bytes of ``contents``, all below ``source``."""
+    """A text that changes with the names and sizes of files, and with the content of others.
+
+    Args:
+        source (Path): The folder that their names are relative to.
+        paths (Iterable[Path]): Files whose names and sizes count.
+        contents (Iterable[Path]): Files whose content counts.
+    """
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(f'{path.relative_to(source)}:{path.stat().st_size}\n'.encode())
@@ -90,7 +99,7 @@ def fingerprint(source: Path, paths: Iterable[Path], contents: Iterable[Path] = 
 
 
 def check_conversion(source: Path, val_fraction: float, on_error: str) -> None:
-    """Raise for arguments that no conversion takes."""
+    """Check the arguments that all conversions have."""
     if not source.is_dir():
         raise DataError(f'source {str(source)!r} is not a folder')
     if not 0 < val_fraction < 1:
@@ -100,7 +109,7 @@ def check_conversion(source: Path, val_fraction: float, on_error: str) -> None:
 
 
 def check_classes(classes: Optional[Sequence[str]]) -> Tuple[str, ...]:
-    """Class names as a tuple, refused where they are doubled or empty."""
+    """Class names as a tuple. Empty names and names given twice are refused."""
     names = tuple(classes or ())
     if isinstance(classes, str) or len(set(names)) != len(names) or not all(names):
         raise ConfigError(f'classes is {classes!r}, it takes a sequence of names, each once')
@@ -118,24 +127,26 @@ def convert_samples(
     seed: int,
     on_error: str,
     force: bool = False,
+    notes: Callable[[], List[str]] = list,
 ) -> Optional[Converted]:
-    """Write a dataset in COCO format, whole or not at all.
+    """Write a dataset in COCO format.
 
     Args:
-        names (Sequence[str]): Of the samples; the draw of the splits goes by them.
-        read_sample (Callable): Takes a name and a function to report what is left out of the sample, which may
-            raise. Returns the :class:`Sample`, or raises :class:`DataError`.
-        out_dir (str | Path): Where the dataset shall lie.
-        recipe (dict): What the dataset is known by, see :mod:`.coco_writer`.
+        names (Sequence[str]): Names of the samples. The split depends on them.
+        read_sample (Callable): Takes a name, and a function that is called with the description of a part that is left
+            out. Returns the :class:`Sample`, or raises :class:`DataError` if the whole sample has to be left out.
+        out_dir (str | Path): The folder of the dataset.
+        recipe (dict): What identifies the dataset, see :mod:`mmpanet.datasets.coco_writer`.
         classes (Sequence[str]): Names of the categories.
-        info (Mapping[str, str]): ``description`` of the dataset, and what else shall stand under ``info``.
-        val_fraction (float): Part of the samples that go to ``val``.
-        seed (int): Another seed, another split.
-        on_error (str): 'skip' leaves out what is bad and names it, 'raise' stops at the first.
-        force (bool): Replace a dataset of another recipe. Defaults to False.
+        info (Mapping[str, str]): ``description`` of the dataset, and other entries of ``info``.
+        val_fraction (float): Fraction of the samples for ``val``.
+        seed (int): Seed of the split.
+        on_error (str): 'skip' leaves out what has a fault, and says so; 'raise' stops at the first fault.
+        force (bool): Replace a dataset with another recipe. Defaults to False.
+        notes (Callable): Called at the end, for the :attr:`Converted.notes` of the converter.
 
     Returns:
-        Converted | None: None if the dataset was there already.
+        Converted | None: None if the same dataset is there already.
     """
     counts: Dict[str, Tuple[int, int]] = {}
     problems: List[str] = []
@@ -176,4 +187,8 @@ def convert_samples(
                 dict(info, description=f'{info["description"]}, split {split}', recipe=recipe),
             )
             counts[split] = (len(of_split), sum(len(image['instances']) for image in of_split))
-    return Converted(counts, problems, tuple(classes))
+    per_class = Counter(instance['category_id'] for image in images.values() for instance in image['instances'])
+    empty = [name for i, name in enumerate(classes, start=1) if not per_class[i]]
+    lines = [f'{len(names) - len(images)} of {len(names)} samples are left out'] if len(images) < len(names) else []
+    lines += [f'class {name!r} has no object in what is left' for name in empty]
+    return Converted(counts, problems, tuple(classes), [*lines, *notes()])

@@ -1,15 +1,12 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """LabelMe's annotations to COCO format.
 
-The source is a folder, with folders in it or not, of one JSON file an image, as LabelMe saves them, beside the images
-or with the images in them (``imageData``). Shapes of one label and one ``group_id`` are one object, as LabelMe means.
+The source is a folder of LabelMe's JSON files, at any depth, one per image. The images lie beside them, or in them
+(``imageData``). Shapes with the same label and the same ``group_id`` are one object, as in LabelMe.
 """
 
-import base64
-import binascii
-import json
 import math
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Dict, Hashable, List, Optional, Sequence, Set, Tuple, Union
 
 import cv2
@@ -19,62 +16,15 @@ from pycocotools import mask as mask_utils
 from mmpanet.datasets.coco_writer import encode_instance, encode_polygons
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.images import decode_image
-from mmpanet.utils.media import IMAGE_SUFFIXES
-from .conversion import (
-    Converted,
-    Report,
-    Sample,
-    check_classes,
-    check_conversion,
-    convert_samples,
-    fingerprint,
-    loaded_size,
-)
+from mmpanet.utils.media import IMAGE_SUFFIXES, list_files
+from .conversion import Converted, Report, Sample, check_classes, check_conversion, convert_samples, fingerprint
+from .labelme_files import OTHER_ENCODING, decode_base64, find_image, read_image, read_json
 
 GENERATOR = 'mmpanet.datasets.converters.labelme'
-VERSION = 1
-CIRCLE_ERROR = 0.1  # pixels by which a circle's polygon may lie inside it
-
-
-def _read_json(path: Path, name: str) -> dict:
-    try:
-        data = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise DataError(f'{name}: not JSON ({error})') from error
-    if not isinstance(data, dict) or not isinstance(data.get('shapes'), list):
-        raise DataError(f"{name}: not a LabelMe file, it has no list 'shapes'")
-    for index, shape in enumerate(data['shapes']):
-        if not isinstance(shape, dict) or not isinstance(shape.get('label'), str):
-            raise DataError(f"{name}: shapes[{index}] has no 'label'")
-    return data
-
-
-def _read_image(data: dict, path: Path, name: str) -> Tuple[str, bytes, int, int]:
-    """Suffix, content, height and width of the image that a JSON file is about."""
-    image_path = data.get('imagePath')
-    if not isinstance(image_path, str) or not image_path:
-        raise DataError(f"{name}: has no 'imagePath'")
-    # LabelMe on Windows writes backslashes.
-    file = path.parent / PureWindowsPath(image_path).as_posix()
-    if file.suffix.lower() not in IMAGE_SUFFIXES:
-        raise DataError(f'{name}: imagePath is {image_path!r}, it takes {", ".join(IMAGE_SUFFIXES)}')
-    if file.is_file():
-        content = file.read_bytes()
-    elif data.get('imageData'):
-        try:
-            content = base64.b64decode(data['imageData'], validate=True)
-        except (binascii.Error, TypeError, ValueError) as error:
-            raise DataError(f"{name}: 'imageData' is not base64 ({error})") from error
-    else:
-        raise DataError(f"{name}: no image {image_path!r} beside it, and no 'imageData' in it")
-    size = loaded_size(content, f'{name}: image {image_path!r}')
-    annotated = tuple(data.get(key) or side for key, side in zip(('imageHeight', 'imageWidth'), size))
-    if annotated != size:
-        raise DataError(
-            f'{name}: annotated at {annotated[0]} x {annotated[1]} (height x width), '
-            f'image {image_path!r} is {size[0]} x {size[1]}'
-        )
-    return file.suffix.lower(), content, *size
+VERSION = 2
+CIRCLE_ERROR = 0.1  # largest distance in pixels between a circle and its polygon
+WITHOUT_AREA = ('point', 'points', 'line', 'linestrip')
+KINDS = ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask')
 
 
 def _points(shape: dict, kind: str, where: str) -> np.ndarray:
@@ -94,13 +44,13 @@ def _points(shape: dict, kind: str, where: str) -> np.ndarray:
 
 
 def _outline(kind: str, points: np.ndarray) -> np.ndarray:
-    """The polygon that a shape is, (V, 2)."""
+    """The outline of a shape as a polygon, (V, 2)."""
     if kind == 'circle':
-        centre, rim = points
-        radius = max(float(np.hypot(*(rim - centre))), 1e-3)
+        center, rim = points
+        radius = max(float(np.hypot(*(rim - center))), 1e-3)
         corners = max(12, math.ceil(math.pi * math.sqrt(radius / (2 * CIRCLE_ERROR))))
         angles = np.arange(corners) * 2 * math.pi / corners
-        return centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        return center + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     if len(points) == 2:  # opposite corners of a rectangle
         (x1, y1), (x2, y2) = points
         return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
@@ -108,11 +58,10 @@ def _outline(kind: str, points: np.ndarray) -> np.ndarray:
 
 
 def _pasted_mask(shape: dict, points: np.ndarray, size: Tuple[int, int], where: str) -> np.ndarray:
-    """The mask of a whole image that a shape of kind 'mask' gives, (H, W) bool."""
-    try:
-        content = base64.b64decode(shape['mask'], validate=True)
-    except (binascii.Error, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{where}: 'mask' is not a PNG in base64 ({error})") from error
+    """The mask of a shape of kind 'mask', (H, W) bool in the size of the image."""
+    if not isinstance(shape.get('mask'), str):
+        raise DataError(f"{where}: 'mask' is not a PNG in base64")
+    content = decode_base64(shape['mask'], f"{where}: 'mask'")
     patch = decode_image(content, cv2.IMREAD_UNCHANGED, f"{where}: 'mask'") > 0
     left, top = np.rint(points.min(axis=0)).astype(int)
     height, width = patch.shape[:2]
@@ -126,25 +75,28 @@ def _pasted_mask(shape: dict, points: np.ndarray, size: Tuple[int, int], where: 
     return mask
 
 
-def read_sample(path: Path, name: str, classes: Sequence[str], ignore: Sequence[str], report: Report) -> Sample:
+def read_sample(
+    path: Path, name: str, classes: Sequence[str], ignore: Sequence[str], encoding: Optional[str], report: Report
+) -> Sample:
     """Read one JSON file and its image, and check them.
 
     Args:
         path (Path): The JSON file.
-        name (str): What messages call it; without its suffix, the name of the image in the dataset.
+        name (str): What messages call it. Without suffix it is the name of the image in the dataset.
         classes (Sequence[str]): The labels, in the order of their ids.
-        ignore (Sequence[str]): Labels that are left out and not spoken of.
-        report (Callable): Called with the description of a shape without an area, which is left out. May raise.
+        ignore (Sequence[str]): Labels to leave out.
+        encoding (str, optional): The encoding of the file, see :func:`.labelme_files.read_json`.
+        report (Callable): Called with the description of a shape without an area, which is left out alone.
 
     Returns:
-        Sample: The image, as it is, and its objects: polygons where they were drawn as shapes, RLE where one is a mask.
+        Sample: The image as it is, and its objects: polygons, or RLE if one of the shapes is a mask.
 
     Raises:
-        DataError: Where no right ground truth can be had of it.
+        DataError: If the file or its image has a fault.
     """
-    data = _read_json(path, name)
-    suffix, content, height, width = _read_image(data, path, name)
-    # Objects in the order of their first shapes: (label, group) to outlines and masks
+    data = read_json(path, name, encoding).data
+    suffix, content, height, width = read_image(data, path, name)
+    # Outlines and masks by label and group, in the order of their first shapes
     objects: Dict[Tuple[str, Hashable], Tuple[List[np.ndarray], List[np.ndarray]]] = {}
     for index, shape in enumerate(data['shapes']):
         label, kind = shape['label'], shape.get('shape_type') or 'polygon'
@@ -153,10 +105,10 @@ def read_sample(path: Path, name: str, classes: Sequence[str], ignore: Sequence[
             continue
         if label not in classes:
             raise DataError(f'{where}: no such class, there are {", ".join(classes)}')
-        if kind in ('point', 'points', 'line', 'linestrip'):
+        if kind in WITHOUT_AREA:
             report(f'{where}: a {kind} has no area')
             continue
-        if kind not in ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask'):
+        if kind not in KINDS:
             raise DataError(f'{where}: shape_type is {kind!r}, which is not known')
         points = _points(shape, kind, where)
         if kind == 'mask':
@@ -185,15 +137,53 @@ def read_sample(path: Path, name: str, classes: Sequence[str], ignore: Sequence[
     return Sample(name[: -len('.json')] + suffix, content, height, width, instances)
 
 
-def _labels(paths: Sequence[Path]) -> List[str]:
-    """All labels in use, sorted."""
-    labels: Set[str] = set()
-    for path in paths:
-        try:
-            labels.update(shape['label'] for shape in _read_json(path, path.name)['shapes'])
-        except DataError:  # named when the sample is read
-            continue
-    return sorted(labels)
+class _Survey:
+    """A look through all files before the conversion.
+
+    Attributes:
+        images (list[Path]): All images in the source.
+        labels (dict[str, int]): The number of shapes of each label.
+        faults (list[str]): Why files cannot be read.
+    """
+
+    def __init__(self, source: Path, paths: Dict[str, Path], encoding: Optional[str]) -> None:
+        self.source = source
+        self.images = list_files(source, IMAGE_SUFFIXES)
+        self.labels: Dict[str, int] = {}
+        self.faults: List[str] = []
+        self._guessed: List[str] = []  # files that are not UTF-8
+        self._annotated: Set[Path] = set()
+        for name, path in paths.items():
+            try:
+                file = read_json(path, name, encoding)
+            except DataError as error:
+                self.faults.append(str(error))
+                continue
+            for label in file.labels():
+                self.labels[label] = self.labels.get(label, 0) + 1
+            if file.encoding == OTHER_ENCODING and encoding is None:
+                self._guessed.append(name)
+            image = find_image(path.parent, str(file.data.get('imagePath') or ''))
+            self._annotated.update([image.resolve()] if image else [])
+
+    def notes(self, ignore: Sequence[str], classes_are_found: bool) -> List[str]:
+        """What a user has to know of the files."""
+        lines = []
+        if self._guessed:
+            lines.append(
+                f'{len(self._guessed)} files are not UTF-8 and were read as GB18030, the first is {self._guessed[0]}; '
+                'give the right encoding (--encoding) if their labels are wrong'
+            )
+        if self.faults and classes_are_found:
+            lines.append(f'{len(self.faults)} files cannot be read, and classes that only they hold are missing')
+        without = [image for image in self.images if image.resolve() not in self._annotated]
+        if without:
+            first = without[0].relative_to(self.source).as_posix()
+            lines.append(f'{len(without)} images have no JSON file, and are left out; the first is {first}')
+        lines += [
+            f'{self.labels[label]} shapes {label!r} are left out (ignore)' for label in ignore if label in self.labels
+        ]
+        return lines
 
 
 def convert_labelme(
@@ -205,26 +195,33 @@ def convert_labelme(
     seed: int = 0,
     on_error: str = 'skip',
     force: bool = False,
+    encoding: Optional[str] = None,
 ) -> Optional[Converted]:
-    """Convert a folder of LabelMe's JSON files, whole or not at all.
+    """Convert a folder of LabelMe's JSON files.
 
-    An image whose file holds no shape is an image without objects; one without a file is not annotated, and left out.
+    An image whose file holds no shape is an image without objects. An image without a file is not annotated, and is
+    left out.
 
     Args:
-        source (str | Path): Folder that holds the JSON files, at any depth.
-        out_dir (str | Path): Where the dataset shall lie, not in ``source``.
-        classes (Sequence[str], optional): The labels, in the order of their ids. By default all that are found, in
-            the order of the alphabet.
+        source (str | Path): Folder of the JSON files, at any depth.
+        out_dir (str | Path): The folder of the dataset, not in ``source``. It is complete or is not there.
+        classes (Sequence[str], optional): The labels, in the order of their ids. By default all labels that are found,
+            sorted.
         ignore (Sequence[str]): Labels to leave out.
-        val_fraction (float): Part of the samples that go to ``val``. Defaults to 0.2.
-        seed (int): Another seed, another split. Defaults to 0.
-        on_error (str): What to do about what is bad. 'skip' leaves out a shape without an area (a point, a line), and
-            for any other fault the whole sample, whose ground truth could not be trusted; 'raise' stops at the first.
-            Defaults to 'skip'.
-        force (bool): Replace a dataset made of other files or with other arguments. Defaults to False.
+        val_fraction (float): Fraction of the images for ``val``. Defaults to 0.2.
+        seed (int): Seed of the split. Defaults to 0.
+        on_error (str): 'skip' leaves out a shape without an area (a point, a line), and for any other fault the whole
+            sample, and says so. 'raise' stops at the first fault. Defaults to 'skip'.
+        force (bool): Replace a dataset made from other files or with other arguments. Defaults to False.
+        encoding (str, optional): The encoding of the JSON files. By default UTF-8, and GB18030 for a file that is not
+            UTF-8.
 
     Returns:
-        Converted | None: None if the dataset was there already.
+        Converted | None: None if the same dataset is there already.
+
+    Raises:
+        ConfigError: If an argument has a value that is not allowed.
+        DataError: If nothing can be converted, or at the first fault with ``on_error='raise'``.
     """
     source = Path(source)
     check_conversion(source, val_fraction, on_error)
@@ -235,28 +232,34 @@ def convert_labelme(
     names = check_classes(classes)
     if set(names) & set(ignore):
         raise ConfigError(f'ignore is {tuple(ignore)!r}, and {sorted(set(names) & set(ignore))} are among the classes')
-    paths = {path.relative_to(source).as_posix(): path for path in sorted(source.rglob('*.json'))}
+    paths = {path.relative_to(source).as_posix(): path for path in list_files(source, ('.json',))}
     if not paths:
         raise DataError(f'source {str(source)!r} holds no JSON files')
+    survey = _Survey(source, paths, encoding)
     if not names:
-        names = tuple(label for label in _labels(list(paths.values())) if label not in ignore)
+        names = tuple(label for label in sorted(survey.labels) if label not in ignore)
     if not names:
-        raise ConfigError(f'source {str(source)!r} holds no shapes to take the classes from; name them (--classes)')
+        if survey.faults:
+            raise DataError(
+                f'source {str(source)!r}: {len(survey.faults)} of {len(paths)} JSON files cannot be read, and the '
+                f'others hold no shapes to take the classes from; the first: {survey.faults[0]}'
+            )
+        raise DataError(f'source {str(source)!r} holds no shapes to take the classes from; name them (--classes)')
 
-    images = [path for path in source.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     recipe = dict(
         generator=GENERATOR,
         version=VERSION,
-        source=fingerprint(source, images, contents=paths.values()),
+        source=fingerprint(source, survey.images, contents=paths.values()),
         classes=names,
         ignore=sorted(ignore),
         val_fraction=val_fraction,
         seed=seed,
         on_error=on_error,
+        encoding=encoding,
     )
     return convert_samples(
         list(paths),
-        lambda name, report: read_sample(paths[name], name, names, ignore, report),
+        lambda name, report: read_sample(paths[name], name, names, ignore, encoding, report),
         out_dir,
         recipe,
         names,
@@ -265,4 +268,5 @@ def convert_labelme(
         seed,
         on_error,
         force,
+        lambda: survey.notes(ignore, classes is None),
     )
