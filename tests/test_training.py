@@ -24,8 +24,7 @@ def data_root(tmp_path_factory) -> str:
     return f'{folder}/'
 
 
-@pytest.fixture
-def cfg(data_root, tmp_path) -> Config:
+def read_config(data_root, work_dir) -> Config:
     """The config that `make train` trains, on eight small images."""
     cfg = Config.fromfile(CONFIG)
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
@@ -37,42 +36,51 @@ def cfg(data_root, tmp_path) -> Config:
     cfg.param_scheduler = [dict(type='MultiStepLR', by_epoch=True, milestones=[1])]
     cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
     cfg.default_hooks.visualization.interval = 1
+    cfg.randomness = dict(seed=3, deterministic=True)
     cfg.log_level = 'ERROR'
-    cfg.work_dir = str(tmp_path)
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = work_dir.name
     return cfg
 
 
-def run(cfg: Config, name: str) -> Runner:
-    cfg.experiment_name = name
+def run(cfg: Config) -> Runner:
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
 
 
-def test_trains_evaluates_draws_and_resumes(cfg, tmp_path):
-    runner = run(cfg, 'whole')
+@pytest.fixture(scope='module')
+def whole(data_root, tmp_path_factory):
+    """A training of two epochs, and its folder."""
+    work_dir = tmp_path_factory.mktemp('whole')
+    return run(read_config(data_root, work_dir)), work_dir
+
+
+def test_trains_evaluates_and_draws(whole):
+    runner, work_dir = whole
     assert runner.iter == 4
     metrics = {key: runner.message_hub.get_scalar(f'val/coco/{key}').current() for key in ('bbox_mAP', 'segm_mAP')}
     assert all(-1 <= value <= 1 for value in metrics.values())
-    assert len(list(tmp_path.glob('*/vis_data/vis_image/*.png'))) > 0
+    assert len(list(work_dir.glob('*/vis_data/vis_image/*.png'))) > 0
 
-    first = torch.load(tmp_path / 'epoch_1.pth')
-    cfg.resume, cfg.load_from = True, str(tmp_path / 'epoch_1.pth')
-    resumed = run(cfg, 'resumed')
-    assert resumed.iter == 4
-    # The optimizer goes on from its own state: two more steps a parameter.
-    steps = {int(state['step']) for state in resumed.optim_wrapper.optimizer.state_dict()['state'].values()}
-    assert steps == {4}
+
+def test_resumes(whole, data_root, tmp_path):
+    """The optimizer goes on from its own state, with two more steps for each parameter."""
+    first = torch.load(whole[1] / 'epoch_1.pth')
     assert {int(state['step']) for state in first['optimizer']['state'].values()} == {2}
+    cfg = read_config(data_root, tmp_path)
+    cfg.resume, cfg.load_from = True, str(whole[1] / 'epoch_1.pth')
+    resumed = run(cfg)
+    assert resumed.iter == 4
+    assert {int(state['step']) for state in resumed.optim_wrapper.optimizer.state_dict()['state'].values()} == {4}
 
 
-def test_two_runs_of_one_seed_are_equal(cfg, tmp_path):
-    """From the first random weight to the last step: nothing of ours is nondeterministic."""
-    cfg.randomness = dict(seed=3, deterministic=True)
+def test_two_runs_of_one_seed_are_equal(whole, data_root, tmp_path):
+    """From the first random weight to the end of the first epoch: nothing of ours is nondeterministic."""
+    cfg = read_config(data_root, tmp_path)
     cfg.train_cfg.update(max_epochs=1, val_interval=5)
-    weights = []
-    for name in ('first', 'second'):
-        cfg.work_dir = str(tmp_path / name)
-        weights.append(run(cfg, name).model.state_dict())
-    for key, value in weights[0].items():
-        assert torch.equal(value, weights[1][key]), key
+    again = run(cfg).model.state_dict()
+    first = torch.load(whole[1] / 'epoch_1.pth')['state_dict']
+    assert list(again) == list(first)
+    for key, value in first.items():
+        assert torch.equal(value, again[key]), key
