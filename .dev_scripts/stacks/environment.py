@@ -26,10 +26,14 @@ print(json.dumps(found))
 
 
 class StackError(Exception):
-    """A stack that cannot be had; its text says why."""
+    """What went wrong on a stack."""
 
 
-class MissingPythonError(StackError):
+class InstallationError(StackError):
+    """A package could not be downloaded, built or installed."""
+
+
+class MissingPythonError(InstallationError):
     """The Python that a stack asks for is not on this machine."""
 
 
@@ -95,7 +99,7 @@ class Stack:
 
     def run(self, *words):
         """Output of this stack's Python, in the stack's own folder."""
-        return self._run([self.python, *words])
+        return self._run([self.python, *words], error=StackError)
 
     def environment_variables(self):
         """The variables of processes of this stack: its own programs first, nothing of the checkout."""
@@ -124,7 +128,7 @@ class Stack:
     def _pip(self, command, *words):
         self._run([self.python, '-m', 'pip', command, '--disable-pip-version-check', '-c', self.constraints, *words])
 
-    def _run(self, command, show=False, cwd=None):
+    def _run(self, command, show=False, cwd=None, error=InstallationError):
         self.folder.mkdir(parents=True, exist_ok=True)
         result = subprocess.run(
             [str(word) for word in command],
@@ -136,7 +140,7 @@ class Stack:
         )
         if result.returncode != 0:
             output = '' if show else f':\n{(result.stdout + result.stderr)[-3000:]}'
-            raise StackError(f'{" ".join(map(str, command[:6]))} ... ended with {result.returncode}{output}')
+            raise error(f'{" ".join(map(str, command[:6]))} ... ended with {result.returncode}{output}')
         return result.stdout
 
 

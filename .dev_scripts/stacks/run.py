@@ -17,7 +17,7 @@ import xml.etree.ElementTree
 from pathlib import Path
 
 import tables
-from environment import CONSTRAINTS, ROOT, MissingPythonError, Stack, StackError
+from environment import CONSTRAINTS, ROOT, InstallationError, MissingPythonError, Stack, StackError
 from journey import Journey
 
 KNOWN = sorted(path.stem for path in CONSTRAINTS.glob('*.txt'))
@@ -41,6 +41,9 @@ def parse_args():
         default='-m "not slow" -n auto --maxprocesses 8 --dist worksteal tests',
         metavar='ARGUMENTS',
         help="pytest's arguments (%(default)s)",
+    )
+    parser.add_argument(
+        '--optional', action='store_true', help='pass over a stack that cannot be installed here, and say why'
     )
     parser.add_argument('--no-record', dest='record', action='store_false', help='leave docs/ as it is')
     args = parser.parse_args()
@@ -123,6 +126,13 @@ def main():
             record, good = run_stack(name, args)
         except MissingPythonError as error:
             print(f'{name}: {error}; passed over', flush=True)
+            continue
+        except InstallationError as error:
+            print(f'{name}: it could not be installed here: {error}', flush=True)
+            if args.optional:
+                print(f'{name}: passed over', flush=True)
+            else:
+                bad.append(name)
             continue
         except StackError as error:
             print(f'{name}: {error}', flush=True)
