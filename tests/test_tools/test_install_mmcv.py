@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """tools/install: what it says when something is missing, and that the precompiled header is really used."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,53 @@ def test_needs_torch(tmp_path):
     )
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert 'cannot import torch' in result.stderr and 'pip install torch' in result.stderr
+
+
+def test_wheels_are_kept_apart_by_torch_and_operators(tmp_path):
+    """A wheel's file name says neither."""
+    choices = [('2.1.2+cu121', False), ('2.1.2+cu121', True), ('2.13.0+cpu', False)]
+    folders = {install_mmcv.wheel_folder(str(tmp_path), *choice) for choice in choices}
+    assert len(folders) == 3 and all(folder.startswith(str(tmp_path)) for folder in folders)
+
+
+class FakePip:
+    """In the place of ``Progress``: a pip whose ready wheel may not fit, and whose compiled wheel does."""
+
+    def __init__(self, folder, ready_fits):
+        self.log_path = str(folder / 'build.log')
+        self.ready_fits = ready_fits
+        self.compiled = self.works = False
+        self.calls = []
+
+    def run(self, command, env):
+        words = command[3:]
+        self.calls.append(words[0])
+        if words[0] == 'wheel':
+            self.compiled = '--no-binary' in words
+            folder = words[words.index('--wheel-dir') + 1]
+            os.makedirs(folder)
+            with open(os.path.join(folder, 'mmcv-2.1.0-cp311.whl'), 'w') as f:
+                f.write('compiled' if self.compiled else 'ready')
+        else:
+            with open(words[-1]) as f:
+                self.works = f.read() == 'compiled' or self.ready_fits
+        return 0
+
+    def probe(self):
+        return (('2.1.0', 'not available'), None) if self.works else (None, 'undefined symbol')
+
+
+@pytest.mark.parametrize('fits, kept_text', [(True, 'ready'), (False, 'compiled')])
+def test_a_wheel_that_works_is_kept_and_taken_the_next_time(tmp_path, monkeypatch, fits, kept_text):
+    kept = tmp_path / 'kept'
+    for time, folder in enumerate((tmp_path / 'first', tmp_path / 'second')):
+        folder.mkdir()
+        pip = FakePip(folder, fits)
+        monkeypatch.setattr(install_mmcv, 'probe_mmcv', pip.probe)
+        monkeypatch.setattr(install_mmcv, 'run', lambda command: None)
+        assert install_mmcv.find_or_build(pip, 'mmcv', '2.1.0', {}, False, False, str(kept)) == 0
+        assert [path.read_text() for path in kept.iterdir()] == [kept_text]
+        assert pip.works and ('wheel' in pip.calls) == (time == 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The stacks that mmpanet is run on: what their files pin is what mmpanet accepts, from the oldest to the newest."""
+
+import json
+import sys
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+from repository import ROOT
+
+from mmpanet.utils.requirements import REQUIREMENTS
+
+if not (ROOT / '.dev_scripts').is_dir():
+    pytest.skip('only a checkout has the runner of the stacks', allow_module_level=True)
+sys.path.insert(0, str(ROOT / '.dev_scripts' / 'stacks'))
+import environment  # noqa: E402
+import tables  # noqa: E402
+
+sys.path.remove(str(ROOT / '.dev_scripts' / 'stacks'))
+
+STACKS = sorted(path.stem for path in (ROOT / 'requirements' / 'stacks').glob('*.txt'))
+MODULES = {'onedl-mmcv': 'mmcv', 'onedl-mmengine': 'mmengine', 'onedl-mmdetection': 'mmdet'}
+
+
+def lines(name):
+    """The requirements of a file under ``requirements``."""
+    text = (ROOT / 'requirements' / name).read_text()
+    words = [line.split('#')[0].strip() for line in text.splitlines()]
+    return [Requirement(line) for line in words if line and not line.startswith('-')]
+
+
+def pinned(stack):
+    """Distribution: version, of a stack's file."""
+    return {
+        requirement.name: next(iter(requirement.specifier)).version
+        for requirement in lines(f'stacks/{stack}.txt')
+        if str(requirement.specifier).startswith('==')
+    }
+
+
+@pytest.mark.parametrize('name', STACKS)
+def test_a_stack_is_accepted(name):
+    versions = pinned(name)
+    family = 'onedl.txt' if 'onedl-mmcv' in versions else 'openmmlab.txt'
+    for requirement in [*lines('runtime.txt'), *lines(family)]:
+        if requirement.name in versions:
+            assert requirement.specifier.contains(versions[requirement.name]), requirement
+    for distribution, version in versions.items():
+        module = MODULES.get(distribution, distribution)
+        if module in REQUIREMENTS:
+            minimum, beyond, _ = REQUIREMENTS[module]
+            assert Version(minimum) <= Version(version) < Version(beyond), distribution
+
+
+@pytest.mark.parametrize('name', STACKS)
+def test_a_stack_is_read(tmp_path, name):
+    stack = environment.Stack(name, tmp_path)
+    assert pinned(name)[stack.mmcv] == stack.mmcv_version
+    assert stack.description and stack.python_version.startswith('3.')
+
+
+def test_the_oldest_stack_has_the_oldest_versions_accepted():
+    versions = pinned('oldest')
+    assert {module: Version(minimum) for module, (minimum, _, _) in REQUIREMENTS.items()} == {
+        module: Version(versions[module]) for module in REQUIREMENTS
+    }
+    for requirement in [*lines('runtime.txt'), *lines('openmmlab.txt')]:
+        lower = [spec.version for spec in requirement.specifier if spec.operator == '>=']
+        if lower:
+            assert Version(versions[requirement.name]).release[:2] == Version(lower[0]).release[:2], requirement
+
+
+def test_the_pinned_stack_is_what_make_installs():
+    versions = pinned('torch213')
+    installed = {requirement.name: requirement.specifier for requirement in lines('environment.txt')}
+    assert all(str(installed[name]) == f'=={versions[name]}' for name in ('torch', 'mmengine', 'mmdet', 'openmim'))
+
+
+def test_a_python_that_is_not_there_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.setenv('PYENV_ROOT', str(tmp_path))
+    with pytest.raises(environment.MissingPythonError, match=r'no Python 3\.10'):
+        environment.find_python('3.10')
+
+
+def test_tables_go_between_their_marks_and_keep_what_was_not_run_again(monkeypatch, tmp_path):
+    page = tmp_path / 'install.md'
+    page.write_text(f'before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n')
+    monkeypatch.setattr(tables, 'PAGE', page)
+    monkeypatch.setattr(tables, 'RECORDS', tmp_path / 'stacks.json')
+    versions = dict(python='3.10.1', torch='2.1.2+cpu', mmcv='2.1.0')
+    record = dict(family='mmcv', date='2026-01-01', versions=versions)
+    tables.keep('torch21', dict(record, tests=dict(passed=5, failed=1, skipped=0)))
+    tables.keep('torch21', dict(record, journey={'train': 'ok', 'test.py': 'a | b'}))
+    text = page.read_text()
+    assert text.startswith('before\n') and text.endswith('after\n') and 'old' not in text
+    assert '5 passed, 1 failed, 0 skipped' in text and '| train | ok |' in text and 'a \\| b' in text
+    newer = dict(record, versions=dict(versions, torch='2.2.0'), journey={})
+    tables.keep('torch21', newer)
+    assert 'tests' not in json.loads((tmp_path / 'stacks.json').read_text())['torch21']
