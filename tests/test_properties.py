@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Properties that hold for all arguments and inputs, tried on generated ones: a few by default, many if marked slow."""
+"""Properties that hold for all arguments and inputs, tested on generated ones: on a few, or on many if marked slow."""
 
 import copy
 import json
@@ -32,7 +32,7 @@ PROPERTIES = {}
 
 
 def holds_for(**strategies):
-    """Register a property, with strategies for its arguments."""
+    """Register a property together with the strategies for its arguments."""
 
     def register(check):
         PROPERTIES[check.__name__] = lambda profile: profile(given(**strategies)(check))()
@@ -48,7 +48,7 @@ NORMS = st.sampled_from([None, dict(type='GN', num_groups=2), dict(type='BN')])
 
 @st.composite
 def fpn_arguments(draw):
-    """Arguments of FPN that it takes."""
+    """Valid arguments of FPN."""
     num_ins = draw(st.integers(1, 5))
     start = draw(st.integers(0, num_ins - 1))
     end = draw(st.sampled_from([-1, *range(start, num_ins)]))
@@ -56,7 +56,7 @@ def fpn_arguments(draw):
     levels = (num_ins if end == -1 else end + 1) - start
     return dict(
         in_channels=draw(st.lists(st.integers(1, 6), min_size=num_ins, max_size=num_ins)),
-        out_channels=4 * draw(st.integers(1, 2)),  # torch's GN wants two values a group, and a map may be a pixel
+        out_channels=4 * draw(st.integers(1, 2)),  # GN needs two values per group
         num_outs=levels + extra,
         start_level=start,
         end_level=end,
@@ -70,7 +70,7 @@ def fpn_arguments(draw):
 
 @st.composite
 def backbone_sizes(draw):
-    """Heights and widths of five levels, each half of the last, rounded up or down, or as large (dilated)."""
+    """Heights and widths of five levels. Each is half of the one before, rounded up or down, or as large (dilated)."""
     sizes = [(draw(st.integers(1, 40)), draw(st.integers(1, 40)))]
     for _ in range(4):
         halve = draw(st.sampled_from([lambda side: (side + 1) // 2, lambda side: max(1, side // 2), lambda side: side]))
@@ -136,7 +136,7 @@ def swapped_neck_starts_as_the_fpn(arguments, sizes, fusion, seed):
 
 @st.composite
 def rois(draw, batch, at_least=0):
-    """Of all sizes and places: without area, outside, larger than everything."""
+    """RoIs of all sizes and places: without area, outside of the image, larger than the image."""
     place = st.one_of(st.floats(-60, 200), st.integers(-8, 40).map(float), st.sampled_from([-1e6, 1e5, 1e8]))
     size = st.one_of(st.floats(0, 300), st.sampled_from([0.0, 1e-6, 1.0, 16.0, 1e4, 1e7]))
     boxes = draw(
@@ -164,9 +164,10 @@ def pooling_inputs(draw, strides, at_least=0):
 
 
 def taps(start, end, bins, samples, limit, aligned):
-    """Weights of the pixels of an axis in each bin, (bins, limit), by the definition of RoIAlign.
+    """The weights of the pixels of an axis in each bin, (bins, limit), by the definition of RoIAlign.
 
-    None where a sample is so near to -1 or ``limit``, where RoIAlign jumps, that rounding decides.
+    RoIAlign is discontinuous at -1 and at ``limit``. The result is None if a sample is so close to one of them that
+    rounding decides.
     """
     shift = 0.5 if aligned else 0.0
     start, end = start - shift, end - shift
@@ -189,7 +190,7 @@ def taps(start, end, bins, samples, limit, aligned):
 
 
 def by_definition(feats, inputs):
-    """Pool each RoI on each level: y weights times map times x weights. Leaves out RoIs that rounding decides."""
+    """Pool each RoI from each level as y weights times map times x weights. Leave out RoIs that depend on rounding."""
     pooled, kept = [], []
     for n, (image, x1, y1, x2, y2) in enumerate(inputs['rois'].tolist()):
         grids = []
@@ -216,7 +217,7 @@ def pooled_maps(inputs):
 
 
 def assert_same_with_gradients(out, expected, feats, tolerance):
-    # Weights of the bilinear taps are differences of positions, which are large for a RoI far away.
+    # The bilinear weights are differences of positions, and these are large for an RoI far away.
     torch.testing.assert_close(out, expected, rtol=0, atol=tolerance)
     grad = torch.randn_like(out)
     expected_grads = torch.autograd.grad(expected, feats, grad, retain_graph=True)
@@ -240,7 +241,7 @@ def pooling_is_its_definition(inputs):
     out = multi_level_roi_align(feats, inputs['rois'], *arguments)
     assert out.shape == (len(inputs['rois']), len(feats), inputs['channels'], *inputs['output_size'])
     assert out.isfinite().all()
-    with torch.no_grad():  # the other way of computing the same
+    with torch.no_grad():  # without gradients, taps are not merged
         torch.testing.assert_close(
             multi_level_roi_align(feats, inputs['rois'], *arguments), out, rtol=0, atol=tolerance_of(inputs)
         )
@@ -327,7 +328,7 @@ def head_arguments(draw):
 
 
 def check_head(head, num_rois, shapes):
-    """Shapes; a gradient for every parameter, with no RoI too; each RoI by itself."""
+    """Check the shapes, the gradient of each parameter, also without RoIs, and that RoIs do not affect each other."""
     levels, channels, size = head.num_levels, head.in_channels, head.roi_feat_size
     x = torch.randn(num_rois, levels, channels, *size, dtype=torch.float64, requires_grad=True)
     head.init_weights()
@@ -411,7 +412,7 @@ JSON = st.recursive(
 
 
 def places(node, path=()):
-    """Paths of all values of nested lists and objects."""
+    """The paths of all values in nested lists and objects."""
     yield path
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, item in items:
@@ -420,7 +421,7 @@ def places(node, path=()):
 
 @holds_for(data=st.data(), changes=st.integers(1, 2), drop=st.booleans())
 def check_of_annotations_lets_nothing_through(data, changes, drop):
-    """Whatever a file holds, the check ends; and what it lets through, MMDetection reads."""
+    """The check ends for any content of a file, and MMDetection reads every file that passes the check."""
     content = good_data()
     for _ in range(changes):
         path = data.draw(st.sampled_from([path for path in places(content) if path]))

@@ -130,7 +130,7 @@ class PANetNeck(FPN):
             bottom_up_norm_cfg = norm_cfg
         else:
             check_norm_cfg('bottom_up_norm_cfg', bottom_up_norm_cfg, out_channels, "None or 'same'")
-        self.upsample_cfg = dict(self.upsample_cfg)  # torch.compile of torch 2.0 and 2.1 cannot trace a ConfigDict
+        self.upsample_cfg: dict = dict(upsample_cfg)  # torch.compile of torch 2.0 and 2.1 cannot trace a ConfigDict
         self.fusion = fusion
         self.warm_start = warm_start
 

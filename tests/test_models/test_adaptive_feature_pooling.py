@@ -27,11 +27,11 @@ def maps(height=96, width=144, batch=2, channels=8, dtype=torch.float32):
 
 
 def some_rois(num, height=96, width=144, batch=2, dtype=torch.float32):
-    """RoIs of all sizes, some of them partly or wholly off the image."""
-    centre = torch.rand(num, 2, dtype=dtype) * torch.tensor([width, height])
+    """RoIs of all sizes; some are partly or completely outside the image."""
+    center = torch.rand(num, 2, dtype=dtype) * torch.tensor([width, height])
     size = torch.exp(torch.rand(num, 2, dtype=dtype) * 6)
     image = torch.randint(0, batch, (num, 1)).to(dtype)
-    return torch.cat([image, centre - size / 2, centre + size / 2], dim=1)
+    return torch.cat([image, center - size / 2, center + size / 2], dim=1)
 
 
 DEGENERATE_ROIS = torch.tensor(
@@ -51,7 +51,7 @@ DEGENERATE_ROIS = torch.tensor(
 
 
 def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
-    """RoIAlign as its definition, one number at a time."""
+    """RoIAlign by its definition, computed number by number."""
 
     def axis(position, size):
         if position < -1 or position > size:
@@ -98,7 +98,7 @@ def test_against_a_plain_loop_in_float64(sampling_ratio, aligned):
 @pytest.mark.parametrize('output_size', [7, 14, (5, 9)])
 @pytest.mark.parametrize('height,width', [(96, 144), (33, 61), (4, 200)])
 def test_backends_agree_with_mmcv(height, width, output_size, aligned):
-    """Forward and backward, against mmcv's operator level by level."""
+    """Forward and backward against mmcv's operator, for each level."""
     feats = [feat.requires_grad_() for feat in maps(height, width)]
     rois = torch.cat([some_rois(40, height, width), DEGENERATE_ROIS[:-1]])
     h, w = output_size if isinstance(output_size, tuple) else (output_size,) * 2
@@ -162,7 +162,7 @@ def test_no_rois(backend):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
-    """Only values are rounded: coordinates stay in float32."""
+    """Only the values are rounded. The coordinates stay in float32."""
     feats, rois = maps(800, 1344, batch=1), some_rois(50, 800, 1344, batch=1)
     expected = build('embedding_bag')([f.to(dtype).float() for f in feats], rois)
     out = build('embedding_bag')([feat.to(dtype) for feat in feats], rois)
@@ -170,7 +170,7 @@ def test_half_precision(dtype):
     torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
 
 
-def test_rois_are_scaled_about_their_centres():
+def test_rois_are_scaled_about_their_centers():
     feats = maps()
     rois = torch.tensor([[0, 40.0, 30.0, 60.0, 50.0]])
     larger = torch.tensor([[0, 30.0, 20.0, 70.0, 60.0]])
@@ -178,7 +178,7 @@ def test_rois_are_scaled_about_their_centres():
 
 
 def test_auto_takes_what_the_roi_layer_allows():
-    """Adaptive sampling and max pooling have no fixed taps."""
+    """Adaptive sampling and max pooling do not read a fixed set of pixels."""
     feats, rois = maps(), some_rois(20)
     for roi_layer in (dict(sampling_ratio=0), dict(pool_mode='max')):
         torch.testing.assert_close(
@@ -196,13 +196,13 @@ def test_bad_arguments():
 
 
 @pytest.mark.parametrize('levels', [None, torch.zeros(5, dtype=torch.long, device='meta')])
-def test_no_host_synchronisation(levels):
-    """On the meta device there are no values: whatever asked for one would fail."""
+def test_no_host_synchronization(levels):
+    """The meta device has no values, so code that reads a value on the host would fail."""
     feats = [feat.to('meta') for feat in maps()]
     out = multi_level_roi_align(feats, some_rois(5).to('meta'), (7, 7), SCALES, 2, levels=levels)
     assert out.shape == (5, 4 if levels is None else 1, 8, 7, 7)
     with pytest.raises((NotImplementedError, RuntimeError)):
-        feats[0].sum().item()  # what such a failure looks like
+        feats[0].sum().item()  # this is how such code fails
 
 
 @pytest.mark.parametrize('kind', ['AdaptiveFeaturePooling', 'FastSingleRoIExtractor'])

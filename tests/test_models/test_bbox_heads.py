@@ -23,7 +23,7 @@ def grids(num=6, levels=4, dtype=torch.float32):
 
 
 def test_2fc_written_out():
-    """max over levels of relu(fc1_l), then relu(fc2): Section 3.2."""
+    """Section 3.2: max over the levels of relu(fc1_l), followed by relu(fc2)."""
     head, x = build().double(), grids(dtype=torch.float64)
     fc1, fc2 = head.shared_fcs
     levels = [(x[:, i].flatten(1) @ fc.weight.T + fc.bias).clamp(min=0) for i, fc in enumerate(fc1.levels)]
@@ -70,7 +70,7 @@ def test_equal_levels_make_max_and_single_level_the_same(kind):
 
 
 def test_fused_before_the_first_layer():
-    """Table 4: element-wise over the pooled grids, then mmdet's head."""
+    """Table 4: element-wise fusion of the pooled grids, followed by mmdet's head."""
     x = grids()
     for fusion, fused in (('max', x.amax(1)), ('sum', x.sum(1))):
         head = build(level_fusion=fusion, fuse_before_first_layer=True)
@@ -100,7 +100,7 @@ def test_number_of_first_layers(kind, switch, layers):
 @pytest.mark.parametrize('norm_cfg', NORMS[:4], ids=str)
 @pytest.mark.parametrize('num', [7, 1, 0])
 def test_every_parameter_gets_a_gradient(kind, norm_cfg, num):
-    """Also with a single RoI and with none at all."""
+    """Also with a single RoI, and without any RoI."""
     fc_norm = dict(fc_norm_cfg=norm_cfg) if kind == '4Conv1FC' else {}
     head = build(kind, norm_cfg=norm_cfg, **fc_norm).train()
     scores, deltas = head(grids(num).requires_grad_())
@@ -129,7 +129,7 @@ def test_norm_stands_on_both_fcs(norm_cfg):
         torch.testing.assert_close(fc(x[:, 0] if fc is not fc2 else torch.ones(6, 32)), fc.norm(hidden).relu())
 
 
-def test_initialisation():
+def test_initialization():
     """Xavier for the shared fcs, N(0, .01) and N(0, .001) for the outputs."""
     head = build(norm_cfg=GN, in_channels=64, fc_out_channels=512)
     for fc in (*head.shared_fcs[0].levels, head.shared_fcs[1]):
@@ -182,7 +182,7 @@ def test_features_of_another_extractor(shape):
 @pytest.mark.parametrize('num', [0, 1, 37])
 @pytest.mark.parametrize('norm_cfg', NORMS)
 def test_the_fast_form_at_inference_is_the_plain_one(norm_cfg, num):
-    """Without gradients the first fc is a conv on channels-last grids; with them a matrix product."""
+    """The same results with and without gradients, and with grids in either memory layout."""
     head = build(norm_cfg=norm_cfg)
     x = torch.randn(num, 4, 7, 7, 8).permute(0, 1, 4, 2, 3)
     plain = head(x)

@@ -28,19 +28,19 @@ def maps(height=512, width=640, strides=STRIDES, dtype=torch.float32):
 
 
 def some_rois(num, height=512, width=640):
-    """Of all levels, some partly off the image, some without a size."""
-    centre = torch.rand(num, 2) * torch.tensor([width, height])
+    """RoIs of all levels; some are partly outside the image, and some have no size."""
+    center = torch.rand(num, 2) * torch.tensor([width, height])
     size = torch.exp2(torch.rand(num, 1) * 9) * torch.exp2(torch.rand(num, 2) - 0.5)
     size[:3] = 0
     image = torch.randint(0, 2, (num, 1)).float()
-    return torch.cat([image, centre - size / 2, centre + size / 2], dim=1)
+    return torch.cat([image, center - size / 2, center + size / 2], dim=1)
 
 
 @pytest.mark.parametrize('roi_scale_factor', [None, 1.3])
 @pytest.mark.parametrize('strides', [STRIDES, [8], [4, 8, 16, 32, 64]])
 @pytest.mark.parametrize('output_size,sampling_ratio', [(7, 2), (14, 1), (3, 3), (7, 0)])
 def test_the_same_as_mmdets(output_size, sampling_ratio, strides, roi_scale_factor):
-    """Forward and backward, every level in use; adaptive sampling goes to mmcv's op."""
+    """Forward and backward, with RoIs on each level. Adaptive sampling uses mmcv's operator."""
     torch.manual_seed(0)
     feats = [feat.requires_grad_() for feat in maps(strides=strides)]
     rois = some_rois(60)
@@ -83,7 +83,7 @@ def test_unknown_backends_are_refused():
 
 
 def test_in_a_faster_rcnn_the_detections_stay():
-    """In mmdet's own RoI head, with mmdet's own heads."""
+    """In mmdet's RoI head, with mmdet's heads."""
     torch.manual_seed(0)
     results = []
     feats, rois = tuple(maps()), some_rois(50)

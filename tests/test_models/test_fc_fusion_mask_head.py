@@ -89,7 +89,7 @@ def test_every_parameter_gets_a_gradient(norm, num):
             assert parameter.grad.abs().sum() > 0, name
 
 
-def test_initialisation():
+def test_initialization():
     """N(0, 0.01) for the fc, MSRA (fan-out) for the logits."""
     head = build(in_channels=64, conv_out_channels=64)
     assert 0.0099 < head.mask_fc.weight.std() < 0.0101

@@ -6,7 +6,7 @@ import torch
 from mmdet.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmpanet import models
 
-# What the comment in the first Faster R-CNN code lists, in pixels counted from 1.
+# The list in a comment of the first Faster R-CNN code, with pixels counted from 1.
 WELL_KNOWN = [
     [-83, -39, 100, 56],
     [-175, -87, 192, 104],
@@ -36,7 +36,7 @@ def build(**kwargs):
     ],
 )
 def test_configs_may_use_the_former_names(registry, name, former_name):
-    """In a config, in a config with mmdet's scope, and as a name to import."""
+    """As a type in a config, as a type with mmdet's scope, and as an imported name."""
     for known_as in (name, former_name, f'mmdet.{former_name}'):
         assert registry.get(known_as).__name__ == name
     assert getattr(models, name) is getattr(models, former_name) is registry.get(name)
@@ -58,8 +58,8 @@ def test_one_by_one_in_float64(scale_major):
             height = np.round(width * ratio)
             for scale in scales:
                 reach = (np.array([width, height]) * scale - 1) / 2
-                centre = (stride - 1) / 2
-                expected[ratio, scale] = [*(centre - reach), *(centre + reach)]
+                center = (stride - 1) / 2
+                expected[ratio, scale] = [*(center - reach), *(center + reach)]
         order = sorted(expected) if scale_major else sorted(expected, key=lambda key: key[::-1])
         np.testing.assert_allclose(anchors.numpy(), [expected[key] for key in order])
 

@@ -83,7 +83,7 @@ EXTRA_LEVELS = [
 @pytest.mark.parametrize('fusion', ['sum', 'concat', 'weighted'])
 @pytest.mark.parametrize('kwargs', EXTRA_LEVELS, ids=str)
 def test_warm_start_is_fpn(kwargs, fusion):
-    """mmdet's own FPN is the second source for all of its arguments."""
+    """mmdet's FPN is the second source for all of its arguments."""
     neck = build(**kwargs, fusion=fusion, warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
     fpn = top_down_only(neck, **kwargs)
     maps = backbone_maps()
@@ -95,7 +95,7 @@ def test_warm_start_is_fpn(kwargs, fusion):
 
 @pytest.mark.parametrize('fusion', ['sum', 'concat', 'weighted'])
 def test_warm_start_learns(fusion):
-    """Zero convs must not be dead: all of the new path gets a gradient."""
+    """Convolutions that start at zero can learn: the whole new path gets a gradient."""
     neck = build(fusion=fusion, warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
     optimizer = torch.optim.SGD(neck.parameters(), lr=0.1)
     maps = backbone_maps()
@@ -107,7 +107,7 @@ def test_warm_start_learns(fusion):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_warm_start_initialises_once():
+def test_warm_start_initializes_once():
     neck = build(warm_start=True)
     with torch.no_grad():
         neck.downsample_convs[0].conv.weight.fill_(1.0)
@@ -124,9 +124,9 @@ def test_fusions_written_out():
     torch.testing.assert_close(concat(top_down, bottom_up), expected.relu(), rtol=1e-4, atol=1e-5)
 
     weighted = build(fusion='weighted').fusions[0]
-    for raw, normalised in [((1.0, 1.0), (0.5, 0.5)), ((3.0, 1.0), (0.75, 0.25)), ((-2.0, 4.0), (0.0, 1.0))]:
+    for raw, normalized in [((1.0, 1.0), (0.5, 0.5)), ((3.0, 1.0), (0.75, 0.25)), ((-2.0, 4.0), (0.0, 1.0))]:
         weighted.weights.data = torch.tensor(raw)
-        torch.testing.assert_close(weighted(top_down, bottom_up), normalised[0] * top_down + normalised[1] * bottom_up)
+        torch.testing.assert_close(weighted(top_down, bottom_up), normalized[0] * top_down + normalized[1] * bottom_up)
     weighted.weights.data = torch.tensor([-1.0, -1.0])
     assert torch.isfinite(weighted(top_down, bottom_up)).all()
 
@@ -152,7 +152,7 @@ def test_norm_and_bias_of_the_new_path(norm_cfg, bottom_up_norm_cfg, bias, new_b
 
 
 def test_levels_that_are_not_a_factor_of_two_apart():
-    """Strides 4, 8, 8, 16: the new path follows the sizes of P."""
+    """With strides 4, 8, 8 and 16, the maps of the new path have the sizes of P."""
     maps = backbone_maps()
     maps[2] = torch.randn(2, 16, *maps[1].shape[2:])
     maps[3] = torch.randn(2, 32, *maps[2].shape[2:])[..., ::2, ::2]

@@ -20,7 +20,7 @@ GN = dict(type='GN', num_groups=4)
 
 @pytest.fixture(scope='module')
 def mask_rcnn() -> ConfigDict:
-    """mmdet's Mask R-CNN R-50 FPN, made small."""
+    """A small version of mmdet's Mask R-CNN with FPN."""
     model = get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model
     model.backbone.update(depth=18, base_channels=8, frozen_stages=-1, init_cfg=None)
     model.neck.update(in_channels=[8, 16, 32, 64], out_channels=CHANNELS, norm_cfg=GN)
@@ -40,7 +40,7 @@ def mask_rcnn() -> ConfigDict:
 
 @pytest.fixture
 def panet(mask_rcnn) -> ConfigDict:
-    """Full PANet of the same size."""
+    """The same model with all parts of PANet."""
     model = copy.deepcopy(mask_rcnn)
     model.neck.type = 'PANetNeck'
     roi_head = model.roi_head
@@ -99,7 +99,7 @@ def test_trains_and_predicts(panet, norm, num_items):
 
 @pytest.mark.parametrize('proposals', [(0, 0), (5, 0)])
 def test_images_without_proposals(panet, proposals):
-    """The RoI head alone: no RoI in one image, or in the whole batch."""
+    """The RoI head without an RoI in one image, and without an RoI in the whole batch."""
     from mmengine.structures import InstanceData
 
     model = build(panet).train()
@@ -154,7 +154,7 @@ def test_save_and_load(panet, tmp_path):
 
 
 def test_all_parts_off_is_mask_rcnn_fpn(mask_rcnn, panet):
-    """One tower for all: PANet without its parts has FPN's outputs.
+    """A test of all parts together: PANet without its parts has the outputs of FPN.
 
     The neck starts warm, each branch is mmdet's own pair of extractor and
     head, and what remains of PANet is its RoI head.
@@ -174,7 +174,7 @@ def test_all_parts_off_is_mask_rcnn_fpn(mask_rcnn, panet):
 
 @pytest.mark.parametrize('rois_per_chunk', [1, 7, 64, 1000])
 def test_chunks_give_the_same(panet, rois_per_chunk):
-    """In float64, because torch may compute a float32 convolution in another order for another number of RoIs."""
+    """In float64, because the order of the sums in a float32 convolution may depend on the number of RoIs."""
     torch.manual_seed(1)
     whole = build(panet).eval()
     panet.roi_head.rois_per_chunk = rois_per_chunk
@@ -240,7 +240,7 @@ FPN_EXTRACTOR = dict(
 
 
 def test_one_level_heads_on_mmdets_extractor(panet):
-    """Norm on the fcs and fully-connected fusion, on an FPN's features."""
+    """A norm on the fcs, and fully-connected fusion, with the features of an FPN."""
     roi_head = panet.roi_head
     roi_head.update(
         bbox_roi_extractor=FPN_EXTRACTOR,

@@ -12,7 +12,7 @@ fast = importlib.import_module('mmpanet.ops.onednn_linear')
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How often oneDNN was called, whatever the size of the matrices."""
+    """Count the calls of oneDNN, and call it for matrices of any size."""
     calls, product = [], fast._product
     monkeypatch.setattr(fast, 'SMALLEST_PRODUCT', 1)
     monkeypatch.setattr(fast, '_product', lambda *args: calls.append(len(calls)) or product(*args))
@@ -25,7 +25,7 @@ def matrices(n=37, k=29, m=53, dtype=torch.float32, bias=True):
 
 
 def both(inputs):
-    """Outputs and gradients of ours and of torch's."""
+    """Outputs and gradients of our function and of torch's."""
     results = []
     for function in (linear, F.linear):
         out = function(*inputs)
@@ -40,7 +40,7 @@ def both(inputs):
 def test_forward_and_backward_against_torch(counted, n, k, m, bias):
     for one, other in zip(*both(matrices(n, k, m, bias=bias))):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4 * max(n, k) ** 0.5)
-    assert len(counted) == (3 if n else 0)  # forward, and a product for each gradient but the bias's
+    assert len(counted) == (3 if n else 0)  # one in the forward, and one for each gradient except that of the bias
 
 
 @pytest.mark.skipif(not fast.HAS_ONEDNN_LINEAR, reason='this torch has no oneDNN product')
@@ -50,7 +50,7 @@ def test_views_and_frozen_inputs(counted):
         torch.testing.assert_close(linear(one, matrix, vector), F.linear(one, matrix, vector), rtol=1e-5, atol=1e-5)
     del counted[:]
     linear(x.detach(), weight, bias).sum().backward()
-    assert len(counted) == 2  # no product for what needs no gradient
+    assert len(counted) == 2  # no product for an input without a gradient
     torch.testing.assert_close(weight.grad, x.detach().sum(0).expand_as(weight), rtol=1e-5, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ from mmpanet.utils.configs import load_config
 
 @pytest.fixture(scope='session')
 def zoo_config():
-    """MMDetection's configs by name, each loaded once; what a test gets is its own."""
+    """Load MMDetection's configs by name. Each is loaded once, and each test gets a copy."""
     loaded = {}
 
     def load(name):
@@ -23,7 +23,7 @@ def zoo_config():
 
 
 def make_small(model):
-    """Shrink a Mask R-CNN's config to some 10^5 parameters, in place."""
+    """Shrink the config of a Mask R-CNN to about 10^5 parameters, in place."""
     model.backbone.update(depth=18, base_channels=8, init_cfg=None)
     model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
     model.rpn_head.update(in_channels=16, feat_channels=16)
@@ -39,7 +39,7 @@ def make_small(model):
 
 @pytest.fixture
 def small_config(zoo_config):
-    """A Mask R-CNN of 10^5 parameters."""
+    """A Mask R-CNN with about 10^5 parameters."""
     cfg = Config(dict(model=zoo_config('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').model, default_scope='mmdet'))
     make_small(cfg.model)
     return cfg
@@ -47,7 +47,7 @@ def small_config(zoo_config):
 
 @pytest.fixture
 def trained_like(small_config):
-    """A model of it, as if trained: no weight of it is a constant."""
+    """A model of this config. Like in a trained model, no weight is constant."""
     model = MODELS.build(small_config.model)
     with torch.no_grad():
         for parameter in model.parameters():

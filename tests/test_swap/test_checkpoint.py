@@ -16,7 +16,7 @@ from mmpanet.utils.errors import CheckpointError, ConfigError, DataError
 
 
 def checkpoint_of(model):
-    """What a run of mmengine saves."""
+    """A checkpoint as a run of mmengine saves it."""
     return dict(
         state_dict=copy.deepcopy(model.state_dict()),
         meta=dict(epoch=12, cfg='the old one', dataset_meta=dict(classes=('a', 'b', 'c'))),
@@ -56,7 +56,7 @@ def test_cold_start_carries_everything_too(small_config, trained_like):
 @pytest.mark.parametrize('norm_cfg', [None, dict(type='GN', num_groups=4)])
 @pytest.mark.parametrize('bbox_head', ['Shared2FCBBoxHead', 'Shared4Conv1FCBBoxHead'])
 def test_roi_heads_agree_where_levels_do(small_config, norm_cfg, bbox_head):
-    """Every level has FPN's first layer: of equal maps on all levels PANet's heads make what mmdet's make of one."""
+    """Each level gets the first layer of the old head, so equal maps on all levels give the old outputs."""
     roi_head = small_config.model.roi_head
     roi_head.bbox_head.update(type=bbox_head, conv_out_channels=16)
     for head in (roi_head.bbox_head, roi_head.mask_head):
@@ -84,7 +84,7 @@ def test_roi_heads_agree_where_levels_do(small_config, norm_cfg, bbox_head):
 
 @pytest.mark.parametrize('num_levels', [1, 4])
 def test_heads_of_panets_that_were_trained(small_config, num_levels):
-    """With one level their first layer goes to all; with all of them it stays. So does fully-connected fusion."""
+    """The first layer of a head with one level is copied to all levels. A head with all levels keeps its layers."""
     roi_head = small_config.model.roi_head
     roi_head.bbox_head.update(type='PANetShared2FCBBoxHead', num_levels=num_levels)
     roi_head.mask_head.update(type='FCFusionMaskHead', num_levels=num_levels)
@@ -115,7 +115,7 @@ def test_hidden_fc_branch_learns(small_config, trained_like):
     assert torch.all(head.mask_fc.weight == 0) and torch.all(head.mask_fc.bias == FC_BRANCH_BIAS)
     grids = torch.randn(3, 4, 16, 14, 14)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
-    for layer in (head.mask_fc, head.conv5_fc.conv):  # the convs follow as soon as the fc is not zero
+    for layer in (head.mask_fc, head.conv5_fc.conv):  # the convolutions learn as soon as the fc is not zero
         optimizer.zero_grad()
         head(grids).square().sum().backward()
         assert layer.weight.grad.abs().sum() > 0
@@ -147,7 +147,7 @@ def test_files_and_bare_state_dicts(small_config, trained_like, tmp_path):
 
 @pytest.mark.parametrize('warm_start', [False, True])
 def test_averaged_weights(small_config, trained_like, warm_start):
-    """Those of EMAHook swap as the others do, and share their new parts."""
+    """The weights of EMAHook are swapped like the others, and have the same new parts."""
     old = checkpoint_of(trained_like)
     average = {
         f'module.{name}': value + 1 if value.is_floating_point() else value for name, value in old['state_dict'].items()

@@ -14,7 +14,7 @@ from mmpanet.swap.weights import carry_weights
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 
-# Every kind of model, of neck arguments and of nesting that the zoo has; one config each.
+# One config for each kind of model, of neck arguments and of nesting in the zoo.
 SPREAD = [
     'atss/atss_r50_fpn_1x_coco.py',
     'autoassign/autoassign_r50-caffe_fpn_1x_coco.py',
@@ -53,14 +53,14 @@ MASK_RCNN = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 
 def the_neck(cfg):
-    """The config's FPN or PANetNeck, wherever it stands."""
+    """Find the FPN or PANetNeck of a config, wherever it stands."""
     return next(
         neck for _, model in find_models(cfg.model) for neck in necks_of(model) if neck['type'] in ('FPN', 'PANetNeck')
     )
 
 
 def build_neck(cfg):
-    """That neck, with BN for SyncBN: this is one process."""
+    """Build this neck, with BN in place of SyncBN, because there is only one process."""
     neck = the_neck(cfg).to_dict()
     if neck.get('norm_cfg') and 'SyncBN' in neck['norm_cfg']['type']:
         neck['norm_cfg'] = {**neck['norm_cfg'], 'type': 'BN'}
@@ -83,7 +83,7 @@ def test_swap_of_the_neck(zoo_config, name):
     for old, new in zip(fpn(maps), panet(maps)):
         assert torch.equal(old, new)
 
-    # Nothing else is another one.
+    # Nothing else has changed.
     assert swapped.custom_imports.imports[-1] == 'mmpanet'
     the_neck(swapped).clear()
     neck = the_neck(cfg)
@@ -128,7 +128,7 @@ def test_pafpn(zoo_config):
     swap = plan_swap(zoo_config(name))
     assert swap.config.model.neck.type == 'PANetNeck' and 'bottom_up_act_cfg' not in swap.config.model.neck
     assert any('PAFPN' in note for note in swap.notes)
-    # Its own path is as trained as the rest: it is not hidden, only its missing ReLU stays missing.
+    # Its bottom-up path is trained, so it keeps its weights. Only the ReLU that it does not have stays away.
     warm = swap_config(zoo_config(name), warm_start=True).model.neck
     assert warm.bottom_up_act_cfg is None and 'warm_start' not in warm
     with pytest.raises(SwapError, match='PAFPN'):
@@ -199,7 +199,7 @@ def test_necks_of_others_are_refused():
         swap_config(config('PANetNeck'))
     with pytest.raises(SwapError, match='has no model'):
         swap_config(Config(dict(train_cfg=dict())))
-    # A setting that is not allowed is no matter of the swap.
+    # A setting that is not allowed is a ConfigError, but not a SwapError.
     for setting, message in (
         (dict(fusion='mean'), "fusion='mean' must be one of"),
         (dict(sampling_ratio=-1), 'sampling_ratio=-1'),

@@ -9,7 +9,7 @@ STANDARD = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 
 def types_of(roi_head):
-    """Types of a RoI head and its parts; of lists, that of every element once."""
+    """The types of an RoI head and its parts. A list gives each type that it contains once."""
     types = {'type': roi_head.type}
     for key, part in roi_head.items():
         if isinstance(part, list) and isinstance(part[0], dict):
@@ -116,7 +116,7 @@ def test_heads_have_as_many_levels_as_the_pooling(zoo_config):
 
 
 def test_a_norm_without_effect_gets_none(zoo_config):
-    """mmdet's 2fc head ignores ``norm_cfg``; in PANet's it is the norm of the fcs."""
+    """mmdet's 2fc head ignores ``norm_cfg``. In PANet's head it is the norm of the fcs."""
     cfg = zoo_config('fpg/faster-rcnn_r50_fpn_crop640-50e_coco.py')
     assert cfg.model.roi_head.bbox_head.norm_cfg.type == 'BN'
     assert swap_config(cfg, roi_head=True).model.roi_head.bbox_head.norm_cfg is None
@@ -134,7 +134,7 @@ def test_general_box_head_of_the_same_layers(zoo_config):
 
 @pytest.mark.parametrize('bbox_head', [TWO_FC, FOUR_CONV])
 def test_panets_heads_of_one_level(small_config, bbox_head):
-    """They are mmdet's heads with a norm on the fcs, and keep it."""
+    """They are mmdet's heads with a norm on the fcs, and keep this norm."""
     heads = small_config.model.roi_head
     heads.bbox_head.update(type=bbox_head, num_levels=1, conv_out_channels=16, norm_cfg=dict(type='GN', num_groups=4))
     heads.mask_head.update(type=MASK, num_levels=1, num_convs=3, fc_branch_start=2)
@@ -150,7 +150,7 @@ def test_panets_heads_of_one_level(small_config, bbox_head):
 
 
 def test_shared_extractor(small_config):
-    """A mask head that takes the features of the boxes needs to know their size, for the fc."""
+    """A mask head that uses the features of the box branch needs their size for its fc."""
     small_config.model.roi_head.pop('mask_roi_extractor')
     small_config.model.train_cfg.rcnn.mask_size = 14
     roi_head = swap_config(small_config, roi_head=True).model.roi_head

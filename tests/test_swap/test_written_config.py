@@ -15,7 +15,7 @@ MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 
 def written(name, tmp_path, **kwargs):
-    """The text of a swapped config, and what comes out when it is loaded."""
+    """Write a swapped config; returns its text, the loaded config and the config that was written."""
     out = tmp_path / 'swapped.py'
     cfg = swap_config(name, **kwargs)
     text = write_config(cfg, name, out)
@@ -35,7 +35,7 @@ def test_neck_alone(tmp_path):
 
 
 def test_the_swap_that_was_trained():
-    """The config of a swap in the results is what the tool makes of the FPN's."""
+    """A swapped config of the results equals what the tool makes of the FPN's config."""
     name = 'configs/dsb2018/ablation/mask-rcnn_r18_{}_zoom-12e_dsb2018.py'
     ours = Config.fromfile(ROOT / name.format('panet-swapped'))
     swapped = swap_config(str(ROOT / name.format('fpn')), roi_head=True, warm_start=True)
@@ -107,7 +107,7 @@ def test_new_style_config(tmp_path):
     assert 'custom_imports' not in text
     assert loaded.model.neck.type is PANetNeck and loaded.model.neck.warm_start
 
-    # A name that no import can have: all of it is written, with the classes by their paths.
+    # A file with this name cannot be imported, so the whole config is written, with the paths of classes.
     hyphened = tmp_path / 'retina-net.py'
     hyphened.write_text(base.read_text())
     text, loaded, _ = written(hyphened, tmp_path)
@@ -116,7 +116,7 @@ def test_new_style_config(tmp_path):
 
 
 def test_a_config_with_settings_of_its_own(tmp_path):
-    """What was changed by hand before the swap is written too."""
+    """Changes made by hand before the swap are written too."""
     cfg = load_config(MASK_RCNN)
     cfg.merge_from_dict({'model.roi_head.bbox_head.num_classes': 3, 'train_cfg.max_epochs': 2})
     text = write_config(swap_config(cfg), MASK_RCNN, tmp_path / 'swapped.py')
@@ -139,7 +139,7 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
     base.write_text("model = dict(type='RetinaNet', neck=dict(type='FPN'))\n")
     cfg = swap_config(base)
     cfg.model.test_cfg = object()
-    with pytest.raises(Exception):  # noqa: B017  mmengine's, for a text that is no Python
+    with pytest.raises(Exception):  # noqa: B017  an error of mmengine, for a text that is not Python
         write_config(cfg, base, tmp_path / 'swapped.py')
     assert [path.name for path in Path(tmp_path).iterdir()] == ['config.py']
 
@@ -154,6 +154,6 @@ def test_diff_fits_a_screen(zoo_config):
 
 
 def test_a_folder_that_no_name_can_have(tmp_path):
-    """mmengine takes no ``+`` in a ``package::name``."""
+    """mmengine does not accept a ``+`` in a ``package::name``."""
     text, loaded, cfg = written('mmdet::gn+ws/faster-rcnn_r50_fpn_gn-ws-all_1x_coco.py', tmp_path)
     assert 'mmdet::' not in text and loaded.model.neck == cfg.model.neck
