@@ -148,15 +148,27 @@ def test_double_precision_gradients():
     assert torch.autograd.gradcheck(lambda x: head(x)[0][:, :2], x)
 
 
+def error_in_bfloat16(function, x):
+    """The largest error under autocast, relative to the largest value, for each output."""
+    expected = function(x)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        outs = function(x)
+    return [
+        ((out.float() - reference).abs().max() / reference.abs().max()).item() for out, reference in zip(outs, expected)
+    ]
+
+
 @pytest.mark.parametrize('kind', ['2FC', '4Conv1FC'])
 def test_autocast(kind):
-    head, x = build(kind, norm_cfg=GN), grids()
-    expected = head(x)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        outs = head(x)
-    for out, reference in zip(outs, expected):
-        error = (out.float() - reference).abs().max()
-        assert error < 0.05 * reference.abs().max()
+    """As exact as torch's convolution allows.
+
+    The rounding of a convolution to bfloat16 gives an error of 0.5 %. On a CPU without instructions for bfloat16, the
+    convolution of torch 2.0 also sums in bfloat16, and its error is 2 to 5 %. Other layers and versions only round.
+    """
+    conv = torch.nn.Conv2d(8, 8, 3, padding=1)
+    [error_of_conv] = error_in_bfloat16(lambda x: [conv(x)], grids()[:, 0])
+    tolerance = 0.05 if error_of_conv < 0.01 else 5 * error_of_conv
+    assert max(error_in_bfloat16(build(kind, norm_cfg=GN), grids())) < tolerance
 
 
 @pytest.mark.parametrize(
