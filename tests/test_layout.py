@@ -87,8 +87,8 @@ def test_imports_go_down():
         here = subpackage(module_of(path))
         for module, at_once in imports_of(path):
             there = subpackage(module)
-            goes_up = there and there != here and LEVEL[there] >= LEVEL[here]
-            if here and (goes_up or module == 'mmpanet' and at_once):
+            goes_up = here and there and there != here and LEVEL[there] >= LEVEL[here]
+            if goes_up or here and module == 'mmpanet' and at_once:
                 upward.append(f'{name_of(path)} imports {module}')
     assert not upward
 
