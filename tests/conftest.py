@@ -19,6 +19,7 @@ import mmpanet  # noqa: F401  registers the modules
 from mmdet.visualization import DetLocalVisualizer
 
 quick_mmengine.make_quick()
+quick_mmengine.leave_out_of_collections()
 
 
 @pytest.fixture(autouse=True, scope='session')

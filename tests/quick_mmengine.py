@@ -17,10 +17,13 @@ def make_quick():
       The text stays unformatted.
     - A config with a base of mmdet's reads all metafiles of mmdet. They are read once.
     - A run asks compilers for their versions. They are asked once.
-    - A dataset collects garbage, among everything that was ever imported. What is there by now is left out.
     """
     config.FormatCode = lambda text, **kwargs: (text, True)
     utils.load = lru_cache(maxsize=None)(utils.load)
     runner.collect_env = lru_cache(maxsize=None)(runner.collect_env)
+
+
+def leave_out_of_collections():
+    """Datasets collect garbage, among everything that was ever imported: leave out what is there by now."""
     gc.collect()
     gc.freeze()

@@ -5,12 +5,15 @@ import importlib.util
 import multiprocessing
 import os
 import sys
+from multiprocessing import forkserver
+from unittest import mock
 
 from mmengine.config import Config
 from repository import ROOT, tool_path
 
 from mmpanet.datasets.shapes import ShapesConfig, make_shapes
 
+BASE = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_panet_shapes.py'
 CONFIG = """
 _base_ = {base!r}
 norm_cfg = dict(type='GN', num_groups=4, requires_grad=True)
@@ -55,7 +58,10 @@ def fresh_processes():
     A fork of the process that tests would take its OpenMP threads for its own, and wait for them.
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmpanet.engine.runner', 'mmdet.apis', 'quick_processes'])
+    context.set_forkserver_preload(['quick_processes'])
+    # Python up to 3.12 does not hand on sys.path, and then leaves out what it cannot import, without a word.
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):
+        forkserver.ensure_running()
     return context
 
 
@@ -81,7 +87,7 @@ def make_data(folder, num_train=8, num_val=4, **settings):
 
 
 def write_config(path, data, more=''):
-    path.write_text(CONFIG.format(base=str(ROOT / 'configs/shapes/mask-rcnn_r18_panet_shapes.py'), data=data) + more)
+    path.write_text(CONFIG.format(base=str(BASE), data=data) + more)
     return path
 
 
