@@ -38,7 +38,12 @@ class Pooling(nn.Module):
         """
         feats = feats[: self.extractor.num_inputs]
         if self.pools_all_levels:
-            return torch.stack([self._pool(i, feat, rois) for i, feat in enumerate(feats)], dim=1)
+            pooled = torch.stack([self._pool(i, feat, rois) for i, feat in enumerate(feats)], dim=1)
+            if not self.extractor.own_level_first:
+                return pooled
+            order = self.extractor.level_order(rois)
+            first = torch.arange(rois.shape[0], device=rois.device)[:, None] * len(feats)
+            return pooled.flatten(0, 1)[(first + order).flatten()].view_as(pooled)
         if len(feats) == 1:
             return self._pool(0, feats[0], rois)
         levels = self.extractor.map_roi_levels(rois, len(feats))

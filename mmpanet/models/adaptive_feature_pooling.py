@@ -4,13 +4,13 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor, SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from mmpanet.ops import multi_level_roi_align
 from mmpanet.utils.errors import ConfigError
 from .layers import check_backend, uses_embedding_bag
-from .layers.argument_checks import check_roi_extractor
+from .layers.argument_checks import check_count, check_roi_extractor
 
 
 @MODELS.register_module()
@@ -34,6 +34,12 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             :func:`mmpanet.ops.multi_level_roi_align`; it needs an average RoIAlign with ``sampling_ratio >= 1``. 'auto'
             uses 'embedding_bag' on all devices but CUDA, and for bfloat16, which mmcv's operator does not support, if
             ``roi_layer`` allows it. Defaults to 'auto'.
+        own_level_first (bool): Order the levels of each RoI: first its own level, the one that FPN would pool it from,
+            then the other levels from fine to coarse. A head with ``level_gate=True`` needs this order. It is an
+            extension of ours: the paper and the official code have all levels from fine to coarse. Defaults to False.
+        finest_scale (int): Only for ``own_level_first``, as in mmdet's ``SingleRoIExtractor``: a RoI belongs to the
+            finest level if the square root of its area, in pixels, is below twice this number; each doubling is one
+            level more. Defaults to 56.
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None.
 
     Raises:
@@ -59,6 +65,8 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         out_channels: int,
         featmap_strides: List[int],
         backend: str = 'auto',
+        own_level_first: bool = False,
+        finest_scale: int = 56,
         init_cfg: OptMultiConfig = None,
     ) -> None:
         check_roi_extractor(roi_layer, out_channels, featmap_strides)
@@ -66,7 +74,10 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             roi_layer=roi_layer, out_channels=out_channels, featmap_strides=featmap_strides, init_cfg=init_cfg
         )
         check_backend(backend, self.roi_layers[0])
+        check_count('finest_scale', finest_scale)
         self.backend = backend
+        self.own_level_first = own_level_first
+        self.finest_scale = finest_scale
 
     @property
     def output_size(self) -> Tuple[int, int]:
@@ -83,7 +94,8 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
                 None.
 
         Returns:
-            Tensor: (N, L, C, h, w). The memory layout depends on the backend.
+            Tensor: (N, L, C, h, w), with the levels from fine to coarse, or in the order of :meth:`level_order`. The
+            memory layout depends on the backend.
 
         Raises:
             ConfigError: If the number of maps or their channels are not those of ``featmap_strides`` and
@@ -100,6 +112,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             raise ConfigError(f'out_channels={self.out_channels}, but the feature maps have {channels} channels')
         if rois.dim() != 2 or rois.size(1) != 5:
             raise ValueError(f'rois must be of shape (N, 5), not {tuple(rois.shape)}')
+        order = self.level_order(rois) if self.own_level_first else None
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
         layer = self.roi_layers[0]
@@ -111,8 +124,9 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
                 [1 / stride for stride in self.featmap_strides],
                 layer.sampling_ratio,
                 layer.aligned,
+                order,
             )
-        return torch.stack(
+        pooled = torch.stack(
             [
                 # mmcv's operator reads maps wrongly that are not contiguous.
                 layer(feat.contiguous(), rois.to(feat))
@@ -120,3 +134,20 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             ],
             dim=1,
         )
+        return pooled if order is None else pooled[torch.arange(len(rois), device=rois.device)[:, None], order]
+
+    def level_order(self, rois: Tensor) -> Tensor:
+        """Order the levels of each RoI: its own level by FPN's rule, then the others from fine to coarse.
+
+        FPN, Equation 1. The own level is chosen before a RoI is scaled, as in mmdet's ``SingleRoIExtractor``.
+
+        Args:
+            rois (Tensor): (N, 5): image index, and x1, y1, x2, y2 in pixels of the input image.
+
+        Returns:
+            Tensor: (N, L), indices of the levels.
+        """
+        levels = list(range(self.num_inputs))
+        orders = [[own] + [level for level in levels if level != own] for own in levels]
+        own = SingleRoIExtractor.map_roi_levels(self, rois, self.num_inputs)
+        return torch.tensor(orders, device=rois.device)[own]

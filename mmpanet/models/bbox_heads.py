@@ -31,6 +31,10 @@ class PANetBBoxHead(ConvFCBBoxHead):
             level. Defaults to False.
         fuse_before_first_layer (bool): Fuse the pooled grids, and use a single first layer after the fusion (the row
             "fused before fc1" of Table 4). Defaults to False.
+        level_gate (bool): Start as a head that reads the first level alone, and learn one gate per further level and
+            channel, see ``gate_channels`` of :class:`~mmpanet.models.layers.LevelwiseFusion`. With
+            ``AdaptiveFeaturePooling(own_level_first=True)`` and the weights of a trained FPN the head then *is* the
+            trained head. It is an extension of ours; the paper has no gates. Defaults to False.
         norm_cfg (dict, optional): Norm of the convolutions. Defaults to None.
         fc_norm_cfg (dict, optional): Norm of the fcs, which have none in mmdet's heads. Defaults to None.
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None: Xavier (uniform) for the
@@ -49,6 +53,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
         level_fusion: str = 'max',
         share_first_layer: bool = False,
         fuse_before_first_layer: bool = False,
+        level_gate: bool = False,
         fc_norm_cfg: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
         **kwargs: Any,
@@ -73,7 +78,15 @@ class PANetBBoxHead(ConvFCBBoxHead):
         self.fc_norm_cfg = fc_norm_cfg
 
         def build_for_levels(build_layer: Callable[[], nn.Module]) -> LevelwiseFusion:
-            return LevelwiseFusion(build_layer, num_levels, level_fusion, share_first_layer, fuse_before_first_layer)
+            channels = self.conv_out_channels if num_shared_convs else self.fc_out_channels
+            return LevelwiseFusion(
+                build_layer,
+                num_levels,
+                level_fusion,
+                share_first_layer,
+                fuse_before_first_layer,
+                channels if level_gate else None,
+            )
 
         # The layers of mmdet's head are replaced: the first one by one layer per level, and the fcs by fcs with a norm.
         # Their places in the lists stay the same, so that the checkpoint of an FPN model fits.

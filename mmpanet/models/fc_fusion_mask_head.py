@@ -39,6 +39,8 @@ class FCFusionMaskHead(FCNMaskHead):
         share_first_layer (bool): Use one conv1 for all levels. Defaults to False.
         fuse_before_first_layer (bool): Fuse the pooled grids, and use a single conv1 after the fusion. Defaults to
             False.
+        level_gate (bool): Start as a head that reads the first level alone, see :class:`PANetShared2FCBBoxHead`. An
+            extension of ours. Defaults to False.
         fc_branch_start (int): The number of the convolution after which the fully-connected branch starts: 2, 3 or 4
             (Table 5). Defaults to 3.
         fc_fusion (str, optional): 'sum', 'product' or 'max' of the predictions of both branches (Table 5). None leaves
@@ -59,6 +61,7 @@ class FCFusionMaskHead(FCNMaskHead):
         level_fusion: str = 'max',
         share_first_layer: bool = False,
         fuse_before_first_layer: bool = False,
+        level_gate: bool = False,
         fc_branch_start: int = 3,
         fc_fusion: Optional[str] = 'sum',
         fc_relu: bool = True,
@@ -85,6 +88,7 @@ class FCFusionMaskHead(FCNMaskHead):
             level_fusion,
             share_first_layer,
             fuse_before_first_layer,
+            self.conv_out_channels if level_gate else None,
         )
         if self.with_fc_fusion:
             if fc_branch_start not in FC_BRANCH_STARTS or fc_branch_start > self.num_convs:

@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 from typing import List, Optional, Tuple, Union
 
+import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
@@ -69,6 +70,10 @@ class PANetNeck(FPN):
             If the new path also has no norm and no activation, the neck computes the same as the FPN before the first
             training step, with every ``fusion``. The convolutions of the new path are then plain ones, because a
             convolution with weight standardization (``ConvWS``) cannot be zero or the identity. Defaults to False.
+        path_gate (bool): Learn one gate g per level and channel of the new path: N(i+1) = P(i+1) + g * (path - P(i+1)),
+            where "path" is the N(i+1) of the equation above. The gates are zero at the start. The neck then computes
+            the same as the FPN, and its new path keeps the paper's norm and ReLU. With all gates at one the neck is the
+            paper's. It is an extension of ours. Defaults to False.
         init_cfg (dict or list[dict]): Initialization config. Defaults to Xavier (uniform), as in FPN and in the
             official code.
 
@@ -103,6 +108,7 @@ class PANetNeck(FPN):
         bottom_up_bias: Union[bool, str] = 'auto',
         fusion: str = 'sum',
         warm_start: bool = False,
+        path_gate: bool = False,
         init_cfg: MultiConfig = dict(type='Xavier', layer='Conv2d', distribution='uniform'),
     ) -> None:
         check_pyramid_levels(in_channels, out_channels, num_outs, start_level, end_level, add_extra_convs)
@@ -131,6 +137,8 @@ class PANetNeck(FPN):
         else:
             check_norm_cfg('bottom_up_norm_cfg', bottom_up_norm_cfg, out_channels, "None or 'same'")
         self.upsample_cfg: dict = dict(upsample_cfg)  # torch.compile of torch 2.0 and 2.1 cannot trace a ConfigDict
+        if warm_start and path_gate:
+            raise ConfigError('warm_start=True and path_gate=True are two ways to start as the FPN: set one of them')
         self.fusion = fusion
         self.warm_start = warm_start
 
@@ -151,6 +159,9 @@ class PANetNeck(FPN):
             self.bottom_up_convs.append(
                 ConvModule(out_channels, out_channels, 3, padding=1, inplace=False, **bottom_up_cfg)
             )
+
+        num_gates = len(self.bottom_up_convs)
+        self.path_gates = nn.Parameter(torch.zeros(num_gates, out_channels)) if path_gate else None
 
     @staticmethod
     def _build_fusion(fusion: str, channels: int, conv_cfg: dict) -> BaseModule:
@@ -233,7 +244,11 @@ class PANetNeck(FPN):
             finer = downsample(outs[-1])
             if finer.shape[2:] != level.shape[2:]:
                 finer = F.interpolate(finer, size=level.shape[2:], mode='nearest')
-            outs.append(conv(fuse(level, finer)))
+            out = conv(fuse(level, finer))
+            if self.path_gates is not None:
+                gate = self.path_gates[len(outs) - 1].to(out.dtype).view(1, -1, 1, 1)
+                out = level + gate * (out - level)
+            outs.append(out)
         return outs
 
     def _extra_levels(self, last: Tensor, source: Optional[Tensor]) -> List[Tensor]:

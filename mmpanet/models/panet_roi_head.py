@@ -79,6 +79,11 @@ class PANetRoIHead(StandardRoIHead):
                 f'{head_key}.num_levels={head.num_levels}, but {extractor_key}.featmap_strides='
                 f'{extractor.featmap_strides} has {extractor.num_inputs}'
             )
+        if self._has_level_gates(head) and not getattr(extractor, 'own_level_first', False):
+            raise ConfigError(
+                f'{head_key}.level_gate=True needs {extractor_key}.own_level_first=True: the gates close all levels '
+                "but the first one, which must be the RoI's own level"
+            )
         if extractor.out_channels != head.in_channels:
             raise ConfigError(
                 f'{head_key}.in_channels={head.in_channels}, but {extractor_key}.out_channels={extractor.out_channels}'
@@ -91,6 +96,10 @@ class PANetRoIHead(StandardRoIHead):
             )
         if branch == 'mask':
             self._check_mask_target()
+
+    @staticmethod
+    def _has_level_gates(head: BaseModule) -> bool:
+        return any(getattr(module, 'level_gates', None) is not None for module in head.modules())
 
     def _check_mask_target(self) -> None:
         mask_size = (self.train_cfg or {}).get('mask_size')

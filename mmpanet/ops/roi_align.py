@@ -21,7 +21,7 @@ def multi_level_roi_align(
     aligned: bool = True,
     levels: Optional[Tensor] = None,
 ) -> Tensor:
-    """Average RoIAlign of each RoI on all levels, or on one level per RoI.
+    """Average RoIAlign of each RoI on all levels, or on levels chosen for each RoI.
 
     With a fixed sampling ratio s, a bin of RoIAlign is a weighted sum of (2s)^2 pixels of the map. The weight of a
     pixel is its bilinear weight in y times its bilinear weight in x, divided by s^2. All maps together are regarded as
@@ -36,13 +36,14 @@ def multi_level_roi_align(
         spatial_scales (Sequence[float]): 1 / stride of each level.
         sampling_ratio (int): s, the number of samples per bin along each axis; at least 1.
         aligned (bool): Shift the RoIs by half a pixel, as in mmcv. Defaults to True.
-        levels (Tensor, optional): The level of each RoI as an index of ``feats``, (N,). Defaults to None, which pools
-            each RoI from all levels.
+        levels (Tensor, optional): The levels of each RoI as indices of ``feats``: (N, S) for S levels per RoI, or (N,)
+            for one. Defaults to None, which pools each RoI from all levels, fine to coarse.
 
     Returns:
-        Tensor: (N, L, C, h, w), or (N, 1, C, h, w) with ``levels``. C is the innermost dimension in memory.
+        Tensor: (N, L, C, h, w), or (N, S, C, h, w) with ``levels``. C is the innermost dimension in memory.
     """
-    num_levels, (h, w) = len(feats) if levels is None else 1, output_size
+    levels = levels[:, None] if levels is not None and levels.dim() == 1 else levels
+    num_levels, (h, w) = len(feats) if levels is None else levels.size(1), output_size
     table = _PixelTable.apply(*feats)
     # Fewer taps make the backward faster. To drop some, the host must know their number, which costs nothing on a CPU
     # only.
@@ -122,13 +123,13 @@ def _taps(
 
     Returns:
         tuple[Tensor, Tensor]: Indices (int32) and weights (``dtype``), both (N, L, h, w, 2s, 2s). With ``levels``, L
-        is 1.
+        is S.
     """
 
     def by_level(values: Sequence, dtype: torch.dtype) -> Tensor:
-        """One number per level as (1, L), or the number of each RoI's level as (N, 1)."""
+        """One number per level as (1, L), or the numbers of the levels of each RoI as (N, S)."""
         table = torch.tensor(values, dtype=dtype, device=rois.device)
-        return table[None] if levels is None else table[levels[:, None]]
+        return table[None] if levels is None else table[levels]
 
     # Half precision has too few bits for coordinates.
     rois = rois.to(torch.promote_types(dtype, torch.float32))

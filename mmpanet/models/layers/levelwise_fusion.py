@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator, Optional
 
 import torch
 import torch.nn as nn
@@ -27,9 +27,13 @@ class LevelwiseFusion(BaseModule):
         share_layer (bool): Use one layer for all levels. Defaults to False.
         fuse_first (bool): Fuse the pooled grids, and then apply a single layer: the first rows of Table 4. Defaults
             to False.
+        gate_channels (int, optional): C', the number of output channels of the layer. It adds gates: what the levels
+            after the first one add is multiplied by one learned number per level and channel. The gates are zero at
+            the start. The output then is that of the first level alone: exactly with 'sum', and with 'max' if the
+            layer ends in a ReLU. If all gates are one, the fusion is the paper's. Defaults to None, no gates.
 
     Raises:
-        ConfigError: If ``num_levels`` or ``fusion`` has a value that is not allowed.
+        ConfigError: If an argument has a value that is not allowed.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class LevelwiseFusion(BaseModule):
         fusion: str = 'max',
         share_layer: bool = False,
         fuse_first: bool = False,
+        gate_channels: Optional[int] = None,
     ) -> None:
         super().__init__()
         check_count('num_levels', num_levels)
@@ -47,6 +52,12 @@ class LevelwiseFusion(BaseModule):
         self.num_levels = num_levels
         self.fusion = fusion
         self.fuse_first = fuse_first
+        if gate_channels is not None and (fuse_first or num_levels == 1):
+            raise ConfigError(
+                'level_gate=True needs num_levels of at least 2 and fuse_before_first_layer=False: a gate weighs what '
+                'the first layer gives for another level'
+            )
+        self.level_gates = None if gate_channels is None else nn.Parameter(torch.zeros(num_levels - 1, gate_channels))
         num_layers = 1 if share_layer or fuse_first else num_levels
         self.levels = nn.ModuleList(build_layer() for _ in range(num_layers))
 
@@ -84,7 +95,8 @@ class LevelwiseFusion(BaseModule):
             x (Tensor): Grids, (N, L, C, h, w).
 
         Returns:
-            Iterator[Tensor]: L tensors, computed one after the other. With ``fuse_first`` these are the grids.
+            Iterator[Tensor]: L tensors, computed one after the other, those after the first one multiplied by their
+            gates. With ``fuse_first`` these are the grids.
         """
         if x.dim() != 5 or x.size(1) != self.num_levels:
             raise ConfigError(
@@ -95,6 +107,13 @@ class LevelwiseFusion(BaseModule):
         grids = x.unbind(1)
         if self.fuse_first:
             return iter(grids)
-        if len(self.levels) == 1:
-            return (self.levels[0](grid) for grid in grids)
-        return (layer(grid) for layer, grid in zip(self.levels, grids))
+        layers = self.levels if len(self.levels) > 1 else [self.levels[0]] * len(grids)
+        outputs = (layer(grid) for layer, grid in zip(layers, grids))
+        return outputs if self.level_gates is None else self._gated(outputs, self.level_gates)
+
+    @staticmethod
+    def _gated(outputs: Iterator[Tensor], gates: Tensor) -> Iterator[Tensor]:
+        first = next(outputs)
+        yield first
+        for gate, output in zip(gates, outputs):
+            yield output * gate.to(output.dtype).view(1, -1, *[1] * (output.dim() - 2))
