@@ -9,5 +9,6 @@ __all__ = [
     'draw_distribution',
     'draw_levels',
     'fpn_levels',
+    'gate_openings',
     'level_shares',
 ]

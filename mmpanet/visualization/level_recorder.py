@@ -87,6 +87,7 @@ class LevelRecorder:
         if self._fusions and self._pooling:
             self.strides = list(self._pooling[0].featmap_strides)
         self._rois: Optional[Tensor] = None
+        self._order: Optional[Tensor] = None  # of the pooled levels, for each RoI, if it is not from fine to coarse
         self._recorded: Dict[str, List[RoILevels]] = {}
         self._hooks: List[Any] = []
 
@@ -121,17 +122,41 @@ class LevelRecorder:
     def _record_pyramid(self, neck: nn.Module, args: Any, levels: Tuple[Tensor, ...]) -> None:
         self.pyramid = tuple(level.detach() for level in levels)
 
-    def _record_rois(self, pooling: nn.Module, args: Any, kwargs: Dict[str, Any], grids: Tensor) -> None:
+    def _record_rois(self, pooling: AdaptiveFeaturePooling, args: Any, kwargs: Dict[str, Any], grids: Tensor) -> None:
         self._rois = (args[1] if len(args) > 1 else kwargs['rois']).detach()
+        self._order = pooling.level_order(self._rois) if pooling.own_level_first else None
 
     def _shares_recorder(self, name: str) -> Callable[[LevelwiseFusion, Any], None]:
         def record_shares(fusion: LevelwiseFusion, args: Any) -> None:
             # If a head selects some of the pooled features before its first layer, their RoIs are not known.
             if self._rois is not None and len(self._rois) == len(args[0]):
-                part = RoILevels(self._rois.cpu(), level_shares(fusion, args[0]).cpu())
+                shares = level_shares(fusion, args[0])
+                if self._order is not None:
+                    shares = torch.zeros_like(shares).scatter(1, self._order, shares)  # from fine to coarse again
+                part = RoILevels(self._rois.cpu(), shares.cpu())
                 self._recorded.setdefault(name, []).append(part)
 
         return record_shares
+
+
+@torch.no_grad()
+def gate_openings(model: nn.Module) -> Dict[str, Tensor]:
+    """How far the gates of a model have opened: ``level_gate=True`` in heads, ``path_gate=True`` in the neck.
+
+    Args:
+        model: Any detector.
+
+    Returns:
+        For each parameter of gates, by the name of its module without ``roi_head.``: the mean magnitude over the
+        channels, one number for each level behind a RoI's own level, or for each level of the new path (N3, N4, ...). 0
+        is closed; 1 is the paper's fusion.
+    """
+    gates = {}
+    for name, parameter in model.named_parameters():
+        prefix, _, own = name.rpartition('.')
+        if own in ('level_gates', 'path_gates'):
+            gates[prefix.replace('roi_head.', '')] = parameter.abs().mean(dim=1).float().cpu()
+    return gates
 
 
 class LevelDistribution:
