@@ -13,6 +13,7 @@ from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import PathLike
+from .growth import speed_up_gates
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, name_of, retype
 
@@ -52,6 +53,7 @@ def swap_config(
     warm_start: bool = False,
     fusion: str = 'sum',
     sampling_ratio: int = 2,
+    grow: bool = False,
 ) -> Config:
     """Put PANet into a config whose model has an FPN.
 
@@ -68,6 +70,10 @@ def swap_config(
         sampling_ratio: With ``roi_head``: the number of samples per bin along each axis, where the RoIAlign of the
             config derives it from the size of the RoI (0). The official code uses 2. With 0 the config keeps its 0,
             which is slow for large RoIs on N2.
+        grow: Start as the trained FPN model, in the RoI heads too. The neck gets a warm start. Each RoI is pooled from
+            its own level first, and the heads get gates for the other levels, zero at the start, with 30 times the
+            learning rate and no weight decay. It needs the checkpoint of the old model, see :func:`swap_checkpoint`,
+            and ``sampling_ratio=0`` if the RoIAlign of the config has 0. It is an extension of ours.
 
     Returns:
         Config: The new config.
@@ -82,7 +88,7 @@ def swap_config(
         >>> cfg.model.neck.type
         'PANetNeck'
     """
-    return plan_swap(cfg, roi_head, warm_start, fusion, sampling_ratio).config
+    return plan_swap(cfg, roi_head, warm_start, fusion, sampling_ratio, grow).config
 
 
 def plan_swap(
@@ -91,6 +97,7 @@ def plan_swap(
     warm_start: bool = False,
     fusion: str = 'sum',
     sampling_ratio: int = 2,
+    grow: bool = False,
 ) -> Swap:
     """Do the same as :func:`swap_config`, and also return what was swapped and notes for the user."""
     if fusion not in NECK_FUSIONS:
@@ -117,16 +124,20 @@ def plan_swap(
             skipped.append(f'{".".join(path)}.neck: it is a PANetNeck already')
             continue
         if not already:
-            _swap_neck(neck, scope, warm_start, fusion, notes)
+            if grow and class_of(neck['type'], scope) is PAFPN:
+                raise SwapError(f'{".".join(path)}.neck: a PAFPN cannot grow, because its path is not the one of PANet')
+            _swap_neck(neck, scope, warm_start or grow, fusion, notes)
         if roi_head:
-            swap_roi_head(model, path, scope, sampling_ratio, notes)
+            swap_roi_head(model, path, scope, sampling_ratio, notes, grow)
         swapped.append(path)
         _note_pretrained(model, path, roi_head, notes)
     if not swapped:
         raise SwapError('nothing to swap: ' + ('; '.join(skipped) or 'no model in this config has a neck'))
     if cfg.get('load_from'):
         notes.append(_note_of_old_checkpoint('load_from', cfg.load_from, roi_head))
-    if roi_head and warm_start:
+    if roi_head and grow:
+        speed_up_gates(cfg, notes)
+    elif roi_head and warm_start:
         notes.append(
             '--warm-start with --roi-head: the neck starts exactly as the FPN. The RoI head starts with the first '
             'layer of the old head on each level, which needs the old checkpoint (--checkpoint). Its outputs are '

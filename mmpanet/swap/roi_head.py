@@ -40,7 +40,7 @@ PANET_HEADS = (*BBOX_HEADS.values(), FCFusionMaskHead)
 
 
 def swap_roi_head(
-    model: dict, path: Tuple[str, ...], scope: Optional[str], sampling_ratio: int, notes: List[str]
+    model: dict, path: Tuple[str, ...], scope: Optional[str], sampling_ratio: int, notes: List[str], grow: bool = False
 ) -> None:
     """Swap ``model.roi_head`` in place, completely or not at all.
 
@@ -50,6 +50,7 @@ def swap_roi_head(
         scope: The ``default_scope`` of the config.
         sampling_ratio: See :func:`mmpanet.swap.swap_config`.
         notes: The notes for the user, to which new ones are appended.
+        grow: Whether the heads get gates, see :func:`mmpanet.swap.swap_config`.
 
     Raises:
         SwapError: If the RoI head cannot be swapped. The message contains all reasons.
@@ -72,9 +73,9 @@ def swap_roi_head(
             'each level'
         )
     if not refusals:
-        branches = [_Branch('bbox', roi_head, scope, sampling_ratio)]
+        branches = [_Branch('bbox', roi_head, scope, sampling_ratio, grow)]
         if roi_head.get('mask_head') and roi_head_class is not MaskScoringRoIHead:
-            branches.append(_Branch('mask', roi_head, scope, sampling_ratio))
+            branches.append(_Branch('mask', roi_head, scope, sampling_ratio, grow))
         refusals = [refusal for branch in branches for refusal in branch.refusals()]
     if roi_head_class is MaskScoringRoIHead and not roi_head.get('mask_roi_extractor'):
         refusals.append('mask_roi_extractor: none, so the mask IoU head would read the pooled levels')
@@ -97,10 +98,11 @@ def swap_roi_head(
 class _Branch:
     """The extractors and heads of the box branch or of the mask branch. A cascade has lists of them."""
 
-    def __init__(self, branch: str, roi_head: dict, scope: Optional[str], sampling_ratio: int) -> None:
+    def __init__(self, branch: str, roi_head: dict, scope: Optional[str], sampling_ratio: int, grow: bool) -> None:
         self.branch = branch
         self.scope = scope
         self.sampling_ratio = sampling_ratio
+        self.grow = grow
         self.heads = _as_list(roi_head.get(f'{branch}_head'))
         extractors = roi_head.get(f'{branch}_roi_extractor')
         # Without an extractor the mask branch shares that of the box branch, which swaps it.
@@ -183,10 +185,15 @@ class _Branch:
                 self._swap_mask_head(head, output_size)
             if num_levels != 4 or 'num_levels' in head:
                 head['num_levels'] = num_levels
+            if self.grow:
+                head['level_gate'] = True
 
     def _swap_extractor(self, extractor: dict, notes: List[str]) -> None:
         extractor['type'] = retype(extractor['type'], AdaptiveFeaturePooling)
-        extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
+        if self.grow:
+            extractor['own_level_first'] = True
+        else:
+            extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
         layer = extractor['roi_layer']
         if layer.get('sampling_ratio', 0) <= 0 and self.sampling_ratio > 0:
             layer['sampling_ratio'] = self.sampling_ratio
@@ -194,6 +201,8 @@ class _Branch:
                 'RoIAlign derived the number of samples from the size of the RoI; now it has sampling_ratio='
                 f'{self.sampling_ratio}{", as in the official code" if self.sampling_ratio == 2 else ""}'
             )
+            if self.grow:
+                note += '. The model starts with other outputs therefore; --sampling-ratio 0 keeps them'
             if note not in notes:
                 notes.append(note)
 

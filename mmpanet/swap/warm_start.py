@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from mmpanet.models import FCFusionMaskHead
 from .config import find_models, necks_of
+from .growth import has_level_gates
 from .types import SwapError
 
 # The bias at which the fc of fully-connected fusion starts. It keeps the input of the ReLU positive.
@@ -16,8 +17,10 @@ FC_BRANCH_BIAS = 1.0
 
 
 def has_warm_start(cfg: Config) -> bool:
-    """Whether a config was swapped with a warm start."""
-    return any(neck.get('warm_start') for _, model in find_models(cfg.model) for neck in necks_of(model))
+    """Whether a config was swapped with a warm start, or to grow."""
+    models = [model for _, model in find_models(cfg.model)]
+    necks = [neck for model in models for neck in necks_of(model)]
+    return any(neck.get('warm_start') or neck.get('path_gate') for neck in necks) or any(map(has_level_gates, models))
 
 
 def neutralize_fc_branches(model: nn.Module, new_names: List[str]) -> None:

@@ -128,6 +128,8 @@ def _names_in_old_model(model: nn.Module, old_state: Dict[str, Tensor]) -> Dict[
         prefix = f'{prefix}.' if prefix else ''
         if isinstance(module, LevelwiseFusion):
             for name in module.state_dict():  # levels.<level>.<name in the layer>
+                if name == 'level_gates':
+                    continue
                 in_layer = name.split('.', 2)[2]
                 # The old layer had the same levels, no levels, or one level.
                 candidates = (name, in_layer, f'levels.0.{in_layer}')

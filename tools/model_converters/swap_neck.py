@@ -31,6 +31,12 @@ def parse_args() -> argparse.Namespace:
         help='start the new path without an effect, so that the neck starts with the outputs of the FPN',
     )
     parser.add_argument(
+        '--grow',
+        action='store_true',
+        help='start with the outputs of the old model in the RoI heads too: gates open the other levels in training '
+        '(with --roi-head and --checkpoint)',
+    )
+    parser.add_argument(
         '--fusion',
         choices=NECK_FUSIONS,
         default='sum',
@@ -58,6 +64,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--out-checkpoint needs --checkpoint')
     if args.checkpoint and not (args.out_checkpoint or args.verify):
         parser.error('--checkpoint needs --out-checkpoint or --verify')
+    if args.grow and args.warm_start:
+        parser.error('--grow includes the warm start of the neck: leave --warm-start out')
     if args.image and not args.verify:
         parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):
@@ -70,7 +78,7 @@ def main() -> None:
     if args.out:
         check_config_target(args.out, args.config)
     cfg = load_config(args.config)
-    swap = plan_swap(cfg, args.roi_head, args.warm_start, args.fusion, args.sampling_ratio)
+    swap = plan_swap(cfg, args.roi_head, args.warm_start, args.fusion, args.sampling_ratio, args.grow)
     for path in swap.models:
         print(f'{".".join(path)}.neck is a PANetNeck now')
     if args.out_checkpoint:

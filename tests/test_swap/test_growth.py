@@ -1,0 +1,154 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""``grow=True``: the swapped model is the old model at the start, under every RoI head, and can learn from there."""
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
+from mmpanet.swap.config import plan_swap
+
+CONFIGS = {
+    'Standard': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    'Cascade': 'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+    'Dynamic': 'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
+    'PISA': 'pisa/mask-rcnn_r50_fpn_pisa_1x_coco.py',
+    'MaskScoring': 'ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py',
+}
+GN = dict(type='GN', num_groups=4)
+
+
+def small(model):
+    """Some 10^5 parameters, two samples per bin, and enough detections to compare."""
+    model.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    model.backbone.pop('style', None)
+    model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    model.rpn_head.update(in_channels=16, feat_channels=16)
+    roi_head = model.roi_head
+    for head in roi_head.bbox_head if isinstance(roi_head.bbox_head, list) else [roi_head.bbox_head]:
+        head.update(in_channels=16, fc_out_channels=32, num_classes=3)
+    roi_head.bbox_roi_extractor.update(out_channels=16)
+    roi_head.bbox_roi_extractor.roi_layer.sampling_ratio = 2
+    if roi_head.get('mask_head'):
+        roi_head.mask_head.update(in_channels=16, conv_out_channels=16, num_classes=3)
+        roi_head.mask_roi_extractor.update(out_channels=16)
+        roi_head.mask_roi_extractor.roi_layer.sampling_ratio = 2
+    if roi_head.get('mask_iou_head'):
+        roi_head.mask_iou_head.update(in_channels=16, conv_out_channels=16, fc_out_channels=16, num_classes=3)
+    model.test_cfg.rpn.update(nms_pre=100, max_per_img=40)
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
+    return model
+
+
+@pytest.fixture
+def old(zoo_config):
+    def build(kind, norm_cfg=None):
+        cfg = Config(dict(model=small(zoo_config(CONFIGS[kind]).model), default_scope='mmdet'))
+        if norm_cfg:
+            cfg.model.roi_head.bbox_head.update(type='Shared4Conv1FCBBoxHead', conv_out_channels=16, norm_cfg=norm_cfg)
+            cfg.model.roi_head.mask_head.norm_cfg = norm_cfg
+            cfg.model.neck.norm_cfg = norm_cfg
+        init_default_scope('mmdet')
+        model = MODELS.build(cfg.model)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.add_(torch.randn_like(parameter) * (0.3 if 'fc_cls' in name or 'logits' in name else 0.05))
+        return cfg, model.eval()
+
+    return build
+
+
+@pytest.mark.parametrize('level_fusion', ['max', 'sum'])
+@pytest.mark.parametrize('kind, norm_cfg', [*((kind, None) for kind in CONFIGS), ('Standard', GN)])
+def test_the_grown_model_starts_as_the_old_one(old, tmp_path, kind, norm_cfg, level_fusion):
+    cfg, model = old(kind, norm_cfg)
+    new_cfg = swap_config(cfg, roi_head=True, grow=True)
+    roi_head = new_cfg.model.roi_head
+    for head in roi_head.bbox_head if isinstance(roi_head.bbox_head, list) else [roi_head.bbox_head]:
+        assert head.level_gate
+        head.level_fusion = level_fusion
+    if roi_head.get('mask_head') and kind != 'MaskScoring':
+        roi_head.mask_head.level_fusion = level_fusion
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'old.pth')
+    found = verify(cfg, new_cfg, tmp_path / 'old.pth', runs=1)
+    assert found.largest_difference is not None
+    differences = {name: difference for name, (_, _, difference) in found.differences.items()}
+    assert differences['pred_instances.bboxes'] < 1e-3 and differences['pred_instances.scores'] < 1e-4
+    assert differences.get('pred_instances.labels', 0) == 0 and differences.get('pred_instances.masks', 0) == 0
+
+
+def losses_of(model):
+    torch.manual_seed(0)
+    batch = demo_mm_inputs(2, [[3, 96, 128]] * 2, num_items=[4, 4], num_classes=3, with_mask=True)
+    batch = model.data_preprocessor(batch, True)
+    return model.parse_losses(model.loss(batch['inputs'], batch['data_samples']))[0]
+
+
+@pytest.mark.parametrize('kind', ['Standard', 'Cascade'])
+def test_a_grown_model_trains(old, kind):
+    """Every weight gets a finite gradient, the gates one that is not zero, and their optimizer settings are theirs."""
+    cfg, model = old(kind)
+    cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.001, weight_decay=0.1))
+    new_cfg = swap_config(cfg, roi_head=True, grow=True)
+    checkpoint, _ = swap_checkpoint(model.state_dict(), cfg, new_cfg)
+    grown = MODELS.build(new_cfg.model)
+    grown.load_state_dict(checkpoint['state_dict'], strict=True)
+    grown.train()
+    wrapper = build_optim_wrapper(grown, new_cfg.optim_wrapper)
+    names = {id(parameter): name for name, parameter in grown.named_parameters()}
+    groups = {names[id(parameter)]: group for group in wrapper.optimizer.param_groups for parameter in group['params']}
+    gates = [name for name in groups if name.endswith('level_gates')]
+    assert len(gates) == {'Standard': 2, 'Cascade': 6}[kind]
+    for name, group in groups.items():
+        expected = (0.03, 0.0) if name in gates else (0.001, 0.1)
+        assert (group['lr'], group['weight_decay']) == pytest.approx(expected), name
+    for _ in range(2):
+        wrapper.update_params(losses_of(grown))
+    # the gradients of the second step are gone with it: one more, without an update
+    losses_of(grown).backward()
+    for name, parameter in grown.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            if name in gates:
+                assert parameter.detach().abs().sum() > 0 and parameter.grad.abs().sum() > 0, name
+
+
+def test_averaged_weights_grow_too(old):
+    cfg, model = old('Standard')
+    averaged = {f'module.{name}': value for name, value in model.state_dict().items()}
+    new_cfg = swap_config(cfg, roi_head=True, grow=True)
+    checkpoint, _ = swap_checkpoint(
+        dict(state_dict=model.state_dict(), ema_state_dict=dict(averaged, steps=torch.tensor(3))), cfg, new_cfg
+    )
+    state = checkpoint['state_dict']
+    assert {name[len('module.') :] for name in checkpoint['ema_state_dict'] if name != 'steps'} == set(state)
+    for name in state:
+        torch.testing.assert_close(checkpoint['ema_state_dict'][f'module.{name}'], state[name], rtol=0, atol=0)
+
+
+def test_adaptive_sampling_is_said_to_change_the_start(zoo_config):
+    cfg = zoo_config(CONFIGS['Standard'])
+    notes = plan_swap(cfg, roi_head=True, grow=True).notes
+    assert any('--sampling-ratio 0 keeps them' in note for note in notes)
+    kept = plan_swap(cfg, roi_head=True, grow=True, sampling_ratio=0)
+    assert not any('--sampling-ratio' in note for note in kept.notes)
+    assert kept.config.model.roi_head.bbox_roi_extractor.own_level_first
+    assert kept.config.optim_wrapper.paramwise_cfg.custom_keys.level_gates == dict(lr_mult=30, decay_mult=0)
+
+
+def test_a_pafpn_cannot_grow(zoo_config):
+    cfg = zoo_config('pafpn/faster-rcnn_r50_pafpn_1x_coco.py')
+    with pytest.raises(SwapError, match='a PAFPN cannot grow'):
+        swap_config(cfg, roi_head=True, grow=True)
+
+
+def test_other_optimizer_constructors_are_left_to_the_user(zoo_config):
+    cfg = zoo_config(CONFIGS['Standard'])
+    cfg.optim_wrapper.constructor = 'LearningRateDecayOptimizerConstructor'
+    swap = plan_swap(cfg, roi_head=True, grow=True)
+    assert 'paramwise_cfg' not in swap.config.optim_wrapper
+    assert any('give the gates 30 times the learning rate' in note for note in swap.notes)
