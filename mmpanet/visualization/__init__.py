@@ -1,6 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 from .drawing import draw_distribution, draw_levels
-from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, fpn_levels, level_shares
+from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, fpn_levels, gate_openings, level_shares
 
 __all__ = [
     'LevelDistribution',

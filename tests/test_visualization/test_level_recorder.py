@@ -5,8 +5,18 @@ import torch
 from torch import nn
 
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmpanet.models import AdaptiveFeaturePooling, PANetNeck, PANetShared2FCBBoxHead
 from mmpanet.models.layers import LevelwiseFusion
-from mmpanet.visualization import LevelDistribution, RoILevels, draw_distribution, draw_levels, fpn_levels, level_shares
+from mmpanet.visualization import (
+    LevelDistribution,
+    LevelRecorder,
+    RoILevels,
+    draw_distribution,
+    draw_levels,
+    fpn_levels,
+    gate_openings,
+    level_shares,
+)
 
 
 class Identity(nn.Module):
@@ -113,3 +123,42 @@ def test_rois_are_drawn_in_the_color_of_their_level():
         above_the_legend = picture[:-100]
         assert (pixels_of(above_the_legend, (0, 114, 178)) > 100) == (shown == 'blue')
         assert (pixels_of(above_the_legend, (230, 159, 0)) > 100) == (shown == 'orange')
+
+
+class GatedHead(nn.Module):
+    """Pooling with the own level first, and a head whose gates are closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.neck = PANetNeck([4, 8, 16, 32], 8, 4, path_gate=True)
+        self.pooling = AdaptiveFeaturePooling(
+            dict(type='RoIAlign', output_size=7, sampling_ratio=2), 8, [4, 8, 16, 32], own_level_first=True
+        )
+        self.bbox_head = PANetShared2FCBBoxHead(
+            in_channels=8, fc_out_channels=16, num_classes=2, level_fusion='sum', level_gate=True
+        )
+
+    def forward(self, feats, rois):
+        return self.bbox_head(self.pooling(feats, rois))
+
+
+def test_shares_of_a_gated_head_are_those_of_the_levels():
+    """With closed gates all features come from the level that FPN would use, wherever it stands in the order."""
+    model = GatedHead()
+    sides = torch.tensor([20.0, 120.0, 240.0, 500.0])
+    rois = torch.stack([torch.zeros(4), torch.zeros(4), torch.zeros(4), sides, sides], dim=1)
+    with LevelRecorder(model) as recorder:
+        model([torch.rand(1, 8, 128 >> i, 128 >> i) for i in range(4)], rois)
+    assert fpn_levels(rois, 4).tolist() == [0, 1, 2, 3]
+    torch.testing.assert_close(recorder.take()['bbox_head'].shares, torch.eye(4))
+
+
+def test_gates_are_reported_by_level():
+    model = GatedHead()
+    assert {name: gates.tolist() for name, gates in gate_openings(model).items()} == {
+        'neck': [0, 0, 0],
+        'bbox_head.shared_fcs.0': [0, 0, 0],
+    }
+    with torch.no_grad():
+        model.bbox_head.shared_fcs[0].level_gates[1, :8] = -0.5
+    assert gate_openings(model)['bbox_head.shared_fcs.0'].tolist() == [0, 0.25, 0]

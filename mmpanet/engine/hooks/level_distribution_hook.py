@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmpanet.models.layers.argument_checks import check_count
-from mmpanet.visualization import LevelDistribution, LevelRecorder, draw_distribution, draw_levels
+from mmpanet.visualization import LevelDistribution, LevelRecorder, draw_distribution, draw_levels, gate_openings
 
 
 @HOOKS.register_module()
@@ -98,5 +98,7 @@ class LevelDistributionHook(Hook):
             for name, distribution in self._distributions.items()
             for stride, share in zip(distribution.strides, distribution.as_dict()['all'] or [])
         }
+        for name, openings in gate_openings(runner.model).items():
+            scalars.update({f'level_gate/{name}/{i}': opening for i, opening in enumerate(openings.tolist(), start=1)})
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter)
