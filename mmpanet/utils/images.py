@@ -85,17 +85,25 @@ def read_image_info(source: Union[Path, bytes], name: str) -> ImageInfo:
     """
     try:
         with open_image(source, name) as image:
-            size = (image.height, image.width)
-            if image.format != 'TIFF' and image.getexif().get(ORIENTATION) in (5, 6, 7, 8):  # Pillow turns a TIFF
-                size = size[::-1]
-            return ImageInfo(*size, _count_pages(image), _bits(image, source), image.mode)
+            height, width = image.height, image.width
+            if _orientation(image) >= 5:
+                height, width = width, height
+            return ImageInfo(height, width, _count_pages(image), _bits(image, source), image.mode)
     except DataError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):  # damaged, or too large
             raise
         data = source if isinstance(source, bytes) else source.read_bytes()
         pixels = decode_image(data, cv2.IMREAD_UNCHANGED, name)
         pages = 1 if isinstance(source, bytes) else max(1, cv2.imcount(str(source)))
-        return ImageInfo(*pixels.shape[:2], pages, 8 * pixels.dtype.itemsize, str(pixels.dtype))
+        return ImageInfo(pixels.shape[0], pixels.shape[1], pages, 8 * pixels.dtype.itemsize, str(pixels.dtype))
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number; from 5 on, height and width change places."""
+    if image.format == 'TIFF' or (image.format == 'PNG' and 'exif' not in image.info):
+        return 1  # Pillow turns a TIFF itself, and decodes a whole PNG to look for data behind the pixels
+    value = image.getexif().get(ORIENTATION, 1)
+    return value if isinstance(value, int) and value <= 8 else 1
 
 
 def _count_pages(image: Image.Image) -> int:

@@ -9,6 +9,7 @@ from typing import Callable
 import cv2
 import numpy as np
 from corpus import LOGS, Case, tool
+from PIL import Image
 
 ANNOTATIONS, IMAGES = 'Annotations', 'Images'
 CLASSES = ('disc', 'ring')
@@ -158,6 +159,40 @@ def first(**changes):
 def second(**changes):
     """Change the second annotation, a ring with a RLE."""
     return lambda data: data['annotations'][1]['segmentation'].update(changes)
+
+
+def evaluates_on(change: Callable[[dict], object]):
+    """Train, and evaluate on annotations that are changed."""
+
+    def prepare(folder):
+        write_project(folder)
+        data = good_data()
+        change(data)
+        (folder / 'val.json').write_text(json.dumps(data))
+        return tool('train', 'config.py', '--work-dir', LOGS)
+
+    return prepare
+
+
+def with_config(old: str, new: str, name: str = 'train'):
+    """Train, or use another tool, with a config that is changed."""
+
+    def prepare(folder):
+        write_project(folder)
+        assert old in CONFIG
+        (folder / 'config.py').write_text(CONFIG.replace(old, new))
+        return tool(name, 'config.py', *(() if name == 'check_dataset' else ('--work-dir', LOGS)))
+
+    return prepare
+
+
+def of_16_bits(folder: Path) -> None:
+    cv2.imwrite(str(folder / 'images' / '1.png'), np.full((32, 48), 4000, np.uint16))
+
+
+def of_two_pages(folder: Path) -> None:
+    pages = [Image.new('RGB', (48, 32), (value, 0, 0)) for value in (0, 255)]
+    pages[0].save(folder / 'images' / '1.png', save_all=True, append_images=pages[1:])
 
 
 NAN = float('nan')
@@ -461,6 +496,93 @@ CASES = [
         trains_on(second(counts='PPYo0n')),
         1,
         ('segmentation', "'PPYo0n'", 'no RLE'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'no iscrowd in the annotations of the evaluation',
+        evaluates_on(lambda d: [a.pop('iscrowd') for a in d['annotations']]),
+        1,
+        (r'val.json: annotations\[0\] \(id 2\): iscrowd', 'is missing', r'takes 0 or 1.*\(4 annotations\)'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'iscrowd is a string',
+        trains_on(first(iscrowd='0')),
+        1,
+        (r'annotations\[0\] \(id 2\): iscrowd', "is '0'", 'takes 0 or 1'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'annotation ids from 0 in the evaluation',
+        evaluates_on(first(id=0)),
+        1,
+        (r'val.json: annotations\[0\] \(id 0\)', 'id is 0', 'number the annotations from 1'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'all objects are crowds',
+        trains_on(lambda d: [a.update(iscrowd=1) for a in d['annotations']]),
+        1,
+        ('train.json: annotations: none of 4', '4 of 4 have iscrowd 1', 'not learned from'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'an image id that is a string',
+        trains_on(first(image_id='1')),
+        1,
+        (r'annotations\[0\] \(id 2\): image_id', "is '1', a string", 'it takes 1'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a filter that leaves no image',
+        with_config('metainfo=metainfo,', 'metainfo=metainfo, filter_cfg=dict(min_size=33),'),
+        1,
+        ('no image is left', r'train_dataloader.dataset.filter_cfg.min_size=33', 'takes away 2 of 2'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a list of annotation files',
+        with_config("ann_file='train.json'", "ann_file=['train.json', 'val.json']"),
+        1,
+        (f'{DATASET}.ann_file', r"\['train.json', 'val.json'\] is a list", 'takes one path; .*ConcatDataset'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'data_prefix is a string',
+        with_config("data_prefix=dict(img='images/')", "data_prefix='images/'", 'check_dataset'),
+        1,
+        (f'{DATASET}.data_prefix', "'images/' is a str", r"takes dict\(img='images/'\)"),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a config that says nothing of training',
+        with_config(
+            "train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)",
+            'train_cfg = train_dataloader = optim_wrapper = None',
+        ),
+        1,
+        ('train_dataloader, train_cfg, optim_wrapper', 'missing or None', 'each takes a dict'),
+    ),
+    Case(
+        ANNOTATIONS,
+        'a config of MMDetection 2.x',
+        with_config('train_dataloader =', 'data = dict(train=dataset)\nold_dataloader =', 'check_dataset'),
+        1,
+        ('data', 'a key of MMDetection 2.x', '3.x takes train_dataloader'),
+    ),
+    Case(
+        IMAGES,
+        'an image of 16 bits',
+        trains_with(of_16_bits),
+        1,
+        (r"image '1.png' \(id 1\)", '16 bits per channel', 'scale the values to 0..255'),
+    ),
+    Case(
+        IMAGES,
+        'an image of two pages',
+        trains_with(of_two_pages),
+        1,
+        (r"image '1.png' \(id 1\)", '2 pages', 'save each page as an image'),
     ),
     Case(
         IMAGES,

@@ -8,6 +8,7 @@ from typing import Callable
 import cv2
 import numpy as np
 from corpus import Case, tool
+from PIL import Image
 
 DSB, MASKS, LABELME, SHAPES = 'Data Science Bowl 2018', 'Mask images', 'LabelMe', 'Generated shapes'
 OUT = 'dataset'
@@ -67,6 +68,23 @@ def colors(folder):
     mask = np.zeros((16, 24, 3), np.uint8)
     mask[2:6, 3:9] = (0, 0, 255)
     cv2.imwrite(str(folder / 'masks' / 'a.png'), mask)
+
+
+def of_pages(folder):
+    pages = [Image.fromarray(np.full((16, 24), value, np.uint8)) for value in (1, 2)]
+    (folder / 'masks' / 'a.png').unlink()
+    pages[0].save(folder / 'masks' / 'a.tif', save_all=True, append_images=pages[1:])
+
+
+def with_a_border(folder):
+    mask = np.zeros((16, 24), np.float32)
+    mask[2:6, 3:9], mask[9:14, 3:9], mask[0] = 1, 2, -1
+    (folder / 'masks' / 'a.png').unlink()
+    cv2.imwrite(str(folder / 'masks' / 'a.tif'), mask)
+
+
+def text_for_mask(folder):
+    (folder / 'masks' / 'a.png').rename(folder / 'masks' / 'a.txt')
 
 
 def labelme(change: Callable[[dict], object] = untouched, *words, text=None):
@@ -219,6 +237,27 @@ CASES = [
         masks(lambda f: write_image(f / 'masks' / 'a.png', 24, 16, value=1), *CLASSES),
         1,
         ('masks/a.png', '24 x 16', 'its image is 16 x 24'),
+    ),
+    Case(
+        MASKS,
+        'a mask image of two pages',
+        masks(of_pages, *CLASSES),
+        1,
+        ('masks/a.tif', 'holds 2 pages', 'save each page as an image'),
+    ),
+    Case(
+        MASKS,
+        'a mask image with a border of -1',
+        masks(with_a_border, *CLASSES),
+        1,
+        ('masks/a.tif', 'the negative value -1', '--ignore-values -1'),
+    ),
+    Case(
+        MASKS,
+        'a file of the name of a mask that is none',
+        masks(text_for_mask, *CLASSES, '--empty-without-mask'),
+        1,
+        ('masks/a.txt', 'a mask is one of', '.png, .tif'),
     ),
     Case(
         MASKS,

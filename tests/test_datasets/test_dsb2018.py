@@ -153,6 +153,17 @@ def break_overlap(sample):
     cv2.imwrite(str(sample / 'masks' / 'm1.png'), mask)
 
 
+def break_suffix(sample):
+    (sample / 'masks' / 'm1.png').rename(sample / 'masks' / 'm1.tif')
+
+
+def break_pages(sample):
+    from PIL import Image
+
+    frames = [Image.new('L', SIZE[::-1], value) for value in (0, 255)]
+    frames[0].save(sample / 'masks' / 'm1.png', save_all=True, append_images=frames[1:])
+
+
 BAD_SAMPLES = [
     (break_image, 's4/images/s4.png: not readable as an image'),
     (break_empty_file, 's4/images/s4.png: not readable as an image'),
@@ -165,6 +176,8 @@ BAD_SAMPLES = [
     (break_mask, 's4/masks/m1.png: not readable as an image'),
     (break_mask_size, 's4/masks/m1.png: 9 x 9, its image is 40 x 48'),
     (break_overlap, 's4/masks/m1.png: overlaps m0.png'),
+    (break_suffix, 's4/masks/m1.tif: not a PNG; the folder takes PNG files only'),
+    (break_pages, 's4/masks/m1.png: holds 2 pages'),
 ]
 
 
@@ -184,6 +197,22 @@ def test_bad_sample_is_refused(source, tmp_path, spoil, problem):
         convert_dsb2018(source, tmp_path / 'out', on_error='raise')
     assert str(error.value).startswith(problem)
     assert [path.name for path in tmp_path.iterdir()] == ['stage1_train']
+
+
+def test_files_of_operating_systems(source, tmp_path):
+    for name in (
+        '.DS_Store',
+        '__MACOSX/._s1',
+        's1/.DS_Store',
+        's1/masks/._m0.png',
+        's1/masks/Thumbs.db',
+        's1/images/desktop.ini',
+    ):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b'litter')
+    (source / 's1' / 'masks' / 'm1.png').rename(source / 's1' / 'masks' / 'm1.PNG')
+    converted = convert_dsb2018(source, tmp_path / 'out')
+    assert sum(count for _, count in converted.counts.values()) == 30 and converted.problems == [] == converted.notes
 
 
 def test_empty_mask_alone_is_skipped(source, tmp_path):

@@ -308,9 +308,138 @@ def test_shape_without_area_is_left_out_alone(source, tmp_path, changes, problem
     assert [a['category_id'] for a in images['triangle.png'][2]] == [2]
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        base64.encodebytes(png(picture(3))).decode(),  # lines of 76 characters
+        base64.encodebytes(png(picture(3))).decode().replace('\n', '\r\n'),
+        'data:image/png;base64,' + in_base64(picture(3)),
+        'data:image/png;base64,\n' + in_base64(picture(3)) + '\n',
+    ],
+)
+def test_image_data_of_other_programs(tmp_path, text):
+    for name in 'ab':
+        add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], image=False, imageData=text)
+    converted, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
+    assert converted.problems == [] and len(images['a.png'][2]) == 1
+    assert (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture(3))
+
+
+@pytest.mark.parametrize(
+    'image_path',
+    [
+        'D:\\data\\a.png',
+        '/home/somebody/data/a.png',
+        '..\\..\\pictures\\a.png',
+        'C:/x/a.png',
+        'sub/A.PNG',
+        '\\\\nas\\x\\a.png',
+    ],
+)
+@pytest.mark.parametrize('data', [None, 'copy'])
+def test_paths_of_another_computer(tmp_path, image_path, data):
+    for name in 'ab':
+        path = image_path.replace('a.png', f'{name}.png').replace('A.PNG', f'{name.upper()}.PNG')
+        add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], imagePath=path, imageData=data and in_base64(picture(3)))
+    converted, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
+    assert converted.problems == [] and len(images['a.png'][2]) == 1
+    assert (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture())  # the file beside it
+
+
+def test_the_copy_in_the_file_where_the_image_has_changed(tmp_path):
+    for name in 'ab':
+        add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], imageData=in_base64(picture(3)))
+        (tmp_path / 'in' / f'{name}.png').write_bytes(png(np.zeros((6, 8, 3), np.uint8)))
+    converted, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
+    assert converted.problems == []
+    assert (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture(3))
+
+
+@pytest.mark.parametrize('coding, note', [('utf-8', 0), ('utf-8-sig', 0), ('utf-16', 0), ('gb18030', 1)])
+def test_encodings(tmp_path, coding, note):
+    for name in 'ab':
+        add(tmp_path / 'in', name, [shape('螺栓', TRIANGLE)])
+        path = tmp_path / 'in' / f'{name}.json'
+        path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding=coding)
+    converted, _ = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
+    assert converted.classes == ('螺栓',) and converted.problems == []
+    assert len(converted.notes) == note
+    assert all('2 files are not UTF-8 and were read as GB18030' in line for line in converted.notes)
+
+
+def test_encoding_that_is_given(tmp_path):
+    for name in 'ab':
+        add(tmp_path / 'in', name, [shape('Schlüssel', TRIANGLE)])
+        path = tmp_path / 'in' / f'{name}.json'
+        path.write_text(json.dumps(json.loads(path.read_text()), ensure_ascii=False), encoding='cp1252')
+    converted, _ = convert(tmp_path / 'in', tmp_path, val_fraction=0.5, encoding='cp1252')
+    assert converted.classes == ('Schlüssel',) and converted.notes == []
+
+
+@pytest.mark.parametrize('label, name', [(1, '1'), (0, '0'), (1.5, '1.5')])
+def test_labels_that_are_numbers(tmp_path, label, name):
+    for file in 'ab':
+        add(tmp_path / 'in', file, [shape(label, TRIANGLE)])
+    converted, _ = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
+    assert converted.classes == (name,) and sum(count for _, count in converted.counts.values()) == 2
+
+
+def test_sizes_that_are_no_integers(tmp_path):
+    for file, sides in (('a', ('60', '80')), ('b', (60.0, 80.0)), ('c', (None, 0))):
+        add(tmp_path / 'in', file, [shape('cat', TRIANGLE)], imageHeight=sides[0], imageWidth=sides[1])
+    converted, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.4)
+    assert converted.problems == [] and len(images) == 3
+
+
+def test_why_nothing_can_be_read_is_said(source, tmp_path):
+    for path in source.rglob('*.json'):
+        path.write_bytes(b'{"shapes": [\xff]}')
+    with pytest.raises(DataError, match=r'4 of 4 JSON files cannot be read, .*; the first: circle.json: not JSON'):
+        convert_labelme(source, tmp_path / 'out')
+
+
+def test_a_class_does_not_disappear_in_silence(source, tmp_path):
+    (source / 'deep' / 'er' / 'box.png').unlink()  # the only dog
+    (source / 'nothing.json').write_text('{')
+    converted, _ = convert(source, tmp_path, val_fraction=0.5)
+    assert converted.classes == ('cat', 'dog')
+    assert converted.notes == [
+        '2 of 4 samples are left out',
+        "class 'dog' has no object in what is left",
+        '1 files cannot be read, and classes that only they hold are missing',
+        '1 images have no JSON file, and are left out; the first is nothing.png',
+    ]
+
+
+def test_files_of_operating_systems(source, tmp_path):
+    for name in ('._triangle.json', '__MACOSX/._triangle.json', '__MACOSX/a.json', '.ipynb_checkpoints/a.json'):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_bytes(b'litter')
+    converted, images = convert(source, tmp_path)
+    assert len(images) == 4 and converted.problems == [] == converted.notes
+
+
+def test_suffix_of_json_in_upper_case(source, tmp_path):
+    (source / 'circle.json').rename(source / 'circle.JSON')
+    converted, images = convert(source, tmp_path)
+    assert len(images['circle.png'][2]) == 1
+
+
+def test_an_image_of_several_pages(source, tmp_path):
+    from PIL import Image
+
+    frames = [Image.new('RGB', SIZE[::-1], (i, 0, 0)) for i in range(3)]
+    frames[0].save(source / 'triangle.tif', save_all=True, append_images=frames[1:])
+    set_key(imagePath='triangle.tif')(source / 'triangle.json')
+    converted, _ = convert(source, tmp_path)
+    assert len(converted.problems) == 1
+    assert converted.problems[0].startswith("triangle.json: image 'triangle.tif': holds 3 pages")
+
+
 def test_ignored_labels(source, tmp_path):
     converted, images = convert(source, tmp_path, ignore=['dog'])
     assert converted.classes == ('cat',) and converted.problems == []
+    assert converted.notes == ["1 shapes 'dog' are left out (ignore)"]
     assert images['deep/er/box.png'][2] == []
 
 

@@ -118,6 +118,8 @@ def _coco_class(node: dict) -> Optional[type]:
     own_reader = any(
         getattr(kind, name) is not getattr(CocoDataset, name) for name in ('load_data_list', 'parse_data_info')
     )
+    if 'classes' not in (node.get('metainfo') or ()) and not getattr(kind, 'METAINFO', {}).get('classes'):
+        return None  # V3Det reads its classes from a file of its own
     prefix = node.get('data_prefix')
     places = [node['ann_file'], node.get('data_root'), prefix.get('img') if isinstance(prefix, dict) else prefix]
     elsewhere = node.get('backend_args') or any('://' in place for place in places if isinstance(place, str))

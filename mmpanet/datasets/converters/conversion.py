@@ -173,11 +173,14 @@ def convert_samples(
                 file_name=sample.file_name, height=sample.height, width=sample.width, instances=sample.instances
             )
         splits = split_samples(list(images), val_fraction, seed)
+        if not images:
+            raise DataError(f'none of {len(names)} samples can be converted; the first fault: {problems[0]}')
         for split in SPLITS:
             if not splits[split]:
                 found = f'; the first that was left out: {problems[0]}' if problems else ''
                 raise DataError(
-                    f'of {len(images)} good samples none is left for {split}; val_fraction is {val_fraction!r}{found}'
+                    f'of {len(images)} good samples none is left for {split} with val_fraction {val_fraction!r} '
+                    f'(--val-fraction){found}'
                 )
             of_split = [images[name] for name in splits[split]]
             write_annotations(
