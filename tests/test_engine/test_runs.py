@@ -29,6 +29,15 @@ def cfg(data, tmp_path):
     return cfg
 
 
+def imported(rank):
+    return 'quick_processes' in sys.modules
+
+
+def test_processes_start_with_everything_imported():
+    """Python passes over modules that it cannot import there, without a word."""
+    assert run_in_group(1, imported) == [True]
+
+
 def evaluate(rank, cfg, launcher):
     cfg.launcher = launcher
     return build_runner(cfg).test()
