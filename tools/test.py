@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from copy import deepcopy
 
 # GNU OpenMP reads this once, when torch is loaded. By default its threads spin while they wait for each other, and a
 # step takes several times as long on a busy machine: docs/troubleshooting.md.
@@ -13,10 +12,12 @@ import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not th
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
-from mmpanet.engine.runner.checking_runner import build_runner
+from mmpanet.engine.run_config import check_run_config, use_test_time_augmentation
+from mmpanet.engine.runner import build_runner
+from mmpanet.utils.errors import MMPanetError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a detector on the test data of its config')
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
@@ -28,12 +29,12 @@ def parse_args():
         metavar='DIR',
         help='write pictures of ground truth and predictions side by side into <work folder>/<time>/DIR',
     )
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows a picture for')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds for which --show shows a picture')
     parser.add_argument(
         '--tta',
         action='store_true',
         help="augment at test time (boxes only), by the config's "
-        'tta_model and tta_pipeline where it has them, else with a horizontal flip',
+        'tta_model and tta_pipeline if it has them, else with a horizontal flip',
     )
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
@@ -41,33 +42,9 @@ def parse_args():
     return args
 
 
-def use_test_time_augmentation(cfg):
-    """Wrap the model and the test pipeline; mmdet's ``DetTTAModel`` merges boxes and no masks."""
-    if 'tta_model' not in cfg and cfg.model.get('roi_head', {}).get('mask_head'):
-        sys.exit(
-            'test.py: --tta merges boxes only, and this model predicts masks. Leave them out: --cfg-options '
-            'model.roi_head.mask_head=None model.roi_head.mask_roi_extractor=None test_evaluator.metric=bbox'
-        )
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:  # a wrapper, such as RepeatDataset
-        dataset = dataset.dataset
-    if 'tta_pipeline' not in cfg:
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
-        pack = dict(
-            type='PackDetInputs',
-            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
-        )
-        cfg.tta_pipeline = [*deepcopy(dataset.pipeline[:-1]), dict(type='TestTimeAug', transforms=[flips, [pack]])]
-    tta_model = cfg.get(
-        'tta_model', dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-    )
-    dataset.pipeline = cfg.tta_pipeline
-    cfg.model = dict(**tta_model, module=cfg.model)
-
-
-def main():
-    args = parse_args()
+def test(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
+    check_run_config(cfg, 'test')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if args.show or args.show_dir:
@@ -78,6 +55,14 @@ def main():
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        test(args)
+    except MMPanetError as error:
+        sys.exit(f'test.py: {error}')
 
 
 if __name__ == '__main__':

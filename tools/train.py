@@ -10,21 +10,22 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
-from mmpanet.engine.runner.checking_runner import build_runner
-from mmpanet.engine.runner.checkpoint_runner import resume_last
+from mmpanet.engine.run_config import check_run_config, use_amp, use_auto_scale_lr
+from mmpanet.engine.runner import build_runner, resume_last
+from mmpanet.utils.errors import MMPanetError
 
 LAST = 'auto'  # mmdet's word for the latest checkpoint in the work folder
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(description='Train a detector with the OpenMMLab trainer')
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a detector with mmengine's runner")
     parser.add_argument('config', help='path of the config')
     add_run_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='train with automatic mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help="scale the learning rate from the config's auto_scale_lr.base_batch_size to this run's",
+        help="scale the learning rate from the config's auto_scale_lr.base_batch_size to the batch size of this run",
     )
     parser.add_argument(
         '--resume',
@@ -36,23 +37,9 @@ def parse_args():
     return parser.parse_args()
 
 
-def use_amp(cfg):
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
-        sys.exit(f"train.py: --amp replaces optim_wrapper.type 'OptimWrapper', and the config has {wrapper!r}")
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-
-def use_auto_scale_lr(cfg):
-    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
-        sys.exit('train.py: --auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
-    cfg.auto_scale_lr.enable = True
-
-
-def main():
-    args = parse_args()
+def train(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
+    check_run_config(cfg, 'train')
     if args.amp:
         use_amp(cfg)
     if args.auto_scale_lr:
@@ -63,6 +50,14 @@ def main():
     if args.resume == LAST:
         resume_last(runner)
     runner.train()
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        train(args)
+    except MMPanetError as error:
+        sys.exit(f'train.py: {error}')
 
 
 if __name__ == '__main__':

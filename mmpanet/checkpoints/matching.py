@@ -1,21 +1,38 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Whether weights are those of a model."""
+"""Whether weights belong to a model, and their names without those of wrappers."""
 
-from typing import Dict
+from collections import OrderedDict
+from typing import Any, Dict
 
 from torch import Tensor, nn
+
+# DistributedDataParallel (and mmengine's wrappers), and torch.compile
+WRAPPERS = ('module.', '_orig_mod.')
+
+
+def without_wrappers(state_dict: Dict[str, Any]) -> Dict[str, Any]:
+    """The state dict of the model inside a wrapper, if all names are a wrapper's; else the same state dict."""
+    for prefix in WRAPPERS:
+        if state_dict and all(isinstance(name, str) and name.startswith(prefix) for name in state_dict):
+            inner = OrderedDict((name[len(prefix) :], value) for name, value in state_dict.items())
+            versions = getattr(state_dict, '_metadata', None)
+            if isinstance(versions, dict):
+                inner._metadata = {  # type: ignore[attr-defined]  # torch keeps the versions of modules there
+                    name[len(prefix) :]: version for name, version in versions.items() if f'{name}.'.startswith(prefix)
+                }
+            return without_wrappers(inner)
+    return state_dict
 
 
 def weights_mismatch(model: nn.Module, state_dict: Dict[str, Tensor], all_of_them: bool = True) -> str:
     """Why a state dict is not the model's, or an empty string.
 
-    It must have all parameters, or, without ``all_of_them``, at least one.
+    Args:
+        model: The model.
+        state_dict: The weights.
+        all_of_them: Whether all parameters of the model must be there, or one is enough.
     """
-    shapes = {
-        name.replace('module.', '', 1) if name.startswith('module.') else name: tuple(value.shape)
-        for name, value in state_dict.items()
-        if hasattr(value, 'shape')
-    }
+    shapes = {name: tuple(value.shape) for name, value in state_dict.items() if hasattr(value, 'shape')}
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
     if not lacking or not all_of_them and len(lacking) < len(wanted):

@@ -1,39 +1,27 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Lets torch's safe loader read the checkpoints that mmengine writes.
+"""``torch.load`` of a user's own script reads the checkpoints that mmengine writes.
 
 Since 2.6 ``torch.load`` refuses every global that is not on its list (``weights_only=True``), because a pickle may
-call anything. mmengine's checkpoints hold its message hub beside the weights: ``HistoryBuffer`` objects with
-numpy arrays. So ``--resume``, ``load_from``, ``tools/test.py`` and ``DetInferencer`` fail with an UnpicklingError
-on checkpoints of their own making (mmengine 0.10.7). The check stays on here; exactly what such a checkpoint holds
-is added to the list.
+call anything. mmengine's checkpoints hold its message hub beside the weights: ``HistoryBuffer`` objects with numpy
+arrays. The check stays on here. Only what such a checkpoint holds is added to the list. mmpanet itself reads
+checkpoints by :func:`mmpanet.checkpoints.files.load_untrusted`, which does not use that list.
 """
 
-import pickle
+from typing import Callable, List, Tuple, Union
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+
+from .data_unpickler import history_statistics_only
 
 try:  # numpy 2
     from numpy._core import multiarray
 except ImportError:  # numpy 1
     from numpy.core import multiarray  # type: ignore[no-redef]
 
-HISTORY_STATISTICS = ('min', 'max', 'current', 'mean')
 
-
-def history_statistics_only(owner, name):
-    """What ``builtins.getattr`` is while a checkpoint loads.
-
-    A ``HistoryBuffer`` pickles its statistics methods as ``getattr(HistoryBuffer, 'mean')`` and so on. The real
-    ``getattr`` on the list would open a way from any listed class to everything it refers to.
-    """
-    if owner is HistoryBuffer and name in HISTORY_STATISTICS:
-        return getattr(HistoryBuffer, name)
-    raise pickle.UnpicklingError(f'a checkpoint may not read attribute {name!r} of {owner!r}')
-
-
-def mmengine_checkpoint_globals():
+def mmengine_checkpoint_globals() -> List[Union[Callable, Tuple[Callable, str]]]:
     """The globals that mmengine's checkpoints hold, with the names they are pickled under."""
     number_dtypes = {type(np.dtype(code)) for code in np.typecodes['AllInteger'] + np.typecodes['AllFloat'] + '?'}
     # Checkpoints written under numpy 1 say numpy.core, under numpy 2 numpy._core; either is read by either.
@@ -52,8 +40,8 @@ def mmengine_checkpoint_globals():
     ]
 
 
-def allow_mmengine_checkpoints():
-    """Add them to torch's list; a torch that does not check (before 2.6) needs nothing."""
+def allow_mmengine_checkpoints() -> None:
+    """Add them to torch's list. A torch that does not check (below 2.6) needs nothing."""
     torch_version = tuple(int(part) for part in torch.__version__.split('.')[:2])
     if torch_version >= (2, 6):
         torch.serialization.add_safe_globals(mmengine_checkpoint_globals())

@@ -1,20 +1,21 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""The arguments that training and testing share, and the config that they make."""
+"""The arguments that training and testing share, and the config that results from them."""
 
+import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
 from mmpanet.utils.configs import load_config
 
 
-def add_run_arguments(parser):
-    """The arguments that training and testing have in common, as MMDetection names them."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing have in common, under MMDetection's names."""
     parser.add_argument(
         '--work-dir',
-        help='folder for logs, checkpoints and metrics; '
-        "by default the config's work_dir, else work_dirs/<name of the config>",
+        help="folder for logs, checkpoints and metrics (default: the config's work_dir, or else "
+        'work_dirs/<name of the config>)',
     )
     parser.add_argument(
         '--cfg-options',
@@ -22,14 +23,14 @@ def add_run_arguments(parser):
         action=DictAction,
         metavar='KEY=VALUE',
         help='settings that override the config, such as train_cfg.max_epochs=1 or '
-        'model.neck.fusion=weighted; a list is written key="[a,b]" or key=a,b, a nested one '
+        'model.neck.fusion=weighted; write a list as key="[a,b]" or key=a,b and a nested list as '
         'key="[(a,b),(c,d)]", in quotation marks and without blanks',
     )
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
-        help='what started the processes of a distributed run',
+        help='what started the processes of a distributed run (default: none)',
     )
     # torch.distributed.launch passes it with a dash since torch 2.0 and with an underscore before.
     parser.add_argument(
@@ -41,8 +42,8 @@ def add_run_arguments(parser):
     )
 
 
-def load_run_config(args):
-    """The config that ``args`` name, with their overrides, launcher and work folder in it."""
+def load_run_config(args: argparse.Namespace) -> Config:
+    """Load the config that ``args`` name, with their overrides, launcher and work folder."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher

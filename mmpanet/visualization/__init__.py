@@ -1,11 +1,15 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from .display import displayable
 from .drawing import draw_distribution, draw_levels
 from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, fpn_levels, gate_openings, level_shares
+from .unlabelled_visualizer import UnlabelledVisualizer
 
 __all__ = [
     'LevelDistribution',
     'LevelRecorder',
     'RoILevels',
+    'UnlabelledVisualizer',
+    'displayable',
     'draw_distribution',
     'draw_levels',
     'fpn_levels',

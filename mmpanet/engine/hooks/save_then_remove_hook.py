@@ -1,41 +1,85 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""A checkpoint hook that removes outdated checkpoints only after it has saved the new one."""
+"""A checkpoint hook that removes outdated checkpoints of its own run, after it has saved the new one."""
+
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
 
 
 class SaveThenRemoveHook(CheckpointHook):
-    """mmengine's checkpoint hook, which removes outdated checkpoints after it has saved the new one."""
+    """mmengine's checkpoint hook with two differences about removing outdated checkpoints.
 
-    def _save_checkpoint_with_step(self, runner, step, meta):
-        with _DeferredRemovals(self):
+    It removes them after it has saved the new one, not before. And it removes only what its run wrote into its own
+    folder: a training that resumes from the checkpoint of another folder leaves that folder alone, where mmengine
+    0.10.7 removes the other run's best checkpoint. A run whose folder was moved finds its best checkpoint in the new
+    place.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        # mmengine would remove checkpoints here, whoever wrote them.
+        kept = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])
+        super().before_train(runner)
+        goes_on = runner._resume and _is_in(runner._load_from, self.out_dir)
+        if self.max_keep_ckpts > 0 and goes_on:
+            self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+            with _Removals(self) as removals:
+                for step in kept[: -self.max_keep_ckpts]:
+                    removals.remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
+        if getattr(self, 'best_ckpt_path', None):
+            self.best_ckpt_path = self._own_best(self.best_ckpt_path) if goes_on else None
+        for indicator, path in getattr(self, 'best_ckpt_path_dict', {}).items():
+            self.best_ckpt_path_dict[indicator] = self._own_best(path) if path and goes_on else None
+
+    def _own_best(self, path: str) -> str:
+        """The best checkpoint in this run's folder, which may have been moved since the path was written down."""
+        return self.file_backend.join_path(self.out_dir, Path(path).name)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: Dict[str, Any]) -> None:
+        with _Removals(self):
             super()._save_checkpoint_with_step(runner, step, meta)
 
-    def _save_best_checkpoint(self, runner, metrics):
-        with _DeferredRemovals(self):
+    def _save_best_checkpoint(self, runner: Runner, metrics: Dict[str, float]) -> None:
+        with _Removals(self):
             super()._save_best_checkpoint(runner, metrics)
 
 
-class _DeferredRemovals:
-    """Stands for a hook's file backend and keeps its removals until the end; if that is an error, they are dropped."""
+def _is_in(checkpoint: Optional[str], folder: str) -> bool:
+    """Whether a checkpoint lies in a folder, however both are written."""
+    if checkpoint is None or '://' in str(checkpoint) or '://' in str(folder):
+        return str(checkpoint).rpartition('/')[0] == str(folder).rstrip('/')
+    return Path(checkpoint).resolve().parent == Path(folder).resolve()
 
-    def __init__(self, hook):
-        self.hook, self.backend, self.removals = hook, hook.file_backend, []
 
-    def __getattr__(self, name):
+class _Removals:
+    """Takes the place of a hook's file backend and keeps its removals until the end. An error drops them."""
+
+    def __init__(self, hook: SaveThenRemoveHook) -> None:
+        self.hook, self.backend = hook, hook.file_backend
+        self.removals: List[Tuple[Callable[[str], None], str]] = []
+
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
 
-    def remove(self, path):
-        self.removals.append((self.backend.remove, path))
+    def remove(self, path: str) -> None:
+        if _is_in(path, self.hook.out_dir):
+            self.removals.append((self.backend.remove, path))
 
-    def rmtree(self, path):
-        self.removals.append((self.backend.rmtree, path))
+    def rmtree(self, path: str) -> None:
+        if _is_in(path, self.hook.out_dir):
+            self.removals.append((self.backend.rmtree, path))
 
-    def __enter__(self):
+    def __enter__(self) -> '_Removals':
         self.hook.file_backend = self
+        return self
 
-    def __exit__(self, error, *_):
+    def __exit__(self, kind: Optional[Type[BaseException]], *_: Optional[TracebackType]) -> None:
         self.hook.file_backend = self.backend
-        if error is None:
+        if kind is None:
             for remove, path in self.removals:
-                remove(path)
+                if self.backend.exists(path):
+                    remove(path)

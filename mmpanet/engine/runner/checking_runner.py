@@ -1,72 +1,75 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The runner of ``tools/train.py`` and ``tools/test.py``."""
 
-import sys
+from typing import Any, Dict
 
+from mmengine.config import Config
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import nn
 
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.datasets.checks import check_datasets
-from mmpanet.utils.errors import DataError
+from mmpanet.utils.errors import CheckpointError, MMPanetError
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
 
+OF_A_TRAINING = ('meta', 'message_hub')  # what a checkpoint needs to go on from, besides weights
 
-def build_runner(cfg):
-    """The runner that the config asks for: mmengine's, with checks, or the one its ``runner_type`` names."""
+
+def build_runner(cfg: Config) -> Runner:
+    """The runner that the config asks for: :class:`CheckingRunner`, or the one that its ``runner_type`` names."""
     setup_cache_size_limit_of_dynamo()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else CheckingRunner.from_cfg(cfg)
 
 
 class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
-    """mmengine's runner, which refuses data and checkpoints that it would otherwise pass over in silence.
+    """mmengine's runner, which refuses data and checkpoints that do not fit the config.
 
-    Training on annotations that are not what the config says, see :mod:`mmpanet.datasets.checks`, and
-    testing with random weights, because those of a checkpoint have other names, run to the end in mmengine. With
-    ``check_annotations=False`` in the config the annotations are not looked at.
+    mmengine itself runs to the end in both cases: it trains on annotations that are not what the config says, and it
+    tests with random weights if those of the checkpoint have other names. What the data are checked for is in
+    :mod:`mmpanet.datasets.checks`. ``check_annotations=False`` in the config leaves that check out.
     """
 
     needs_all_weights = False
 
-    def train(self):
+    def train(self) -> nn.Module:
         self._check_annotations('train', *(['val'] if self._val_loop is not None else []))
         return super().train()
 
-    def test(self):
+    def test(self) -> Dict[str, float]:
         self._check_annotations('test')
         self.needs_all_weights = True
         return super().test()
 
-    def load_checkpoint(self, filename, *args, **kwargs):
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Dict[str, Any]:
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+        lacking = [key for key in OF_A_TRAINING if key not in checkpoint] if self._resume else []
+        if lacking:
+            raise CheckpointError(
+                f'checkpoint {filename}: has no {lacking[0]!r}, and so no training to go on with; to start from its '
+                f'weights, set load_from={str(filename)!r} instead of --resume'
+            )
         model = self.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        fault = weights_mismatch(
-            model, checkpoint.get('state_dict', checkpoint), self.needs_all_weights or self._resume
-        )
-        if fault:
-            sys.exit(f'checkpoint {filename}: {fault}')
+        state_dict = checkpoint.get('state_dict', checkpoint)
+        mismatch = weights_mismatch(model, state_dict, self.needs_all_weights or self._resume)
+        if mismatch:
+            raise CheckpointError(f'checkpoint {filename}: {mismatch}')
         return checkpoint
 
-    def _check_annotations(self, *splits):
-        loop = {'train': self._train_loop, 'test': self._test_loop}[splits[0]]
-        if loop is None and self.cfg.get('data') is None:  # a config of MMDetection 2.x has a message of its own
-            others = ', optim_wrapper' if splits[0] == 'train' else f', {splits[0]}_evaluator'
-            sys.exit(
-                f'{splits[0]}_dataloader, {splits[0]}_cfg{others}: one of them is missing or None in the config, and '
-                'each takes a dict'
-            )
-        if not self.cfg.get('check_annotations', True) and loop is not None:
+    def _check_annotations(self, *splits: str) -> None:
+        if not self.cfg.get('check_annotations', True):
             return
         try:
             left_out = check_datasets(self.cfg, *splits)
-        except DataError as error:
-            sys.exit(
+        except MMPanetError as error:
+            raise type(error)(
                 f'{error}\n(tools/misc/check_dataset.py lists all; check_annotations=False in the config leaves this '
                 'check out)'
-            )
+            ) from error
         for line in left_out:
             self.logger.warning(line)

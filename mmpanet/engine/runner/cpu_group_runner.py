@@ -1,13 +1,13 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Distributed runs on CPUs, which mmengine starts for accelerators only.
+"""Distributed runs on CPUs, which mmengine starts only on accelerators.
 
 mmengine 0.10.7 selects a CUDA device whatever the backend, and hands device ids to DistributedDataParallel, which
-refuses them for a model on the CPU. Where there is no accelerator the processes that torchrun (or
+refuses them for a model on the CPU. On a machine without an accelerator the processes that torchrun (or
 ``torch.distributed.launch``) has started form a gloo group here.
 """
 
-import sys
 from datetime import timedelta
+from typing import Any, Dict, Optional
 
 import torch.distributed
 from mmengine.device import get_device
@@ -15,31 +15,33 @@ from mmengine.dist import is_distributed
 from mmengine.model import is_model_wrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner
+from torch import nn
 from torch.nn import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from mmpanet.utils.errors import ConfigError
+
 
 class CpuGroupRunner(Runner):
-    """mmengine's runner, which is distributed without an accelerator too."""
+    """mmengine's runner, which can be distributed without an accelerator too."""
 
-    def setup_env(self, env_cfg):
+    def setup_env(self, env_cfg: Dict[str, Any]) -> None:
         if self.distributed and not is_distributed() and get_device() == 'cpu':
             if self.launcher != 'pytorch':
-                sys.exit(
-                    f'--launcher {self.launcher} needs GPUs, and there is none here; on CPUs take torchrun, and '
+                raise ConfigError(
+                    f'--launcher {self.launcher} needs GPUs, and there is none here; on CPUs use torchrun and '
                     '--launcher pytorch'
                 )
-            timeout = env_cfg.get('dist_cfg', {}).get('timeout')
-            torch.distributed.init_process_group(
-                'gloo', **(dict(timeout=timedelta(seconds=timeout)) if timeout else {})
-            )
+            timeout = (env_cfg.get('dist_cfg') or {}).get('timeout')
+            options = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
+            torch.distributed.init_process_group('gloo', **options)
         super().setup_env(env_cfg)
 
-    def wrap_model(self, model_wrapper_cfg, model):
+    def wrap_model(self, model_wrapper_cfg: Optional[Dict[str, Any]], model: nn.Module) -> nn.Module:
         if not self.distributed or get_device() != 'cpu' or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
         _refuse_sync_bn(model)
-        wrapper = dict(
+        wrapper: Dict[str, Any] = dict(
             type='MMDistributedDataParallel',
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get('find_unused_parameters', False),
@@ -50,11 +52,11 @@ class CpuGroupRunner(Runner):
         return super().wrap_model(wrapper, model)
 
 
-def _refuse_sync_bn(model):
-    """torch refuses it as well, without the name of the layer and the way out."""
+def _refuse_sync_bn(model: nn.Module) -> None:
+    """torch refuses it as well, but does not name the layer or the way out."""
     name = next((name for name, module in model.named_modules() if isinstance(module, SyncBatchNorm)), None)
     if name is not None:
-        sys.exit(
-            f"norm_cfg.type='SyncBN' ({name}) needs GPUs in a distributed run. On CPUs take dict(type='GN', "
-            'num_groups=32), or one process, in which it is a BN'
+        raise ConfigError(
+            f"norm_cfg.type='SyncBN' ({name}) needs GPUs in a distributed run. On CPUs use dict(type='GN', "
+            'num_groups=32), or one process, in which SyncBN becomes BN'
         )

@@ -1,0 +1,134 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Predictions on images, folders and videos, written whole: pictures, and JSON that can be read again."""
+
+import json
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+import mmcv
+
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.files import atomic_write
+from mmpanet.utils.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
+from .inference import CheckedInferencer
+from .video import VideoWriter, frame_files
+
+Progress = Callable[[str], None]
+
+
+def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
+    """Find images, and if wanted videos, among files and folders.
+
+    Args:
+        paths: Files, and folders of which the files right in them are taken.
+        videos: Whether videos are taken.
+
+    Returns:
+        Files, in the order of ``paths``, those of a folder in the order of their names.
+
+    Raises:
+        DataError: If there is none, one is not there or of no kind that can be read, or two would be written into
+            one file.
+    """
+    suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
+    kinds = 'image or video' if videos else 'image'
+    found: List[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = list_files(path, suffixes, recursive=False)
+            if not inside:
+                raise DataError(f'{path}: no {kinds} in this folder; taken are {", ".join(suffixes)}')
+            found += inside
+        elif not path.is_file():
+            raise DataError(f'{path}: no such file or folder')
+        elif path.suffix.lower() not in suffixes:
+            raise DataError(f'{path}: is no {kinds}; taken are {", ".join(suffixes)}')
+        else:
+            found.append(path)
+    by_stem: Dict[str, Path] = {}
+    for path in found:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(
+                f'{other} and {path} would both be written to {path.stem}.json: predict them one by one, '
+                'into different folders'
+            )
+    return found
+
+
+class Output(NamedTuple):
+    """What was written for one image or video.
+
+    Attributes:
+        source: The image or video.
+        picture: The picture or video with the objects, or None if not asked for.
+        predictions: The JSON file, or None if not asked for.
+        num_objects: Objects above the score threshold, over all frames.
+    """
+
+    source: Path
+    picture: Optional[Path]
+    predictions: Optional[Path]
+    num_objects: int
+
+
+def predict(
+    inferencer: CheckedInferencer,
+    source: Path,
+    out_dir: Path,
+    score_thr: float = 0.3,
+    pictures: bool = True,
+    predictions: bool = True,
+    batch_size: int = 1,
+    progress: Progress = lambda line: None,
+) -> Output:
+    """Predict one image, or every frame of a video.
+
+    Args:
+        inferencer: The detector.
+        source: The image or video.
+        out_dir: Gets ``vis`` and ``preds``. Each file in them is written whole or not at all.
+        score_thr: Objects below this score are not drawn.
+        pictures: Write ``vis/<name>``, the image with its objects. For a video that is an mp4.
+        predictions: Write ``preds/<stem>.json`` as ``DetInferencer`` does: labels, scores, bboxes (x1, y1, x2, y2 in
+            pixels) and masks in COCO's compressed RLE, of all objects. For a video it is a list with one entry for
+            each frame.
+        batch_size: Frames of a video that are predicted at once.
+        progress: Is called with a line about a video after each batch.
+
+    Raises:
+        DataError: If the source cannot be loaded, or only a part of it.
+    """
+    is_video = source.suffix.lower() in VIDEO_SUFFIXES
+    picture = out_dir / 'vis' / (f'{source.stem}.mp4' if is_video else source.name) if pictures else None
+    file = out_dir / 'preds' / f'{source.stem}.json' if predictions else None
+    for path in filter(None, (picture, file)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    found: List[dict] = []
+    with ExitStack() as stack:
+        part = stack.enter_context(atomic_write(picture)) if picture else None
+        writer = stack.enter_context(closing(VideoWriter(part, source))) if part and is_video else None
+        files = stack.enter_context(closing(frame_files(source))) if is_video else iter([str(source)])
+        for batch in _batches(files, batch_size):
+            result = inferencer(batch, batch_size=len(batch), return_vis=pictures, pred_score_thr=score_thr)
+            found += result['predictions']
+            if writer:
+                writer.add(result['visualization'])
+            elif part:
+                mmcv.imwrite(result['visualization'][0][..., ::-1], str(part))
+            if is_video:
+                progress(f'{source.name}: {len(found)} frames')
+    if file:
+        with atomic_write(file) as part:
+            part.write_text(json.dumps(found if is_video else found[0]))
+    return Output(source, picture, file, sum(score >= score_thr for frame in found for score in frame['scores']))
+
+
+def _batches(files: Iterator[str], size: int) -> Iterator[List[str]]:
+    while True:
+        batch = list(islice(files, size))
+        if not batch:
+            return
+        yield batch

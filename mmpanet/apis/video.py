@@ -1,0 +1,68 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Frames of a video as files, and a video of pictures."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator, Sequence
+
+import cv2
+import mmcv
+import numpy as np
+
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.images import silent_opencv
+
+DEFAULT_FPS = 25
+
+
+def frame_files(video: Path) -> Iterator[str]:
+    """Write each frame of a video into a file, so that a config's own pipeline can load it.
+
+    Yields:
+        The path of the next frame, as an uncompressed image. It is there until the generator is closed.
+
+    Raises:
+        DataError: If no frame can be decoded.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        count = 0
+        with silent_opencv():
+            reader = mmcv.VideoReader(str(video))
+            frames = reader if reader.opened and reader.width else ()
+            for frame in frames:
+                if frame is None:
+                    continue
+                path = Path(folder, f'{count}.bmp')
+                cv2.imwrite(str(path), frame)
+                count += 1
+                yield str(path)
+        if not count:
+            raise DataError(f'{video}: cannot be decoded as a video')
+
+
+class VideoWriter:
+    """Writes pictures into an mp4 file.
+
+    Args:
+        path: The file.
+        source: The video whose frame rate it gets.
+    """
+
+    def __init__(self, path: Path, source: Path) -> None:
+        self.path = path
+        self.fps = mmcv.VideoReader(str(source)).fps or DEFAULT_FPS
+        self.stream: Any = None  # a cv2.VideoWriter, once the size of the pictures is known
+
+    def add(self, pictures: Sequence[np.ndarray]) -> None:
+        """Add pictures, each (H, W, 3), RGB, uint8."""
+        for picture in pictures:
+            if self.stream is None:
+                height, width = picture.shape[:2]
+                codec = cv2.VideoWriter_fourcc(*'mp4v')
+                self.stream = cv2.VideoWriter(str(self.path), codec, self.fps, (width, height))
+            self.stream.write(np.ascontiguousarray(picture[..., ::-1]))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.stream is not None:
+            self.stream.release()

@@ -1,0 +1,89 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""mmengine reads every checkpoint as data: its loaders for files, URLs and model zoos are replaced by ours.
+
+``--resume``, ``load_from``, ``tools/test.py``, ``DetInferencer`` and ``init_cfg=dict(type='Pretrained')`` all ask
+mmengine's ``CheckpointLoader``, which hands the file to ``torch.load``. That runs code of the file below torch 2.6, and
+for URLs in every version (``torch.hub`` passes ``weights_only=False``). The onedl fork of mmengine falls back to
+``weights_only=False`` when the safe way fails. :func:`register_loaders` puts :func:`.files.load_untrusted` in their
+place; ``import mmpanet`` calls it. Loaders that others register for schemes of their own stay.
+"""
+
+import io
+import os
+from pathlib import Path
+from typing import Any, Dict
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import get_file_backend
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from mmpanet.utils.errors import CheckpointError
+from .files import load_untrusted
+from .storages import MapLocation
+
+WEB, CLUSTER = ('http://', 'https://'), (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
+MODEL_ZOOS = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://')
+
+
+def register_loaders() -> None:
+    """Let mmengine's ``CheckpointLoader`` read files, URLs and model zoos as data."""
+    for prefixes, loader in [
+        ('', load_from_file),
+        (WEB, load_from_web),
+        (CLUSTER, load_from_cluster),
+        (MODEL_ZOOS, load_from_model_zoo),
+        ('pavi://', refuse_scheme),
+    ]:
+        CheckpointLoader.register_scheme(prefixes, loader, force=True)
+
+
+def load_from_file(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
+    """A local file; ``~`` is the home folder."""
+    return load_untrusted(os.path.expanduser(filename), map_location)
+
+
+def load_from_web(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
+    """A URL. It is downloaded once, to where ``torch.hub`` keeps checkpoints; in a distributed run by one process."""
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
+    if is_main_process() and not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(0))
+        except OSError as error:
+            raise CheckpointError(f'checkpoint {filename}: cannot be downloaded: {error}') from error
+    barrier()
+    return load_untrusted(path, map_location)
+
+
+def load_from_cluster(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
+    """A file in S3 or petrel."""
+    backend = get_file_backend(filename, backend_args=dict(backend='petrel'))
+    with io.BytesIO(backend.get(filename)) as stream:
+        return load_untrusted(stream, map_location)
+
+
+def load_from_model_zoo(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
+    """A name such as ``torchvision://resnet50``, of the tables that mmengine has."""
+    scheme, _, name = filename.partition('://')
+    if scheme in ('modelzoo', 'torchvision'):
+        urls = mmengine_checkpoint.get_torchvision_models()
+    elif scheme == 'mmcls':
+        urls = mmengine_checkpoint.get_mmcls_models()
+    else:
+        urls = mmengine_checkpoint.get_external_models()
+        name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    if name not in urls:
+        raise CheckpointError(f'checkpoint {filename}: mmengine knows no model of this name')
+    url = urls[name]
+    if not url.startswith(WEB):
+        return load_from_file(os.path.join(mmengine_checkpoint._get_mmengine_home(), url), map_location)
+    checkpoint = load_from_web(url, map_location)
+    return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint) if scheme == 'mmcls' else checkpoint
+
+
+def refuse_scheme(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
+    """A place whose files mmengine would unpickle as they are."""
+    raise CheckpointError(f'checkpoint {filename}: is not read from there; download it, and name the file')

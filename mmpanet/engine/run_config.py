@@ -1,0 +1,145 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Whether a config says how to train or to test, and the changes that command lines make to it."""
+
+from copy import deepcopy
+from typing import Any, Dict, Iterator, Tuple
+
+from mmengine.config import Config
+
+from mmdet.models import DetTTAModel
+from mmdet.registry import MODELS
+from mmpanet.utils.errors import ConfigError
+
+NEEDED = dict(
+    train=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
+    test=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
+)
+# Keys of MMDetection 2.x, and what took their place.
+OLD_KEYS = dict(
+    data='train_dataloader, val_dataloader and test_dataloader',
+    runner='train_cfg',
+    optimizer='optim_wrapper',
+    optimizer_config='optim_wrapper',
+    lr_config='param_scheduler',
+    total_epochs='train_cfg',
+    evaluation='val_evaluator and val_cfg',
+    checkpoint_config='default_hooks',
+    resume_from='load_from and resume',
+)
+OLD_ARGUMENTS = dict(
+    samples_per_gpu='batch_size',
+    workers_per_gpu='num_workers',
+    img_prefix='data_prefix=dict(img=...)',
+    img_scale='scale',
+    flip_ratio='prob',
+)
+OLD_TRANSFORMS = dict(
+    Collect='PackDetInputs',
+    DefaultFormatBundle='PackDetInputs',
+    ImageToTensor='PackDetInputs',
+    MultiScaleFlipAug='TestTimeAug in tta_pipeline',
+)
+
+
+def check_run_config(cfg: Config, task: str) -> None:
+    """Refuse a config that does not say how to train or to test.
+
+    Args:
+        cfg: The config.
+        task: 'train' or 'test'.
+
+    Raises:
+        ConfigError: If a key is missing or None, or if it is one of MMDetection 2.x.
+    """
+    missing = [key for key in NEEDED[task] if not cfg.get(key)]
+    old = [key for key in OLD_KEYS if key in cfg]
+    if missing and old:
+        raise ConfigError(
+            f'config {cfg.filename}: is one of MMDetection 2.x, which MMDetection 3.x does not read: '
+            + '; '.join(f'{key} is {OLD_KEYS[key]} now' for key in old)
+        )
+    if missing:
+        held = ', '.join(f'{key}={cfg.get(key)!r}' if key in cfg else f'no {key}' for key in missing)
+        raise ConfigError(
+            f'config {cfg.filename}: {held}; to {task}, a config must set all of {", ".join(NEEDED[task])}'
+        )
+    found = next(_old_arguments(cfg.get(f'{task}_dataloader'), f'{task}_dataloader'), None)
+    if found:
+        raise ConfigError(
+            f'config {cfg.filename}: {found[0]} is of MMDetection 2.x; in MMDetection 3.x it is {found[1]}'
+        )
+
+
+def _old_arguments(node: Any, key: str) -> Iterator[Tuple[str, str]]:
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _old_arguments(item, f'{key}[{index}]')
+    elif isinstance(node, dict):
+        kind = node.get('type')
+        if isinstance(kind, str) and kind in OLD_TRANSFORMS:
+            yield f'{key}.type={kind!r}', OLD_TRANSFORMS[kind]
+        for name, value in node.items():
+            if name in OLD_ARGUMENTS:
+                yield f'{key}.{name}', OLD_ARGUMENTS[name]
+            yield from _old_arguments(value, f'{key}.{name}')
+
+
+def use_amp(cfg: Config) -> None:
+    """Train with automatic mixed precision."""
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ConfigError(f"--amp replaces optim_wrapper.type 'OptimWrapper', and the config has {wrapper!r}")
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def use_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate from the config's batch size to that of this run."""
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ConfigError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
+    cfg.auto_scale_lr.enable = True
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """Wrap the model and the test pipeline for test-time augmentation.
+
+    ``tta_model`` and ``tta_pipeline`` of the config are used, or else mmdet's ``DetTTAModel`` and a horizontal flip.
+
+    Raises:
+        ConfigError: If the model predicts masks and the TTA model merges only boxes, as ``DetTTAModel`` does.
+    """
+    default = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+    tta_model: Dict[str, Any] = cfg.get('tta_model') or default
+    kind = tta_model['type'] if isinstance(tta_model['type'], type) else MODELS.get(tta_model['type'])
+    only_boxes = kind is not None and getattr(kind, 'merge_preds', None) is DetTTAModel.merge_preds
+    head = next(_mask_heads(cfg.model, 'model'), None)
+    if only_boxes and head:
+        raise ConfigError(
+            f'--tta: {kind.__name__} merges only boxes, and this model predicts masks ({head}). Leave them out: '
+            '--cfg-options model.roi_head.mask_head=None model.roi_head.mask_roi_extractor=None '
+            'test_evaluator.metric=bbox'
+        )
+    dataset = cfg.test_dataloader.dataset
+    while 'dataset' in dataset:  # a wrapper, such as RepeatDataset
+        dataset = dataset.dataset
+    if not cfg.get('tta_pipeline'):
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
+        pack = dict(
+            type='PackDetInputs',
+            meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction'),
+        )
+        cfg.tta_pipeline = [*deepcopy(dataset.pipeline[:-1]), dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    dataset.pipeline = cfg.tta_pipeline
+    cfg.model = dict(**tta_model, module=cfg.model)
+
+
+def _mask_heads(node: Any, key: str) -> Iterator[str]:
+    if isinstance(node, (list, tuple)):
+        for index, item in enumerate(node):
+            yield from _mask_heads(item, f'{key}[{index}]')
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            if name == 'mask_head' and value:
+                yield f'{key}.{name}'
+            else:
+                yield from _mask_heads(value, f'{key}.{name}')
