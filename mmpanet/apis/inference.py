@@ -74,12 +74,10 @@ class CheckedInferencer(DetInferencer):
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         steps = get_test_pipeline_cfg(cfg)
-        loader = next((step for step in steps if 'Load' in str(step['type'])), {})
+        loader: Dict[str, Any] = next((step for step in steps if 'Load' in str(step['type'])), {})
         kind = loader.get('type')
         self.loads_as_mmdet = kind is LoadImageFromFile or str(kind).rpartition('.')[2] == 'LoadImageFromFile'
-        self._keeps_bits = 'unchanged' in str(loader.get('color_type')).lower() or 'anydepth' in str(
-            loader.get('color_type')
-        )
+        self._keeps_bits = any(word in str(loader.get('color_type')).lower() for word in ('unchanged', 'anydepth'))
         return Compose(steps)
 
     def _load_weights_to_model(

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""The pictures of levels for a trained model and some images."""
+"""Draws the levels that a trained model takes features from, for some images."""
 
 import json
 from pathlib import Path
@@ -10,67 +10,69 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmdet.apis import DetInferencer
 from mmdet.registry import DATASETS
+from mmpanet.utils.errors import ConfigError
+from mmpanet.utils.files import atomic_write
 from mmpanet.visualization import LevelDistribution, LevelRecorder, draw_distribution, draw_levels
-from .inference import InputError, read_image
+from .inference import CheckedInferencer
 
 
 def images_of_test_data(cfg: Config, number: int) -> List[Path]:
-    """The first images of a config's test data.
+    """The first ``number`` images of a config's test data.
 
     Raises:
-        InputError: If the config has no test data.
+        ConfigError: If the config has no test data.
     """
-    if 'test_dataloader' not in cfg:
-        raise InputError('the config has no test_dataloader: name images')
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    if not cfg.get('test_dataloader'):
+        raise ConfigError('the config has no test_dataloader: name images')
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     return [Path(dataset.get_data_info(index)['img_path']) for index in range(min(number, len(dataset)))]
 
 
-def run(
-    inferencer: DetInferencer, images: Sequence[Path], out_dir: Path, num_pictures: int = 3, max_rois: int = 50
+def write_level_pictures(
+    inferencer: CheckedInferencer, images: Sequence[Path], out_dir: Path, num_pictures: int = 3, max_rois: int = 50
 ) -> Iterator[str]:
     """Write ``level_distribution.png`` and ``.json``, and ``levels_<image>.png`` for some of the images.
 
     Args:
-        inferencer: With the trained model.
-        images: Files.
-        out_dir: Is made if it is not there.
-        num_pictures: Images that are drawn, the first ones.
-        max_rois: RoIs that are drawn, a head and image.
+        inferencer: The trained model.
+        images: Image files.
+        out_dir: The folder to write to. It is made if it is not there.
+        num_pictures: How many images are drawn, from the first on.
+        max_rois: How many RoIs are drawn for each head and image.
 
-    Returns:
-        What was written, and the distribution, in lines, as it goes.
+    Yields:
+        Lines about what was written, and at the end about the distribution.
 
     Raises:
-        InputError: If the model has no neck, or a file is no image.
+        ConfigError: If the model has no neck.
+        DataError: If an image cannot be loaded.
     """
     recorder = LevelRecorder(inferencer.model)
     if not recorder.heads and not hasattr(inferencer.model, 'neck'):
-        raise InputError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
+        raise ConfigError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
     distributions: Dict[str, LevelDistribution] = {name: LevelDistribution(recorder.strides) for name in recorder.heads}
     out_dir.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(images):
-        image = read_image(path)
+        image, data = inferencer.load(path)
         with recorder:
-            sample = inferencer(image, return_datasamples=True)['predictions'][0]
+            [sample] = inferencer.forward(inferencer.collate_fn([data]))
         seen = recorder.take()
         for name, levels in seen.items():
             distributions[name].add(levels)
         if number < num_pictures:
             size = (*sample.img_shape[:2], *sample.get('batch_input_shape', sample.img_shape)[:2])
-            picture = draw_levels(
-                image[..., ::-1], [level[0] for level in recorder.pyramid], size, seen, recorder.strides, max_rois
-            )
+            pyramid = [level[0] for level in recorder.pyramid]
+            picture = draw_levels(image, pyramid, size, seen, recorder.strides, max_rois)
             yield _write(out_dir / f'levels_{path.stem}.png', picture)
     if not distributions:
         yield 'no head of this model pools several levels: there is no distribution to draw, only the pyramid'
         return
     yield _write(out_dir / 'level_distribution.png', draw_distribution(distributions))
     file = out_dir / 'level_distribution.json'
-    file.write_text(json.dumps({name: one.as_dict() for name, one in distributions.items()}, indent=2) + '\n')
+    with atomic_write(file) as part:
+        part.write_text(json.dumps({name: one.as_dict() for name, one in distributions.items()}, indent=2) + '\n')
     yield str(file)
     for name, distribution in distributions.items():
         shares = distribution.as_dict()['all'] or []
@@ -80,5 +82,6 @@ def run(
 
 
 def _write(path: Path, picture: np.ndarray) -> str:
-    mmcv.imwrite(picture[..., ::-1], str(path))
+    with atomic_write(path) as part:
+        mmcv.imwrite(picture[..., ::-1], str(part))
     return str(path)

@@ -110,7 +110,9 @@ def predict(
     with ExitStack() as stack:
         part = stack.enter_context(atomic_write(picture)) if picture else None
         writer = stack.enter_context(closing(VideoWriter(part, source))) if part and is_video else None
-        files = stack.enter_context(closing(frame_files(source))) if is_video else iter([str(source)])
+        files: Iterator[str] = iter([str(source)])
+        if is_video:
+            files = stack.enter_context(closing(frame_files(source)))
         for batch in _batches(files, batch_size):
             result = inferencer(batch, batch_size=len(batch), return_vis=pictures, pred_score_thr=score_thr)
             found += result['predictions']

@@ -3,7 +3,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Generator, Sequence
 
 import cv2
 import mmcv
@@ -15,7 +15,7 @@ from mmpanet.utils.images import silent_opencv
 DEFAULT_FPS = 25
 
 
-def frame_files(video: Path) -> Iterator[str]:
+def frame_files(video: Path) -> Generator[str, None, None]:
     """Write each frame of a video into a file, so that a config's own pipeline can load it.
 
     Yields:
@@ -58,7 +58,7 @@ class VideoWriter:
         for picture in pictures:
             if self.stream is None:
                 height, width = picture.shape[:2]
-                codec = cv2.VideoWriter_fourcc(*'mp4v')
+                codec = cv2.VideoWriter.fourcc(*'mp4v')
                 self.stream = cv2.VideoWriter(str(self.path), codec, self.fps, (width, height))
             self.stream.write(np.ascontiguousarray(picture[..., ::-1]))
 

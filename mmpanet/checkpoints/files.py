@@ -17,7 +17,8 @@ import torch
 
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.files import PathLike
-from .data_unpickler import DataUnpickler, UnknownContentError, refuse_storage
+from .data_unpickler import DataUnpickler, refuse_storage
+from .known_content import UnknownContentError
 from .matching import without_wrappers
 from .storages import (
     MalformedError,

@@ -1,9 +1,9 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""How the authors' code names and lays out every tensor of its three models, and how mmdet does."""
+"""Names and layout of every tensor of the three official models, in the authors' code and in mmdet."""
 
 from typing import Iterator, List, NamedTuple, Tuple
 
-# Config of each official model, by what it is called here.
+# The config of each official model, by the name that mmpanet gives the model.
 CONFIGS = {
     'mask': 'mask-rcnn_r50-caffe_panet-gn_ms-2x_coco.py',
     'det': 'faster-rcnn_r50-caffe_panet-gn-4conv1fc_ms-1x_coco.py',
@@ -14,9 +14,13 @@ CONFIGS = {
 class Rule(NamedTuple):
     """How one official tensor is called and laid out in mmdet.
 
-    ``classes`` says what its first dimension is: '' no classes, 'last' one
-    row a class and the background moves to the end, or 'dropped' the
-    background's rows (of ``rows_per_class``) are left out.
+    Attributes:
+        official: Its name in the authors' code.
+        ours: Its name in mmdet.
+        shape: Its shape in the authors' code.
+        classes: What its first dimension is. '': no classes. 'last': classes, and the background moves from the first
+            row to the last. 'dropped': classes, and the rows of the background are left out.
+        rows_per_class: Rows of the first dimension for each class.
     """
 
     official: str
@@ -30,10 +34,10 @@ def rules(kind: str) -> List[Rule]:
     """Every tensor of one official model.
 
     Args:
-        kind (str): 'mask', 'det' or 'det_2fc'.
+        kind: 'mask', 'det' or 'det_2fc'.
 
     Returns:
-        list[Rule]: One rule a tensor, with the official shape.
+        One rule for each tensor.
     """
     found = [*_backbone_rules(), *_neck_rules(), *_rpn_rules()]
     found += _2fc_head_rules() if kind == 'det_2fc' else _4conv1fc_head_rules()
@@ -57,7 +61,7 @@ def _conv_gn(official: str, index: int, ours: str, shape: Tuple[int, ...], bias:
 
 
 def _backbone_rules() -> Iterator[Rule]:
-    """``lib/modeling/ResNet.py``: res1 is the stem, res2..5 are layer1..4."""
+    """``lib/modeling/ResNet.py``: res1 is the stem, res2 to res5 are layer1 to layer4."""
     source = 'Conv_Body.conv_body'
     yield Rule(f'{source}.res1.conv1.weight', 'backbone.conv1.weight', (64, 3, 7, 7))
     yield from _weight_and_bias(f'{source}.res1.bn1', 'backbone.bn1', (64,))
@@ -80,7 +84,7 @@ def _backbone_rules() -> Iterator[Rule]:
 
 
 def _neck_rules() -> Iterator[Rule]:
-    """``lib/modeling/FPN.py``: top-down coarse to fine, new path fine first."""
+    """``lib/modeling/FPN.py``: the top-down path is numbered from coarse to fine, the new path from fine to coarse."""
     yield from _conv_gn('Conv_Body.conv_top', 0, 'neck.lateral_convs.3', (256, 2048, 1, 1))
     for i, channels in enumerate((1024, 512, 256)):
         yield from _conv_gn(

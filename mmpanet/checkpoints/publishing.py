@@ -30,7 +30,7 @@ def publish(source: Union[str, Path], target: Union[str, Path], half: bool = Fal
         The state dict that was written.
 
     Raises:
-        CheckpointError: If the source is no checkpoint, would be overwritten, or holds a value that float16 cannot hold.
+        CheckpointError: If the source is no checkpoint or would be overwritten, or a value is too large for float16.
     """
     source, target = Path(source), Path(target)
     check_paths(source, target)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from .data_unpickler import history_statistics_only
+from .known_content import history_statistics_only
 
 try:  # numpy 2
     from numpy._core import multiarray

@@ -14,7 +14,9 @@ from tiny_training import make_data, run_tool, write_config
 
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
-from mmpanet.apis.inference import InputError, UnlabelledVisualizer, find_inputs
+from mmpanet.apis import find_inputs
+from mmpanet.utils.errors import DataError
+from mmpanet.visualization import UnlabelledVisualizer
 
 EVERYTHING = "model['test_cfg'] = dict(rcnn=dict(score_thr=0., max_per_img=20))\n"
 
@@ -128,7 +130,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(folder, demo, tmp_pat
         demo(inside)
     lines = str(error.value).splitlines()
     assert [Path(line.split(': ')[1]).name for line in lines] == ['a.png', 'b.png', 'd.mp4']
-    assert all('cannot be decoded' in line for line in lines)
+    assert all('not readable as an image' in line for line in lines[:2]) and 'decoded as a video' in lines[2]
     assert [path.name for path in (tmp_path / 'out' / 'preds').iterdir()] == ['c.json']
     assert [path.name for path in (tmp_path / 'out' / 'vis').iterdir()] == ['c.png']
 
@@ -141,11 +143,11 @@ def test_inputs_that_are_refused(tmp_path, folder):
         (tmp_path / name / f'same.{dict(a="png", b="jpg")[name]}').write_bytes(b'x')
     for words, message in [
         (['none.png'], 'none.png: no such file'),
-        (['notes.txt'], 'notes.txt: neither an image'),
+        (['notes.txt'], 'notes.txt: is no image or video'),
         (['empty'], 'empty: no image or video in this folder'),
         (['a', 'b'], 'same.json'),
     ]:
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(DataError, match=message):
             find_inputs([tmp_path / word for word in words])
 
 
@@ -156,8 +158,8 @@ def test_checkpoints_that_are_refused(folder, tmp_path):
     (tmp_path / 'cut.pth').write_bytes((folder / 'weights.pth').read_bytes()[:1000])
     for name, message in [
         ('lacking.pth', 'of another model: 1 of the .* it has no neck.downsample_convs.0'),
-        ('cut.pth', 'cut.pth: is damaged'),
-        ('none.pth', 'none.pth: no such file'),
+        ('cut.pth', 'cut.pth: is cut off or damaged'),
+        ('none.pth', 'none.pth: cannot be read: No such file'),
     ]:
         with pytest.raises(SystemExit, match=message):
             run_tool(

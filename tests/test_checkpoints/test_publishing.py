@@ -75,7 +75,7 @@ def test_what_is_refused(trained):
         ('epoch_3.pth: would be overwritten', source, source),
         ('none: no such folder', source, source.with_name('none') / 'model.pth'),
         ("other.pth: has no 'state_dict'", source.with_name('other.pth'), target),
-        ('cut.pth: is damaged', source.with_name('cut.pth'), target),
+        ('cut.pth: is cut off or damaged', source.with_name('cut.pth'), target),
         ('none.pth: cannot be read', source.with_name('none.pth'), target),
     ]:
         with pytest.raises(SystemExit, match=f'publish_model.py: .*{message}'):

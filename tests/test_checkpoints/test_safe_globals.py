@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
 import mmpanet  # noqa: F401
-from mmpanet.checkpoints.safe_globals import history_statistics_only
+from mmpanet.checkpoints.known_content import history_statistics_only
 
 checks_globals = pytest.mark.skipif(
     tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6), reason='torch.load checks globals since 2.6'

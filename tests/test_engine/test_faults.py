@@ -13,11 +13,8 @@ from tiny_training import make_data, run_tool, tiny_config, write_config
 
 from mmdet.apis import DetInferencer
 from mmpanet.checkpoints.whole_files import checkpoint_fault, last_whole_checkpoint
-from mmpanet.engine.runner.checking_runner import build_runner
-
-checks_globals = pytest.mark.skipif(
-    tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6), reason='torch.load checks globals since 2.6'
-)
+from mmpanet.engine.runner import build_runner
+from mmpanet.utils.errors import CheckpointError
 
 
 @pytest.fixture(scope='module')
@@ -114,7 +111,7 @@ def test_resume_without_a_checkpoint_starts_from_the_weights_of_the_config(train
 def test_a_named_checkpoint_that_is_cut_off_is_one_line(trained, work_dir, way):
     path = work_dir / 'epoch_1.pth'
     cut(path)
-    with pytest.raises(SystemExit, match='checkpoint .*epoch_1.pth: cut off'):
+    with pytest.raises(SystemExit, match='checkpoint .*epoch_1.pth: is cut off or damaged'):
         load(way, trained[0], path, work_dir)
 
 
@@ -145,7 +142,6 @@ def test_own_checkpoints_load_again(trained, work_dir, way):
     load(way, trained[0], work_dir / 'epoch_1.pth', work_dir)
 
 
-@checks_globals
 @pytest.mark.parametrize('way', ['resume', 'load_from', 'test', 'inferencer'])
 def test_hostile_checkpoints_are_refused(trained, work_dir, way):
     """It is a checkpoint in every other respect, and whole."""
@@ -153,7 +149,7 @@ def test_hostile_checkpoints_are_refused(trained, work_dir, way):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint['message_hub']['runtime_info']['extra'] = Hostile(traces)
     torch.save(checkpoint, path)
-    with pytest.raises(Exception, match='Weights only load failed'):
+    with pytest.raises((SystemExit, CheckpointError), match='epoch_1.pth: is not read, because it holds .*mkdir'):
         load(way, trained[0], path, work_dir)
     assert not traces.exists()
 
@@ -234,7 +230,9 @@ def poisoned(cfg, epoch):
 def test_nan_weights_are_not_saved(data, tmp_path):
     cfg = tiny_config(tmp_path / 'tiny.py', data)
     cfg.work_dir = str(tmp_path / 'run')
-    with pytest.raises(SystemExit, match='epoch_2.pth is not saved: the weights have become NaN .* backbone.conv1'):
+    with pytest.raises(
+        CheckpointError, match='epoch_2.pth is not saved: the weights have become NaN .* backbone.conv1'
+    ):
         poisoned(cfg, epoch=2).train()
     checkpoint = torch.load(last_whole_checkpoint(tmp_path / 'run'), weights_only=True)
     assert checkpoint['meta']['epoch'] == 1

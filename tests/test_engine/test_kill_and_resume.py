@@ -81,13 +81,13 @@ def kill_again_and_again(tmp_path, data, kills, epochs, max_keep_ckpts):
         where = dict(cut=kill) if kill % 2 else dict(stop=rng.randrange(14))
         assert Training(words, log, **where).wait() == -signal.SIGKILL, log.read_text()
         if kill % 2:
-            assert len(list(work_dir.glob('*.part'))) == 1  # it was cut off
+            assert len(list(work_dir.glob('.*.pth.*'))) == 1  # it was cut off
         begin(log)
     last = Training(words, tmp_path / 'last.log')
     assert last.wait() == 0, last.log.read_text()
     begin(last.log)
     assert_equal(state(tmp_path / 'whole', epochs), state(work_dir, epochs))
-    assert not list(work_dir.glob('*.part'))
+    assert not list(work_dir.glob('.*.pth.*'))
     return begun
 
 

@@ -3,6 +3,7 @@ import os
 import runpy
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mmengine.runner import load_checkpoint
 from repository import ROOT
 
 from mmpanet.checkpoints import official_conversion
-from mmpanet.checkpoints.files import load_untrusted, save_whole
+from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.checkpoints.official_conversion import convert_file, from_official, to_official
 from mmpanet.checkpoints.official_rules import CONFIGS, rules
 from mmpanet.utils.errors import CheckpointError
@@ -292,19 +293,20 @@ def test_broken_file(tmp_path, content):
 
 
 def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    target = tmp_path / 'ours.pth'
-    save_whole(dict(state_dict={}), target)
+    source, target = tmp_path / 'official.pth', tmp_path / 'ours.pth'
+    torch.save(official_checkpoint('det_2fc'), source)
+    convert_file(source, target)
     before = target.read_bytes()
 
     def full_disk(checkpoint, file):
-        file.write(b'half')
+        Path(file).write_bytes(b'half')
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(torch, 'save', full_disk)
     with pytest.raises(OSError, match='No space left'):
-        save_whole(dict(state_dict={}), target)
+        convert_file(source, target)
     assert target.read_bytes() == before
-    assert os.listdir(tmp_path) == ['ours.pth']
+    assert sorted(os.listdir(tmp_path)) == ['official.pth', 'ours.pth']
 
 
 def test_source_is_not_overwritten(tmp_path):

@@ -7,13 +7,14 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
-from mmpanet.apis.inference import InputError, find_inputs, load_inferencer
-from mmpanet.apis.level_pictures import images_of_test_data, run
+from mmpanet.apis import find_inputs, load_inferencer
+from mmpanet.apis.level_pictures import images_of_test_data, write_level_pictures
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import MMPanetError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Draw the paper's Figure 3 for a trained model, and the pyramid and "
         'the winning level of each RoI on some images'
@@ -27,26 +28,32 @@ def parse_args():
         metavar='INPUT',
         help="images or folders of them; by default the first ones of the config's test data",
     )
-    parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'levels'), help='(%(default)s)')
-    parser.add_argument('--num-images', type=positive_int, default=20, help='of the test data (%(default)s)')
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('outputs', 'levels'), help='folder to write to (%(default)s)'
+    )
+    parser.add_argument(
+        '--num-images', type=positive_int, default=20, help='images of the test data that are used (%(default)s)'
+    )
     parser.add_argument('--num-pictures', type=positive_int, default=3, help='images that are drawn (%(default)s)')
-    parser.add_argument('--max-rois', type=positive_int, default=50, help='RoIs a head that are drawn (%(default)s)')
-    parser.add_argument('--device', help='such as cuda:0 or cpu; by default a GPU if there is one')
+    parser.add_argument(
+        '--max-rois', type=positive_int, default=50, help='RoIs that are drawn for each head and image (%(default)s)'
+    )
+    parser.add_argument('--device', help='device, such as cuda:0 or cpu (default: a GPU if there is one)')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
     )
     return parser.parse_intermixed_args()  # inputs may follow options
 
 
-def main():
+def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options)
     try:
+        cfg = load_config(args.config, args.cfg_options)
         images = find_inputs(args.inputs, videos=False) if args.inputs else images_of_test_data(cfg, args.num_images)
         inferencer = load_inferencer(cfg, args.checkpoint, args.device)
-        for line in run(inferencer, images, args.out_dir, args.num_pictures, args.max_rois):
+        for line in write_level_pictures(inferencer, images, args.out_dir, args.num_pictures, args.max_rois):
             print(line, flush=True)
-    except InputError as error:
+    except MMPanetError as error:
         sys.exit(f'level_distribution.py: {error}')
 
 

@@ -3,18 +3,20 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import List
 
 from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
-from mmpanet.apis.inference import InputError, find_inputs, load_inferencer, predict
+from mmpanet.apis import find_inputs, load_inferencer, predict
 from mmpanet.utils.argument_types import fraction, positive_int
 from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import DataError, MMPanetError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Write a picture of the objects found and a JSON file of them, for every image and video'
+        description='Find objects in images and videos: write a picture and a JSON file of them for each input'
     )
     parser.add_argument('config', help='path of the config')
     parser.add_argument('checkpoint', help='path or URL of its checkpoint')
@@ -23,27 +25,27 @@ def parse_args():
         '--out-dir',
         type=Path,
         default=Path('outputs'),
-        help='gets vis/ with pictures and preds/ with JSON (%(default)s)',
+        help='folder to write to: pictures into vis/, JSON into preds/ (%(default)s)',
     )
     parser.add_argument(
         '--score-thr',
         type=fraction,
         default=0.3,
         metavar='SCORE',
-        help='least score of an object in the pictures; the JSON has all (%(default)s)',
+        help='objects below this score are not drawn; the JSON has all (%(default)s)',
     )
     parser.add_argument(
         '--no-labels',
         dest='labels',
         action='store_false',
-        help='no class and score at each object: for small and crowded ones',
+        help='draw objects without class and score, which hide small and crowded objects',
     )
-    parser.add_argument('--no-pictures', dest='pictures', action='store_false', help='only JSON')
-    parser.add_argument('--no-predictions', dest='predictions', action='store_false', help='only pictures')
+    parser.add_argument('--no-pictures', dest='pictures', action='store_false', help='write only JSON')
+    parser.add_argument('--no-predictions', dest='predictions', action='store_false', help='write only pictures')
     parser.add_argument(
         '--batch-size', type=positive_int, default=1, help='frames of a video that are predicted at once'
     )
-    parser.add_argument('--device', help='such as cuda:0 or cpu; by default a GPU if there is one')
+    parser.add_argument('--device', help='device, such as cuda:0 or cpu (default: a GPU if there is one)')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
     )
@@ -53,22 +55,22 @@ def parse_args():
     return args
 
 
-def main():
+def main() -> None:
     args = parse_args()
-    failures = []
+    failures: List[DataError] = []
     try:
         sources = find_inputs(args.inputs)
         inferencer = load_inferencer(
             load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.labels
         )
-    except InputError as error:
+    except MMPanetError as error:
         sys.exit(f'image_demo.py: {error}')
     for number, source in enumerate(sources, start=1):
         try:
             written = predict(
                 inferencer, source, args.out_dir, args.score_thr, args.pictures, args.predictions, args.batch_size
             )
-        except InputError as error:
+        except DataError as error:
             failures.append(error)
             continue
         files = ' '.join(str(path) for path in (written.picture, written.predictions) if path)

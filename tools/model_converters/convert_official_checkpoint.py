@@ -6,22 +6,22 @@ import sys
 
 from mmpanet.checkpoints.official_conversion import convert_file
 from mmpanet.checkpoints.official_rules import CONFIGS, rules
-from mmpanet.utils.errors import CheckpointError
+from mmpanet.utils.errors import MMPanetError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='the official .pth (with --reverse: one of ours)')
-    parser.add_argument('target', help='the file to write, whole or not at all')
-    parser.add_argument('--reverse', action='store_true', help='convert ours to the official form')
+    parser.add_argument('source', help='the official .pth (with --reverse: one of mmpanet)')
+    parser.add_argument('target', help='the file to write')
+    parser.add_argument('--reverse', action='store_true', help='convert one of mmpanet to the official form')
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         kind = convert_file(args.source, args.target, args.reverse)
-    except (CheckpointError, OSError) as error:
+    except (MMPanetError, OSError) as error:
         print(f'convert_official_checkpoint: {error}', file=sys.stderr)
         sys.exit(2)
     print(

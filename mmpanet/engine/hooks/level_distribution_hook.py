@@ -1,10 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
-import mmcv
 import torch
 from mmengine.dist import all_reduce
-from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -12,21 +10,29 @@ from mmengine.runner import Runner
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmpanet.models.layers.argument_checks import check_count
-from mmpanet.visualization import LevelDistribution, LevelRecorder, draw_distribution, draw_levels, gate_openings
+from mmpanet.visualization import (
+    LevelDistribution,
+    LevelRecorder,
+    RoILevels,
+    displayable,
+    draw_distribution,
+    draw_levels,
+    gate_openings,
+)
 
 
 @HOOKS.register_module()
 class LevelDistributionHook(Hook):
     """Draws, at every validation and test, which levels the heads take their features from.
 
-    After a run over the data a picture of the distribution (PANet, Figure 3) and the mean share of every level as a
-    scalar; during it, pictures of the pyramid and the RoIs of some images. They go to the visualizer's backends: files
-    in ``vis_data/vis_image``, TensorBoard.
+    During a run over the data it draws the pyramid and the RoIs of some images. After the run it draws the
+    distribution (PANet, Figure 3) and logs the mean share of every level as a scalar. All of it goes to the
+    visualizer's backends, such as files in ``vis_data/vis_image`` or TensorBoard.
 
     Args:
-        interval (int): Every which batch is looked at; the first layer of every head is computed twice for it.
-            Defaults to 10.
-        num_pictures (int): Images that are drawn, the first of their batch each. Defaults to 2.
+        interval (int): One batch in ``interval`` is looked at. The first layer of every head is computed twice for
+            it. Defaults to 10.
+        num_pictures (int): Images that are drawn: the first image of as many batches. Defaults to 2.
 
     Raises:
         ValueError: If the model has no head that pools several levels.
@@ -56,7 +62,7 @@ class LevelDistributionHook(Hook):
             self._distributions = {name: LevelDistribution(self._recorder.strides) for name in self._recorder.heads}
             self._drawn = 0
 
-    def _before_iter(self, runner: Runner, batch_idx: int, data_batch=None, mode: str = 'train') -> None:
+    def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
         if mode != 'train' and batch_idx % self.interval == 0:
             self._recorder.attach()
 
@@ -64,7 +70,7 @@ class LevelDistributionHook(Hook):
         self,
         runner: Runner,
         batch_idx: int,
-        data_batch=None,
+        data_batch: Any = None,
         outputs: Optional[Sequence[DetDataSample]] = None,
         mode: str = 'train',
     ) -> None:
@@ -76,10 +82,14 @@ class LevelDistributionHook(Hook):
             self._distributions[name].add(levels)
         if self._drawn < self.num_pictures:
             self._drawn += 1
-            self._draw(runner, outputs[0], {name: levels.of_image(0) for name, levels in seen.items()})
+            shown = {name: levels.of_image(0) for name, levels in seen.items()}
+            self._draw(runner, data_batch, outputs[0], shown)
 
-    def _draw(self, runner, sample, seen):
-        image = mmcv.imfrombytes(get(sample.img_path), channel_order='rgb')
+    def _draw(self, runner: Runner, data_batch: Any, sample: DetDataSample, seen: Dict[str, RoILevels]) -> None:
+        image = data_batch['inputs']  # as the config's pipeline loaded it, (C, H, W)
+        while isinstance(image, (list, tuple)):
+            image = image[0]
+        image = displayable((image if image.dim() == 3 else image[0]).permute(1, 2, 0).cpu().numpy())
         size = (*sample.img_shape[:2], *sample.get('batch_input_shape', sample.img_shape)[:2])
         picture = draw_levels(image, [level[0] for level in self._recorder.pyramid], size, seen, self._recorder.strides)
         runner.visualizer.add_image(f'levels_{self._drawn}', picture, step=runner.iter)

@@ -30,8 +30,9 @@ class SaveThenRemoveHook(CheckpointHook):
             with _Removals(self) as removals:
                 for step in kept[: -self.max_keep_ckpts]:
                     removals.remove(self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step)))
-        if getattr(self, 'best_ckpt_path', None):
-            self.best_ckpt_path = self._own_best(self.best_ckpt_path) if goes_on else None
+        best: Optional[str] = getattr(self, 'best_ckpt_path', None)
+        if best:
+            self.best_ckpt_path = self._own_best(best) if goes_on else None
         for indicator, path in getattr(self, 'best_ckpt_path_dict', {}).items():
             self.best_ckpt_path_dict[indicator] = self._own_best(path) if path and goes_on else None
 

@@ -1,0 +1,330 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Checkpoints are read as data, by every way into mmpanet and mmengine, and hostile ones are refused."""
+
+import io
+import shutil
+import tarfile
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from hostile import CALLS, PICKLES, is_a_pickle, make_folder, save_pickle
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+from tiny_training import make_data, run_tool, write_config
+from torch import nn
+
+from mmdet.apis import DetInferencer
+from mmdet.registry import MODELS
+from mmpanet.apis import load_inferencer
+from mmpanet.checkpoints.files import load_untrusted
+from mmpanet.checkpoints.official_conversion import convert_file
+from mmpanet.checkpoints.publishing import publish
+from mmpanet.utils.errors import CheckpointError
+
+FORMATS = [dict(), dict(_use_new_zipfile_serialization=False), dict(pickle_protocol=4), dict(pickle_protocol=5)]
+FORMAT_NAMES = ['zip', 'before torch 1.6', 'protocol 4', 'protocol 5']
+
+
+def same(read, written):
+    """Equal in values and types, all the way down."""
+    if isinstance(written, torch.Tensor):
+        assert (read.dtype, read.shape, read.stride()) == (written.dtype, written.shape, written.stride())
+        assert type(read) is type(written) and read.requires_grad == written.requires_grad
+        assert torch.equal(read, written)
+    elif isinstance(written, np.ndarray):
+        assert read.dtype == written.dtype and (read == written).all()
+    elif isinstance(written, HistoryBuffer):
+        same(read.data, written.data)
+        assert read.statistics('mean') == written.statistics('mean')
+    else:
+        assert type(read) is type(written)
+        if isinstance(written, dict):
+            assert list(read) == list(written)
+            assert getattr(read, '_metadata', None) == getattr(written, '_metadata', None)
+            same(list(read.values()), list(written.values()))
+        elif isinstance(written, (list, tuple)):
+            assert len(read) == len(written)
+            for one, other in zip(read, written):
+                same(one, other)
+        else:
+            assert read == written
+
+
+@pytest.fixture
+def content():
+    """A checkpoint of a training, and all other kinds of data that a checkpoint may hold."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.rand(2, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    hub = MessageHub('test_files')
+    for loss in (3.0, np.float32(1.0), torch.tensor(0.5)):
+        hub.update_scalar('train/loss', loss)
+    for name, value in dict(
+        array=np.arange(6, dtype=np.float32).reshape(2, 3), number=np.float64(0.25), names=np.array(['ab', 'c'])
+    ).items():
+        hub.update_info(name, value)
+    base = torch.rand(4, 5)
+    return dict(
+        meta=dict(
+            text='Müller',
+            numbers=(1, 2.5, 10**30, True, None),
+            sets=({1}, frozenset([2])),
+            bytes=[b'\xff', bytearray(b'x')],
+            z=1j,
+        ),
+        torch=[torch.Size([1, 2]), torch.device('cuda:1'), torch.float16],
+        state_dict=model.state_dict(),
+        optimizer=optimizer.state_dict(),
+        message_hub=hub.state_dict(),
+        views=[base, base.t(), base[1:3, ::2], base[0, 0], torch.empty(0, 3), nn.Parameter(torch.ones(2))],
+        types=[base.to(dtype) for dtype in (torch.float16, torch.bfloat16, torch.complex64, torch.bool, torch.uint8)],
+    )
+
+
+@pytest.mark.parametrize('how', FORMATS, ids=FORMAT_NAMES)
+def test_what_is_read_is_what_was_written(content, how, tmp_path):
+    torch.save(content, tmp_path / 'a.pth', **how)
+    read = load_untrusted(tmp_path / 'a.pth')
+    same(read, content)
+    addresses = {tensor.untyped_storage().data_ptr() for tensor in read['views'][:4]}
+    assert len(addresses) == 1  # they share their memory again
+    if '_use_new_zipfile_serialization' not in how:
+        same(load_untrusted(io.BytesIO((tmp_path / 'a.pth').read_bytes())), content)
+
+
+@pytest.mark.skipif(not hasattr(torch, 'uint16'), reason='needs a torch whose dtypes have no storage of their own')
+def test_dtypes_without_a_storage_of_their_own(tmp_path):
+    torch.save(dict(a=torch.arange(5).to(torch.uint16)[1:]), tmp_path / 'a.pth')
+    read = load_untrusted(tmp_path / 'a.pth')['a']
+    assert read.dtype == torch.uint16 and read.to(torch.int64).tolist() == [1, 2, 3, 4]
+
+
+def test_map_location(tmp_path):
+    torch.save(dict(a=torch.ones(2)), tmp_path / 'a.pth')
+    seen = []
+
+    def locate(storage, location):
+        seen.append(location)
+        return storage
+
+    for where in ('cpu', None, torch.device('cpu'), dict(cpu='cpu'), locate):
+        assert load_untrusted(tmp_path / 'a.pth', where)['a'].tolist() == [1, 1]
+    assert seen == ['cpu']
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.', 'module.module.'])
+def test_names_of_wrappers_are_left_out(prefix, tmp_path):
+    """In one place, so that all tools read the same: mmengine leaves out one ``module.`` only."""
+    state_dict = nn.Sequential(nn.BatchNorm2d(2)).state_dict()
+    wrapped = OrderedDict((prefix + name, value) for name, value in state_dict.items())
+    wrapped._metadata = OrderedDict((f'{prefix}{name}'.rstrip('.'), v) for name, v in state_dict._metadata.items())
+    for checkpoint in (dict(state_dict=wrapped), wrapped, dict(model=wrapped)):
+        torch.save(checkpoint, tmp_path / 'a.pth')
+        read = load_untrusted(tmp_path / 'a.pth')
+        read = read.get('state_dict', read.get('model', read))
+        assert list(read) == list(state_dict)
+        assert read._metadata['0'] == dict(version=2)
+    torch.save(dict(state_dict={'module.a': torch.ones(1), 'b': torch.ones(1)}), tmp_path / 'a.pth')
+    assert list(load_untrusted(tmp_path / 'a.pth')['state_dict']) == ['module.a', 'b']
+
+
+@pytest.mark.parametrize('how', FORMATS, ids=FORMAT_NAMES)
+@pytest.mark.parametrize('name', CALLS)
+def test_hostile_content_is_refused(name, how, tmp_path):
+    traces = tmp_path / 'traces'
+    torch.save(dict(state_dict={}, meta=CALLS[name](traces)), tmp_path / 'a.pth', **how)
+    with pytest.raises(CheckpointError, match='a.pth: is not read, because it holds'):
+        load_untrusted(tmp_path / 'a.pth')
+    assert not traces.exists()
+
+
+@pytest.mark.parametrize('name', PICKLES)
+def test_hostile_instructions_are_refused(name, tmp_path):
+    traces = tmp_path / 'traces'
+    content = PICKLES[name](traces)
+    assert is_a_pickle(content)
+    save_pickle(tmp_path / 'a.pth', content)
+    before = dict(vars(HistoryBuffer)), HistoryBuffer._statistics_methods.copy()
+    with pytest.raises(CheckpointError, match='a.pth: is (not read|no checkpoint)') as error:
+        load_untrusted(tmp_path / 'a.pth')
+    assert 'damaged' not in str(error.value)
+    assert not traces.exists()
+    assert (dict(vars(HistoryBuffer)), HistoryBuffer._statistics_methods) == before
+
+
+def test_statistics_of_a_history_do_not_change_those_of_the_class(tmp_path):
+    """Its own ``__setstate__`` would let a checkpoint exchange them for the process."""
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    HistoryBuffer._statistics_methods['mean'] = HistoryBuffer.max
+    try:
+        torch.save(dict(a=history), tmp_path / 'a.pth')
+    finally:
+        HistoryBuffer._statistics_methods['mean'] = HistoryBuffer.mean
+    assert load_untrusted(tmp_path / 'a.pth')['a'].statistics('mean') == 2
+    assert HistoryBuffer([1.0, 3.0], [1, 1]).statistics('mean') == 2
+
+
+def torch_script(path):
+    torch.jit.save(torch.jit.script(nn.ReLU()), str(path))
+
+
+def old_tar(path):
+    with tarfile.open(path, 'w') as archive:
+        for name in ('storages', 'tensors', 'pickle'):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            archive.addfile(info, io.BytesIO(b'none'))
+
+
+def compressed(path):
+    torch.save(dict(a=torch.zeros(1000)), path)
+    with zipfile.ZipFile(path) as archive:
+        files = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def another_zip(path):
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('a.txt', 'none')
+
+
+@pytest.mark.parametrize(
+    'write, message',
+    [
+        (torch_script, 'holds a TorchScript program'),
+        (old_tar, 'is no checkpoint of torch.save'),
+        (compressed, 'is no checkpoint of torch.save .*compressed'),
+        (another_zip, 'is no checkpoint of torch.save .*data.pkl'),
+        (lambda path: path.write_text('404: not found'), 'is no checkpoint of torch.save'),
+        (lambda path: path.write_bytes(b''), 'is empty'),
+        (lambda path: path.mkdir(), 'cannot be read: Is a directory'),
+        (lambda path: None, 'cannot be read: No such file'),
+        (lambda path: torch.save([1], path), 'holds a list'),
+    ],
+)
+def test_other_files_are_not_called_damaged(write, message, tmp_path):
+    write(tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=f'a.pth: .*{message}|a.pth: {message}') as error:
+        load_untrusted(tmp_path / 'a.pth')
+    assert 'damaged' not in str(error.value)
+
+
+@pytest.mark.parametrize('how', FORMATS[:2], ids=FORMAT_NAMES[:2])
+def test_damaged_files_are_called_damaged(how, tmp_path):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(a=torch.zeros(1000)), path, **how)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1500])
+    with pytest.raises(CheckpointError, match='is cut off or damaged'):
+        load_untrusted(path)
+    if not how:  # the older format has no checksums
+        changed = bytearray(content)
+        changed[len(content) // 2] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match='is cut off or damaged.*CRC'):
+            load_untrusted(path)
+
+
+@pytest.fixture(scope='module')
+def project(tmp_path_factory):
+    """Data, the config of a small PANet and that of the same model with an FPN."""
+    folder = tmp_path_factory.mktemp('project')
+    data = make_data(folder / 'shapes', num_train=2, num_val=1, empty_fraction=0.0)
+    config = write_config(folder / 'tiny.py', data)
+    fpn = write_config(folder / 'fpn.py', data, "model['neck']['type'] = 'FPN'\n")
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(epoch=1, iter=1)), folder / 'good.pth')
+    return folder, config, fpn
+
+
+@pytest.fixture
+def downloads(monkeypatch, tmp_path):
+    """URLs end in files of this folder."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+
+    def download(url, path, *args, **kwargs):
+        shutil.copy(tmp_path / url.rpartition('/')[2], path)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+
+
+def pretrained(config, path):
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    MODELS.build(cfg.model).init_weights()
+
+
+def resume(config, path, folder):
+    run_tool('train', config, '--work-dir', folder / 'run', '--resume', path)
+
+
+WAYS = {
+    'train.py --resume': lambda config, fpn, path, folder: resume(config, path, folder),
+    'load_from': lambda config, fpn, path, folder: run_tool(
+        'train', config, '--work-dir', folder / 'run', '--cfg-options', f'load_from={path}'
+    ),
+    'test.py': lambda config, fpn, path, folder: run_tool('test', config, path, '--work-dir', folder / 'run'),
+    'test.py with a URL': lambda config, fpn, path, folder: run_tool(
+        'test', config, f'https://example.org/{path.name}', '--work-dir', folder / 'run'
+    ),
+    'image_demo.py': lambda config, fpn, path, folder: run_tool('image_demo', config, path, path.parent),
+    'inferencer': lambda config, fpn, path, folder: load_inferencer(Config.fromfile(config), path, 'cpu'),
+    "mmdet's inferencer": lambda config, fpn, path, folder: DetInferencer(str(config), str(path), device='cpu'),
+    'swap_neck.py': lambda config, fpn, path, folder: run_tool(
+        'swap_neck', fpn, '--checkpoint', path, '--out-checkpoint', folder / 'out.pth'
+    ),
+    'publish': lambda config, fpn, path, folder: publish(path, folder / 'out.pth'),
+    'convert': lambda config, fpn, path, folder: convert_file(path, folder / 'out.pth'),
+    'Pretrained': lambda config, fpn, path, folder: pretrained(config, path),
+    'Pretrained with a URL': lambda config, fpn, path, folder: pretrained(config, f'http://example.org/{path.name}'),
+    'load_checkpoint': lambda config, fpn, path, folder: load_checkpoint(nn.Linear(1, 1), str(path)),
+    'export_onnx.py': lambda config, fpn, path, folder: run_tool(
+        'export_onnx', config, path, '--out', folder / 'graphs'
+    ),
+}
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_every_way_refuses_hostile_checkpoints(way, project, downloads, tmp_path):
+    """It is a good checkpoint in every other respect."""
+    folder, config, fpn = project
+    traces = tmp_path / 'traces'
+    checkpoint = load_untrusted(folder / 'good.pth')
+    (tmp_path / 'images').mkdir()
+    shutil.copy(next((folder / 'shapes' / 'images').iterdir()), tmp_path / 'a.png')
+    torch.save(dict(**checkpoint, extra=make_folder(traces)), tmp_path / 'hostile.pth')
+    with pytest.raises((CheckpointError, SystemExit, ValueError), match='not read, because it holds .*mkdir'):
+        try:
+            WAYS[way](config, fpn, tmp_path / 'hostile.pth', tmp_path)
+        except SystemExit as stop:
+            if stop.code == 2:
+                raise SystemExit('not read, because it holds mkdir') from stop
+            raise
+    assert not traces.exists() and not (tmp_path / 'out.pth').exists()
+
+
+def test_schemes_of_mmengine(downloads, tmp_path, monkeypatch):
+    """Files by any scheme are read as data; there is no way to mmengine's own torch.load."""
+    torch.save(dict(a=torch.ones(1)), tmp_path / 'resnet18-5c106cde.pth')
+    torch.save(make_folder(tmp_path / 'traces'), tmp_path / 'resnet18-f37072fd.pth')
+    monkeypatch.setattr(torch, 'load', None)
+    urls = dict(resnet18='https://a/resnet18-f37072fd.pth')
+    monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models', lambda: urls)
+    loaders = set(CheckpointLoader._schemes.values())
+    assert {loader.__module__ for loader in loaders} == {'mmpanet.checkpoints.loader'}
+    assert CheckpointLoader.load_checkpoint('http://a/resnet18-5c106cde.pth')['a'] == 1
+    with pytest.raises(CheckpointError, match='resnet18-f37072fd.pth: is not read'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet18')
+    with pytest.raises(CheckpointError, match='torchvision://resnet17: mmengine knows no model'):
+        CheckpointLoader.load_checkpoint('torchvision://resnet17')
+    with pytest.raises(CheckpointError, match='pavi://a.pth: is not read from there'):
+        CheckpointLoader.load_checkpoint('pavi://a.pth')
+    assert not (tmp_path / 'traces').exists()
