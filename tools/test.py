@@ -12,7 +12,7 @@ import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not th
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
-from mmpanet.engine.run_config import check_run_config, use_test_time_augmentation
+from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
 from mmpanet.engine.runner import build_runner
 from mmpanet.utils.errors import MMPanetError
 
@@ -44,6 +44,8 @@ def parse_args() -> argparse.Namespace:
 
 def test(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
+    if args.tta:
+        check_test_time_augmentation(cfg)
     check_run_config(cfg, 'test')
     cfg.load_from = args.checkpoint
     cfg.resume = False

@@ -39,11 +39,11 @@ def parse_args() -> argparse.Namespace:
 
 def train(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
-    check_run_config(cfg, 'train')
-    if args.amp:
-        use_amp(cfg)
     if args.auto_scale_lr:
         use_auto_scale_lr(cfg)
+    if args.amp:
+        use_amp(cfg)
+    check_run_config(cfg, 'train')
     if args.resume and args.resume != LAST:
         cfg.resume, cfg.load_from = True, args.resume
     runner = build_runner(cfg)

@@ -5,6 +5,7 @@ import json
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import mmcv
@@ -103,18 +104,19 @@ def predict(
     """
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
     picture = out_dir / 'vis' / (f'{source.stem}.mp4' if is_video else source.name) if pictures else None
-    file = out_dir / 'preds' / f'{source.stem}.json' if predictions else None
-    for path in filter(None, (picture, file)):
+    json_file = out_dir / 'preds' / f'{source.stem}.json' if predictions else None
+    for path in filter(None, (picture, json_file)):
         path.parent.mkdir(parents=True, exist_ok=True)
     found: List[dict] = []
     with ExitStack() as stack:
         part = stack.enter_context(atomic_write(picture)) if picture else None
         writer = stack.enter_context(closing(VideoWriter(part, source))) if part and is_video else None
-        files: Iterator[str] = iter([str(source)])
+        files: Iterator[Path] = iter([source])
         if is_video:
-            files = stack.enter_context(closing(frame_files(source)))
+            files = frame_files(source, Path(stack.enter_context(TemporaryDirectory())))
         for batch in _batches(files, batch_size):
-            result = inferencer(batch, batch_size=len(batch), return_vis=pictures, pred_score_thr=score_thr)
+            names = [str(file) for file in batch]
+            result = inferencer(names, batch_size=len(names), return_vis=pictures, pred_score_thr=score_thr)
             found += result['predictions']
             if writer:
                 writer.add(result['visualization'])
@@ -122,13 +124,15 @@ def predict(
                 mmcv.imwrite(result['visualization'][0][..., ::-1], str(part))
             if is_video:
                 progress(f'{source.name}: {len(found)} frames')
-    if file:
-        with atomic_write(file) as part:
+                for frame in batch:
+                    frame.unlink()
+    if json_file:
+        with atomic_write(json_file) as part:
             part.write_text(json.dumps(found if is_video else found[0]))
-    return Output(source, picture, file, sum(score >= score_thr for frame in found for score in frame['scores']))
+    return Output(source, picture, json_file, sum(score >= score_thr for one in found for score in one['scores']))
 
 
-def _batches(files: Iterator[str], size: int) -> Iterator[List[str]]:
+def _batches(files: Iterator[Path], size: int) -> Iterator[List[Path]]:
     while True:
         batch = list(islice(files, size))
         if not batch:

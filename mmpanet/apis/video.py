@@ -1,9 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Frames of a video as files, and a video of pictures."""
 
-import tempfile
 from pathlib import Path
-from typing import Any, Generator, Sequence
+from typing import Any, Iterator, Sequence
 
 import cv2
 import mmcv
@@ -15,29 +14,30 @@ from mmpanet.utils.images import silent_opencv
 DEFAULT_FPS = 25
 
 
-def frame_files(video: Path) -> Generator[str, None, None]:
+def frame_files(video: Path, folder: Path) -> Iterator[Path]:
     """Write each frame of a video into a file, so that a config's own pipeline can load it.
 
+    Args:
+        video: The video.
+        folder: Where to write. The caller removes the files.
+
     Yields:
-        The path of the next frame, as an uncompressed image. It is there until the generator is closed.
+        The path of the next frame, an uncompressed image.
 
     Raises:
         DataError: If no frame can be decoded.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        count = 0
-        with silent_opencv():
-            reader = mmcv.VideoReader(str(video))
-            frames = reader if reader.opened and reader.width else ()
-            for frame in frames:
-                if frame is None:
-                    continue
+    count = 0
+    with silent_opencv():
+        reader = mmcv.VideoReader(str(video))
+        for frame in reader if reader.opened and reader.width else ():
+            if frame is not None:
                 path = Path(folder, f'{count}.bmp')
                 cv2.imwrite(str(path), frame)
                 count += 1
-                yield str(path)
-        if not count:
-            raise DataError(f'{video}: cannot be decoded as a video')
+                yield path
+    if not count:
+        raise DataError(f'{video}: cannot be decoded as a video')
 
 
 class VideoWriter:

@@ -32,6 +32,25 @@ PLAIN_INSTRUCTIONS = (
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
+class _Exact:
+    """A stream that gives all that it is asked for, or an EOFError."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+
+    def read(self, size: int) -> bytes:
+        content = self.stream.read(size)
+        if len(content) < size:
+            raise EOFError('it ends in the middle of its data')
+        return content
+
+    def readline(self) -> bytes:
+        line = self.stream.readline()
+        if not line.endswith(b'\n'):
+            raise EOFError('it ends in the middle of its data')
+        return line
+
+
 class DataUnpickler(_PythonUnpickler):
     """An unpickler for plain data, tensors, numpy's numbers and arrays, and mmengine's history.
 
@@ -50,7 +69,7 @@ class DataUnpickler(_PythonUnpickler):
     dispatch: Dict[int, Callable] = {code[0]: _PythonUnpickler.dispatch[code[0]] for code in PLAIN_INSTRUCTIONS}
 
     def __init__(self, stream: IO[bytes], load_storage: Callable[[Any], Storage]) -> None:
-        super().__init__(stream, encoding='utf-8')
+        super().__init__(_Exact(stream), encoding='utf-8')
         self.persistent_load = load_storage
 
     def load(self) -> Any:

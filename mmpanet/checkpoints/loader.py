@@ -31,8 +31,8 @@ MODEL_ZOOS = ('modelzoo://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 
 def register_loaders() -> None:
     """Let mmengine's ``CheckpointLoader`` read files, URLs and model zoos as data."""
     for prefixes, loader in [
-        ('', load_from_file),
-        (WEB, load_from_web),
+        ('', load_from_local),
+        (WEB, load_from_http),
         (CLUSTER, load_from_cluster),
         (MODEL_ZOOS, load_from_model_zoo),
         ('pavi://', refuse_scheme),
@@ -40,12 +40,12 @@ def register_loaders() -> None:
         CheckpointLoader.register_scheme(prefixes, loader, force=True)
 
 
-def load_from_file(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
+def load_from_local(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
     """A local file; ``~`` is the home folder."""
     return load_untrusted(os.path.expanduser(filename), map_location)
 
 
-def load_from_web(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
+def load_from_http(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
     """A URL. It is downloaded once, to where ``torch.hub`` keeps checkpoints; in a distributed run by one process."""
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
     if is_main_process() and not path.is_file():
@@ -79,8 +79,8 @@ def load_from_model_zoo(filename: str, map_location: MapLocation = None) -> Dict
         raise CheckpointError(f'checkpoint {filename}: mmengine knows no model of this name')
     url = urls[name]
     if not url.startswith(WEB):
-        return load_from_file(os.path.join(mmengine_checkpoint._get_mmengine_home(), url), map_location)
-    checkpoint = load_from_web(url, map_location)
+        return load_from_local(os.path.join(mmengine_checkpoint._get_mmengine_home(), url), map_location)
+    checkpoint = load_from_http(url, map_location)
     return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint) if scheme == 'mmcls' else checkpoint
 
 

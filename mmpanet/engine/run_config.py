@@ -2,7 +2,7 @@
 """Whether a config says how to train or to test, and the changes that command lines make to it."""
 
 from copy import deepcopy
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Iterator, Tuple
 
 from mmengine.config import Config
 
@@ -39,6 +39,8 @@ OLD_TRANSFORMS = dict(
     ImageToTensor='PackDetInputs',
     MultiScaleFlipAug='TestTimeAug in tta_pipeline',
 )
+
+DEFAULT_TTA_MODEL = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
 
 
 def check_run_config(cfg: Config, task: str) -> None:
@@ -86,6 +88,8 @@ def _old_arguments(node: Any, key: str) -> Iterator[Tuple[str, str]]:
 
 def use_amp(cfg: Config) -> None:
     """Train with automatic mixed precision."""
+    if not cfg.get('optim_wrapper'):
+        return  # check_run_config says so
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ConfigError(f"--amp replaces optim_wrapper.type 'OptimWrapper', and the config has {wrapper!r}")
@@ -100,25 +104,29 @@ def use_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def use_test_time_augmentation(cfg: Config) -> None:
-    """Wrap the model and the test pipeline for test-time augmentation.
-
-    ``tta_model`` and ``tta_pipeline`` of the config are used, or else mmdet's ``DetTTAModel`` and a horizontal flip.
+def check_test_time_augmentation(cfg: Config) -> None:
+    """Refuse test-time augmentation that would drop the masks of a model.
 
     Raises:
-        ConfigError: If the model predicts masks and the TTA model merges only boxes, as ``DetTTAModel`` does.
+        ConfigError: If the model predicts masks and the TTA model merges only boxes, as mmdet's ``DetTTAModel`` does.
     """
-    default = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-    tta_model: Dict[str, Any] = cfg.get('tta_model') or default
+    tta_model = cfg.get('tta_model') or DEFAULT_TTA_MODEL
     kind = tta_model['type'] if isinstance(tta_model['type'], type) else MODELS.get(tta_model['type'])
     only_boxes = kind is not None and getattr(kind, 'merge_preds', None) is DetTTAModel.merge_preds
     head = next(_mask_heads(cfg.model, 'model'), None)
     if only_boxes and head:
         raise ConfigError(
-            f'--tta: {kind.__name__} merges only boxes, and this model predicts masks ({head}). Leave them out: '
+            f'--tta merges only boxes by {kind.__name__}, and this model predicts masks ({head}). Leave them out: '
             '--cfg-options model.roi_head.mask_head=None model.roi_head.mask_roi_extractor=None '
             'test_evaluator.metric=bbox'
         )
+
+
+def use_test_time_augmentation(cfg: Config) -> None:
+    """Wrap the model and the test pipeline for test-time augmentation.
+
+    ``tta_model`` and ``tta_pipeline`` of the config are used, or else mmdet's ``DetTTAModel`` and a horizontal flip.
+    """
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:  # a wrapper, such as RepeatDataset
         dataset = dataset.dataset
@@ -130,7 +138,7 @@ def use_test_time_augmentation(cfg: Config) -> None:
         )
         cfg.tta_pipeline = [*deepcopy(dataset.pipeline[:-1]), dict(type='TestTimeAug', transforms=[flips, [pack]])]
     dataset.pipeline = cfg.tta_pipeline
-    cfg.model = dict(**tta_model, module=cfg.model)
+    cfg.model = dict(**(cfg.get('tta_model') or DEFAULT_TTA_MODEL), module=cfg.model)
 
 
 def _mask_heads(node: Any, key: str) -> Iterator[str]:

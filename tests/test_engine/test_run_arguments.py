@@ -67,7 +67,7 @@ def test_local_rank_in_either_spelling(config, monkeypatch, spelling):
         ('train', ['--auto-scale-lr'], 'auto_scale_lr=dict(base_batch_size=...)'),
         ('train', ['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "has 'ApexOptimWrapper'"),
         ('test', ['no.pth', '--out', 'predictions.json'], 'ends in .pkl or .pickle'),
-        ('test', ['no.pth', '--tta'], '--tta merges boxes only'),
+        ('test', ['no.pth', '--tta'], '--tta merges only boxes'),
     ],
 )
 def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, name, words, message):
