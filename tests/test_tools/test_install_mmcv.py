@@ -132,6 +132,12 @@ def test_shared_flags_leave_out_what_belongs_to_a_file():
     assert precompiled_cxx.shared_flags(command) == ['-O2', '-Iinclude', '-DNAME=1', '-std=c++17']
 
 
+def test_an_older_standard_gives_way_to_the_one_that_torch_needs():
+    assert precompiled_cxx.with_standard(['-O2', '-std=c++17', 'a.cpp'], 'c++20') == ['-O2', '-std=c++20', 'a.cpp']
+    assert precompiled_cxx.with_standard(['-std=c++20'], 'c++17') == ['-std=c++20']
+    assert install_mmcv.torch_standard() in ('c++14', 'c++17', 'c++20')
+
+
 @pytest.mark.skipif(shutil.which('g++') is None, reason='needs g++')
 def test_header_is_compiled_once_and_used(tmp_path):
     include, cache = tmp_path / 'include', tmp_path / 'cache'
@@ -147,6 +153,7 @@ def test_header_is_compiled_once_and_used(tmp_path):
                 sys.executable,
                 INSTALL / 'precompiled_cxx.py',
                 cache,
+                'c++17',
                 'g++',
                 '-O1',
                 f'-I{include}',
@@ -178,6 +185,7 @@ def test_compiles_without_where_the_header_cannot_be_precompiled(tmp_path):
             sys.executable,
             INSTALL / 'precompiled_cxx.py',
             tmp_path,
+            'c++17',
             'g++',
             '-c',
             tmp_path / 'a.cpp',

@@ -140,20 +140,34 @@ def build_environment(work_dir, jobs, cuda):
         env['CUDA_VISIBLE_DEVICES'] = ''
     env['PATH'] = os.pathsep.join([os.path.dirname(PYTHON), env.get('PATH', os.defpath)])  # ninja of this environment
     if os.name == 'posix' and sys.platform != 'darwin':
-        launcher = os.path.join(work_dir, 'c++')
-        words = [
-            PYTHON,
-            '-S',
-            '-E',
-            os.path.join(os.path.dirname(os.path.abspath(__file__)), 'precompiled_cxx.py'),
-            work_dir,
-            compiler(),
-        ]
-        with open(launcher, 'w') as f:
-            f.write(f'#!/bin/sh\nexec {" ".join(map(shlex.quote, words))} "$@"\n')
-        os.chmod(launcher, 0o755)
-        env['CXX'] = launcher
+        standard = torch_standard()
+        env['CXX'] = write_launcher(work_dir, 'c++', standard, compiler())
+        if cuda and standard > 'c++17':
+            nvcc = os.path.join(env['CUDA_HOME'], 'bin', 'nvcc') if env.get('CUDA_HOME') else 'nvcc'
+            env['PYTORCH_NVCC'] = write_launcher(work_dir, 'nvcc', standard, env.get('PYTORCH_NVCC', nvcc))
     return env
+
+
+def torch_standard():
+    """The C++ standard that torch's headers ask for, such as ``'c++17'``; mmcv asks for C++17 whatever torch says."""
+    code = 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "include", "ATen", "ATen.h"))'
+    try:
+        with open(run([PYTHON, '-W', 'ignore', '-c', code]).stdout.strip(), errors='replace') as header:
+            match = re.search(r'#error C\+\+(\d\d) or later', header.read())
+    except OSError:
+        match = None
+    return f'c++{match.group(1)}' if match else 'c++17'
+
+
+def write_launcher(work_dir, name, standard, command):
+    """An executable that starts a compiler by way of ``precompiled_cxx.py``; its path."""
+    launcher = os.path.join(work_dir, name)
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'precompiled_cxx.py')
+    words = [PYTHON, '-S', '-E', script, work_dir, standard, command]
+    with open(launcher, 'w') as f:
+        f.write(f'#!/bin/sh\nexec {" ".join(map(shlex.quote, words))} "$@"\n')
+    os.chmod(launcher, 0o755)
+    return launcher
 
 
 def compiler():

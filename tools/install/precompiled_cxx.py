@@ -5,12 +5,16 @@ time in the same ``#include <torch/types.h>``; here that header is compiled befo
 (97 % of the extension's size) is left out. A compiler uses a precompiled header only if it was made with the
 flags of the file at hand, so it is made on the first call, from the flags of that call, and kept by their hash.
 
-Usage: python precompiled_cxx.py CACHE_DIR COMPILER [ARGUMENT ...]
+mmcv asks for C++17. From 2.14 on, torch's headers need C++20: STANDARD, such as ``c++20``, takes the place of an older
+one. (nvcc is started in the same way for its standard alone.)
+
+Usage: python precompiled_cxx.py CACHE_DIR STANDARD COMPILER [ARGUMENT ...]
 """
 
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -59,8 +63,16 @@ def precompiled_header(cache_dir, compiler, flags):
     return None if os.path.exists(f'{header}.failed') else header
 
 
+def with_standard(arguments, standard):
+    """``-std=`` of a later standard stays."""
+    return [
+        f'-std={standard}' if re.match(r'-std=c\+\+\d\d$', word) and word[5:] < standard else word for word in arguments
+    ]
+
+
 def main():
-    cache_dir, compiler, arguments = sys.argv[1], shlex.split(sys.argv[2]), sys.argv[3:]
+    cache_dir, standard, compiler, arguments = sys.argv[1], sys.argv[2], shlex.split(sys.argv[3]), sys.argv[4:]
+    arguments = with_standard(arguments, standard)
     if '-c' in arguments and any(word.endswith(CXX_SUFFIXES) for word in arguments):
         arguments += EXTRA_FLAGS
         header = precompiled_header(cache_dir, compiler, shared_flags(arguments))
