@@ -62,11 +62,13 @@ class Stack:
         Args:
             log: Called with a line for each step.
         """
-        done = self.folder / 'env' / 'constraints.txt'
-        if not done.is_file() or done.read_text() != self.constraints.read_text():
+        made_for, complete = self.folder / 'env' / 'constraints.txt', self.folder / 'env' / 'complete'
+        if not made_for.is_file() or made_for.read_text() != self.constraints.read_text():
             log('environment')
             shutil.rmtree(self.folder / 'env', ignore_errors=True)
             self._run([find_python(self.python_version), '-m', 'venv', self.folder / 'env'])
+            shutil.copy(self.constraints, made_for)
+        if not complete.is_file():  # pip leaves alone what an interrupted run has installed
             self._pip('install', '-r', ROOT / 'requirements' / 'build.txt')
             log('torch')
             self._pip('install', 'torch', 'numpy')
@@ -76,7 +78,7 @@ class Stack:
             log('mmengine, mmdet, mim, and what the tests need')
             self._pip('install', f'mmpanet[{FAMILIES[self.mmcv]}] @ {self._wheel().as_uri()}')
             self._pip('install', '-r', ROOT / 'requirements' / 'tests.txt', '-r', ROOT / 'requirements' / 'deploy.txt')
-            shutil.copy(self.constraints, done)
+            complete.touch()
         log('the wheel of mmpanet')
         self._pip('install', '--force-reinstall', '--no-deps', self._wheel())
         self.check()

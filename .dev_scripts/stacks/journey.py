@@ -156,7 +156,9 @@ class Journey:
     def export(self):
         if not self.can_import('onnxruntime') or not self.can_import('onnx'):
             return 'no onnx here'
-        output = self.tool('deployment/export_onnx', 'panet.py', 'killed/epoch_3.pth', '--out', 'onnx', '--verify', self.picture)
+        output = self.tool(
+            'deployment/export_onnx', 'panet.py', 'killed/epoch_3.pth', '--out', 'onnx', '--verify', self.picture
+        )
         require(any((self.folder / 'onnx').glob('*.onnx')), 'no graph in onnx')
         require(output.strip(), '--verify printed nothing')
 
