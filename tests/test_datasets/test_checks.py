@@ -270,10 +270,17 @@ FORMS = [
     (dict(metainfo=dict(classes=None)), f'{DATASET}metainfo.classes=None, it takes a tuple of names'),
     (dict(metainfo=dict(classes=(1, 2))), rf'{DATASET}metainfo.classes=.*1, 2.*, it takes a tuple of names'),
     (dict(metainfo=dict(CLASSES=CLASSES)), f'{DATASET}metainfo.CLASSES=.* takes the key classes'),
-    (dict(classes=CLASSES), rf'{DATASET}classes=.* is a key of MMDetection 2.x; 3.x takes metainfo'),
-    (dict(img_prefix='images/'), f"{DATASET}img_prefix='images/' is a key of MMDetection 2.x; 3.x takes data_prefix"),
-    (dict(file_client_args=dict(backend='disk')), f'{DATASET}file_client_args=.* 3.x takes backend_args'),
+    (dict(classes=CLASSES), rf'{DATASET}classes=.* is a key of MMDetection 2.x; MMDetection 3.x takes metainfo'),
+    (
+        dict(img_prefix='images/'),
+        f"{DATASET}img_prefix='images/' is a key of MMDetection 2.x; MMDetection 3.x takes data_prefix",
+    ),
+    (dict(file_client_args=dict(backend='disk')), f'{DATASET}file_client_args=.* MMDetection 3.x takes backend_args'),
     (dict(filter_cfg=dict(min_size='32')), f'{DATASET}filter_cfg=.* takes dict'),
+    (
+        dict(annfile='train.json'),
+        f"{DATASET}annfile='train.json' is no key of CocoDataset, it takes ann_file, backend_args",
+    ),
     (dict(pipeline='load'), f"{DATASET}pipeline='load' is a str"),
 ]
 

@@ -7,6 +7,7 @@ Other faults end a run with a bare ``KeyError``, some of them only in the evalua
 name each fault: the file, the entry, its value and the allowed values.
 
 - :mod:`.config`: the datasets of a config, the heads of its model and its evaluators
+- :mod:`.forms`: keys and values that MMDetection 3.x does not read
 - :mod:`.coco`: the structure of an annotation file: images and categories
 - :mod:`.objects`: the annotations in it
 - :mod:`.rle`: masks

@@ -13,16 +13,9 @@ from mmengine.registry import init_default_scope
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation.metrics import CocoMetric
 from mmdet.registry import DATASETS, METRICS
+from .forms import dataset_form_faults
 from .images import Loading, find_loading
 from .values import short, some
-
-# Keys of MMDetection 2.x in a dataset, and what 3.x has in their place
-OLD_DATASET_KEYS = dict(
-    classes='metainfo=dict(classes=...)',
-    img_prefix='data_prefix=dict(img=...)',
-    seg_prefix='data_prefix=dict(seg=...)',
-    file_client_args='backend_args',
-)
 
 
 class CocoSource(NamedTuple):
@@ -76,7 +69,11 @@ def find_datasets(cfg: Config, split: str) -> List[CocoSource]:
 
     Datasets with values of a wrong form are not among them, see :func:`form_faults`.
     """
-    return [_source(node, key, kind) for node, key, kind in _coco_nodes(cfg, split) if not list(_forms(node, key))]
+    return [
+        _source(node, key, kind)
+        for node, key, kind in _coco_nodes(cfg, split)
+        if not list(dataset_form_faults(node, key, kind))
+    ]
 
 
 def form_faults(cfg: Config, split: str) -> List[str]:
@@ -86,7 +83,7 @@ def form_faults(cfg: Config, split: str) -> List[str]:
             'data is a key of MMDetection 2.x; MMDetection 3.x takes train_dataloader, val_dataloader and '
             'test_dataloader (see its guide on migration)'
         ]
-    return [fault for node, key, _ in _coco_nodes(cfg, split) for fault in _forms(node, key)]
+    return [fault for node, key, kind in _coco_nodes(cfg, split) for fault in dataset_form_faults(node, key, kind)]
 
 
 def _coco_nodes(cfg: Config, split: str) -> Iterator[Tuple[dict, str, type]]:
@@ -124,37 +121,6 @@ def _coco_class(node: dict) -> Optional[type]:
     places = [node['ann_file'], node.get('data_root'), prefix.get('img') if isinstance(prefix, dict) else prefix]
     elsewhere = node.get('backend_args') or any('://' in place for place in places if isinstance(place, str))
     return None if own_reader or elsewhere else kind
-
-
-def _forms(node: dict, key: str) -> Iterator[str]:
-    for name in ('ann_file', 'data_root'):
-        value = node.get(name) or ''
-        if isinstance(value, (list, tuple)):
-            yield (
-                f'{key}.{name}={short(value)} is a list, it takes one path; several datasets take '
-                "type='ConcatDataset' with datasets=[...]"
-            )
-        elif not isinstance(value, (str, os.PathLike)):
-            yield f'{key}.{name}={short(value)} is a {type(value).__name__}, it takes a path'
-    prefix = node.get('data_prefix') or {}
-    if not isinstance(prefix, dict):
-        yield f'{key}.data_prefix={short(prefix)} is a {type(prefix).__name__}, it takes dict(img={short(prefix)})'
-    elif not all(isinstance(value, str) for value in prefix.values()):
-        yield f'{key}.data_prefix={short(dict(prefix))}, it takes paths, such as dict(img="images/")'
-    metainfo = node.get('metainfo')
-    if metainfo is not None and not isinstance(metainfo, dict):
-        yield f'{key}.metainfo={short(metainfo)} is a {type(metainfo).__name__}, it takes dict(classes=(...))'
-    elif metainfo and 'classes' not in metainfo and 'CLASSES' in metainfo:
-        yield f'{key}.metainfo.CLASSES={short(metainfo["CLASSES"])} is not read, it takes the key classes'
-    filter_cfg = node.get('filter_cfg') or {}
-    if not isinstance(filter_cfg, dict) or not isinstance(filter_cfg.get('min_size', 0), (int, float)):
-        yield f'{key}.filter_cfg={short(filter_cfg)}, it takes dict(filter_empty_gt=True, min_size=32) and the like'
-    pipeline = node.get('pipeline') or []
-    if not isinstance(pipeline, (list, tuple)):
-        yield f'{key}.pipeline={short(pipeline)} is a {type(pipeline).__name__}, it takes a list of transforms'
-    for old, new in OLD_DATASET_KEYS.items():
-        if old in node:
-            yield f'{key}.{old}={short(node[old])} is a key of MMDetection 2.x; 3.x takes {new}'
 
 
 def _source(node: dict, key: str, dataset_class: Any) -> CocoSource:
