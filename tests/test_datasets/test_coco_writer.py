@@ -59,7 +59,7 @@ def test_ids_start_at_one(tmp_path):
     assert data['categories'] == [dict(id=1, name='p'), dict(id=2, name='q')]
 
 
-def test_written_whole_and_recognised(tmp_path):
+def test_written_whole_and_recognized(tmp_path):
     out_dir = tmp_path / 'deep' / 'set'
     assert write(out_dir)
     assert read_recipe(out_dir) == dict(generator='test', size=[2, 3])

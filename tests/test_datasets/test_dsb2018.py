@@ -18,15 +18,15 @@ TOOL = tool_path('dsb2018')
 SIZE = (40, 48)
 
 
-def add_sample(source, name, kind='colour'):
+def add_sample(source, name, kind='color'):
     """A sample of three square nuclei."""
     rng = np.random.RandomState(sum(map(ord, name)))
-    grey = rng.randint(0, 255, SIZE).astype(np.uint8)
+    gray = rng.randint(0, 255, SIZE).astype(np.uint8)
     image = {
-        'colour': np.dstack([grey, grey // 2, grey]),
-        'alpha': np.dstack([grey, grey // 2, grey, np.full_like(grey, 255)]),
-        'grey': grey,
-        'grey as colour': np.dstack([grey] * 3),
+        'color': np.dstack([gray, gray // 2, gray]),
+        'alpha': np.dstack([gray, gray // 2, gray, np.full_like(gray, 255)]),
+        'gray': gray,
+        'gray as color': np.dstack([gray] * 3),
     }[kind]
     (source / name / 'images').mkdir(parents=True)
     (source / name / 'masks').mkdir()
@@ -72,7 +72,7 @@ def test_convert(source, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'kind, shape', [('colour', (*SIZE, 3)), ('alpha', (*SIZE, 3)), ('grey', SIZE), ('grey as colour', SIZE)]
+    'kind, shape', [('color', (*SIZE, 3)), ('alpha', (*SIZE, 3)), ('gray', SIZE), ('gray as color', SIZE)]
 )
 def test_kinds_of_image(tmp_path, kind, shape):
     image = add_sample(tmp_path / 'in', 'a', kind)
@@ -81,7 +81,7 @@ def test_kinds_of_image(tmp_path, kind, shape):
     stored = cv2.imread(str(tmp_path / 'out' / 'images' / 'a.png'), cv2.IMREAD_UNCHANGED)
     assert stored.shape == shape
     expected = image[..., 0] if image.ndim > len(shape) else image[..., :3]
-    if kind == 'grey':
+    if kind == 'gray':
         expected = image
     np.testing.assert_array_equal(stored, expected)
 
@@ -226,7 +226,7 @@ def test_empty_mask_alone_is_skipped(source, tmp_path):
     assert not (tmp_path / 'other').exists()
 
 
-def test_recognised_until_the_source_changes(source, tmp_path):
+def test_recognized_until_the_source_changes(source, tmp_path):
     out_dir = tmp_path / 'out'
     assert convert_dsb2018(source, out_dir)
     assert convert_dsb2018(source, out_dir) is None

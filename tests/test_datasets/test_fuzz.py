@@ -73,7 +73,7 @@ def spoiled(draw, good, most=3):
             node = node[key]
         change = draw(st.sampled_from(['set', 'set', 'delete', 'double', 'rename', 'text', 'float']))
         if change == 'set':
-            node[last] = draw(WILD)
+            node[last] = copy.deepcopy(draw(WILD))
         elif change == 'delete':
             del node[last]
         elif change == 'double' and isinstance(node, list):

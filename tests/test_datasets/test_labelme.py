@@ -465,7 +465,7 @@ def test_out_dir_in_the_source(source):
         convert_labelme(source, source / 'coco')
 
 
-def test_recognised_until_a_point_moves(source, tmp_path):
+def test_recognized_until_a_point_moves(source, tmp_path):
     assert convert_labelme(source, tmp_path / 'out', val_fraction=0.25)
     assert convert_labelme(source, tmp_path / 'out', val_fraction=0.25) is None
     path = source / 'triangle.json'

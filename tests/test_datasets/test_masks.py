@@ -107,7 +107,7 @@ def test_class_and_object_in_one_number(folders, tmp_path):
 
 
 def test_palette_keeps_its_indices(folders, tmp_path):
-    """As in Pascal VOC, whose masks show colours and hold indices, 255 for borders."""
+    """As in Pascal VOC, whose masks show colors and hold indices, 255 for borders."""
     mask = values_of('a')
     mask[0] = 255
     image = Image.fromarray(mask).convert('P')
@@ -278,7 +278,7 @@ def test_two_images_of_one_name(folders, tmp_path):
         convert(folders, tmp_path, 'objects')
 
 
-def test_recognised_until_a_mask_changes(folders, tmp_path):
+def test_recognized_until_a_mask_changes(folders, tmp_path):
     assert convert_masks(*folders, tmp_path / 'out', 'objects')
     assert convert_masks(*folders, tmp_path / 'out', 'objects') is None
     mask = values_of('a')

@@ -12,7 +12,7 @@ from mmpanet.utils.errors import MMPanetError
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='folder of the JSON files and their images, at any depth')
-    parser.add_argument('out_dir', help='where to write the dataset')
+    parser.add_argument('out_dir', help='folder of the dataset')
     parser.add_argument(
         '--classes',
         nargs='+',

@@ -12,9 +12,9 @@ from mmpanet.utils.errors import MMPanetError
 def parse_args():
     default = {field.name: field.default for field in fields(ShapesConfig)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('out_dir', nargs='?', default='data/shapes', help='where to write it')
-    parser.add_argument('--num-train', type=int, default=default['num_train'], help='images')
-    parser.add_argument('--num-val', type=int, default=default['num_val'], help='images')
+    parser.add_argument('out_dir', nargs='?', default='data/shapes', help='folder of the dataset')
+    parser.add_argument('--num-train', type=int, default=default['num_train'], help='training images')
+    parser.add_argument('--num-val', type=int, default=default['num_val'], help='validation images')
     parser.add_argument('--image-size', type=int, nargs=2, metavar=('HEIGHT', 'WIDTH'), default=default['image_size'])
     parser.add_argument(
         '--classes', nargs='+', metavar='CLASS', default=default['classes'], help=f'some of {", ".join(SHAPES)}'
@@ -25,7 +25,7 @@ def parse_args():
         nargs=2,
         metavar=('FEWEST', 'MOST'),
         default=default['num_objects'],
-        help='objects drawn for an image',
+        help='number of objects that are drawn for an image',
     )
     parser.add_argument(
         '--area',
@@ -39,14 +39,14 @@ def parse_args():
         '--min-visible',
         type=float,
         default=default['min_visible'],
-        help='an object that shows less of itself is left out',
+        help='smallest visible fraction of an object; others are left out',
     )
     parser.add_argument(
-        '--empty-fraction', type=float, default=default['empty_fraction'], help='part of the images without objects'
+        '--empty-fraction', type=float, default=default['empty_fraction'], help='fraction of the images without objects'
     )
     parser.add_argument('--seed', type=int, default=default['seed'])
-    parser.add_argument('--workers', type=int, default=2, help='processes')
-    parser.add_argument('--force', action='store_true', help='replace a dataset made with other arguments')
+    parser.add_argument('--workers', type=int, default=2, help='number of processes')
+    parser.add_argument('--force', action='store_true', help='replace a dataset made with other settings')
     return parser.parse_args()
 
 

@@ -13,7 +13,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('images', help='folder of the images, at any depth')
     parser.add_argument('masks', help='folder of their masks: NAME.png, or with --kind files NAME/*.png')
-    parser.add_argument('out_dir', help='where to write the dataset')
+    parser.add_argument('out_dir', help='folder of the dataset')
     parser.add_argument(
         '--kind',
         choices=KINDS,
@@ -43,7 +43,7 @@ def parse_args():
         type=int,
         metavar='N',
         default=(),
-        help='values that are no object, such as 255 for borders; 0 always is',
+        help='values that are no object, such as 255 or -1 for borders; 0 never is one',
     )
     parser.add_argument(
         '--min-area', type=int, default=1, metavar='PIXELS', help='leave out objects of fewer pixels (default: 1)'
@@ -52,7 +52,7 @@ def parse_args():
     parser.add_argument(
         '--empty-without-mask',
         action='store_true',
-        help='an image without a mask has no objects; by default it is a fault',
+        help='take an image without a mask as an image without objects; by default it is a fault',
     )
     add_conversion_arguments(parser)
     return parser.parse_args()
