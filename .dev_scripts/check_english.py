@@ -28,8 +28,8 @@ ALLOWED = (
     'three models a state',  # which of the three models a state dict belongs to
 )
 
-# Between two words: spaces, or one end of a line in prose, in comments, or in a string of several parts.
-GAP = r'(?:[ \t]+|[ \t]*\n[ \t]*(?:#[ \t]*)?|[ \t]?[\'"]\n[ \t]*f?[\'"])'
+# Between two words: a space, or one end of a line in prose, in comments, or in a string of several parts.
+GAP = r'(?: |[ \t]*\n[ \t]*(?:#[ \t]*)?|[ \t]?[\'"]\n[ \t]*f?[\'"])'
 COUNT = rf'(?:an?|one|two|three|four|five|six|eight|ten|\d+|its{GAP}own|as{GAP}many|once|twice)'
 # Plurals that count something without a number before them. Words that are often verbs ("runs a model") are left out.
 UNITS = (

@@ -46,6 +46,7 @@ def test_the_distributive_is_found(text):
         'At 800 x 1344 an image has more pixels.',
         'On fine levels a large RoI has hundreds.',
         '| a | b a c |',
+        'kind    masks    an object is',
         'for a in b: a = a',
     ],
 )

@@ -40,7 +40,7 @@ def build(config):
 
 
 def batch(objects):
-    """An image for each number of objects, which are boxes filled with a mask; five positive RoIs an object."""
+    """An image for each number of objects, which are boxes filled with a mask; each object has five positive RoIs."""
     generator = torch.Generator().manual_seed(0)
     inputs, samples = [], []
     for count in objects:

@@ -22,19 +22,19 @@ def anchors_of(stride):
     for ratio in (0.5, 1, 2):
         width = np.round(np.sqrt(stride * stride / ratio))
         side = np.array([width, np.round(width * ratio)]) * 8
-        centre = 0.5 * (stride - 1)
-        boxes.append([*(centre - 0.5 * (side - 1)), *(centre + 0.5 * (side - 1))])
+        center = 0.5 * (stride - 1)
+        boxes.append([*(center - 0.5 * (side - 1)), *(center + 0.5 * (side - 1))])
     return np.array(boxes)
 
 
 def decode(boxes, deltas, weights, height, width):
     """``bbox_transform`` and ``clip_tiled_boxes``; (N, 4) and (N, 4)."""
     size = boxes[:, 2:] - boxes[:, :2] + 1
-    centre = boxes[:, :2] + 0.5 * size
+    center = boxes[:, :2] + 0.5 * size
     deltas = deltas / weights
-    centre = centre + deltas[:, :2] * size
+    center = center + deltas[:, :2] * size
     size = np.exp(np.minimum(deltas[:, 2:], np.log(1000.0 / 16.0))) * size
-    boxes = np.hstack([centre - 0.5 * size, centre + 0.5 * size - 1])
+    boxes = np.hstack([center - 0.5 * size, center + 0.5 * size - 1])
     return np.clip(boxes, 0, [width - 1, height - 1, width - 1, height - 1])
 
 
