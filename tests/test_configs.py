@@ -1,40 +1,38 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Every config in ``configs/``: how it inherits, how large it is, and that it trains and predicts.
+"""Every config in ``configs/``: how it inherits, how large it is, what it differs in, and that it trains and predicts.
 
-Configs are found, not listed. A new one needs its parameter counts in ``tests/data/parameter_counts.json``, which
-
-    python tests/test_configs.py --record
-
-writes anew, and a row in ``docs/configs.md``.
+Configs are found, not listed. After a change of a config, ``python .dev_scripts/config_index.py`` writes anew what is
+derived from them: metafiles, the tables of ``docs/configs.md``, and ``tests/data/parameter_counts.json``.
 """
 
+import argparse
 import ast
 import copy
 import json
 import re
-import sys
+import shlex
 from functools import lru_cache
 
+import config_index
 import cv2
+import mmengine.config.config
+import mmengine.config.utils
 import numpy as np
 import pytest
 import torch
+from config_index import FILES, FOLDER, PATHS, count_parameters, name_of
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import LOOPS, PARAM_SCHEDULERS, init_default_scope
-from repository import ROOT
+from mmengine.registry import LOOPS, PARAM_SCHEDULERS
 
 import mmpanet  # noqa: F401  registers the modules
 from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS, VISUALIZERS
 from mmdet.testing import demo_mm_inputs
+from mmpanet.engine.run_arguments import add_run_arguments
+from mmpanet.utils.configs import config_path
 
-COUNTS = ROOT / 'tests' / 'data' / 'parameter_counts.json'
-FILES = sorted((ROOT / 'configs').rglob('*.py'))
-CONFIGS = [path for path in FILES if '_base_' not in path.parts]
-
-# Those that `make test` trains a step; the rest of them is slow.
+# Those that `make test` trains for a step. The others are slow.
 QUICK = {
     'faster-rcnn_r50-caffe_panet-gn-4conv1fc_ms-1x_coco',
     'fcos_r50-caffe_panet_gn-head_1x_coco',
@@ -42,24 +40,20 @@ QUICK = {
     'mask-rcnn_r50_panet-syncbn-4conv1fc_ms-2x_coco',
 }
 
-
-def name_of(path):
-    return str(path.relative_to(ROOT / 'configs'))
-
-
 every_file = pytest.mark.parametrize('path', FILES, ids=name_of)
-every_config = pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+every_config = pytest.mark.parametrize('path', PATHS, ids=name_of)
 every_config_the_slow_ones_marked = pytest.mark.parametrize(
     'path',
-    [pytest.param(path, id=name_of(path), marks=[] if path.stem in QUICK else pytest.mark.slow) for path in CONFIGS],
+    [pytest.param(path, id=name_of(path), marks=[] if path.stem in QUICK else pytest.mark.slow) for path in PATHS],
 )
 
 
 @pytest.fixture(autouse=True, scope='module')
 def metafiles_read_once():
-    """mmengine reads all of mmdet's metafiles, 0.4 s of them, for each base of mmdet's."""
+    """For each base of mmdet's, mmengine reads all of mmdet's metafiles again, which takes 0.4 s."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, 'load', lru_cache(config_utils.load))
+        patch.setattr(mmengine.config.utils, 'load', lru_cache(mmengine.config.utils.load))
+        patch.setattr(mmengine.config.config, 'is_installed', lru_cache(mmengine.config.config.is_installed))
         yield
 
 
@@ -78,25 +72,25 @@ def bases_of(path):
     return []
 
 
-def mmdet_bases(path):
-    """The ``mmdet::`` bases of a config and of all that it inherits from."""
-    for base in bases_of(path):
-        if '::' in base:
-            yield base
-        else:
-            yield from mmdet_bases(path.parent / base)
+def depth_of(path):
+    """The number of files of ours from a config to its last base."""
+    return 1 + max((depth_of(path.parent / base) for base in bases_of(path) if '::' not in base), default=0)
 
 
-@every_file
-def test_inherits_from_mmdet_once(path):
-    """Each ``mmdet::`` base costs 0.4 s, and no one can follow two of them."""
-    assert len(list(mmdet_bases(path))) <= 1
+@every_config
+def test_inherits_through_three_files_at_most(path):
+    assert depth_of(path) <= 3
 
 
 @every_file
 def test_imports_nothing_itself(path):
     """mmengine 0.10.7 cannot parse an import before ``_base_`` in a virtual environment."""
     assert not any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(ast.parse(path.read_text())))
+
+
+def test_every_base_is_used():
+    used = {(path.parent / base).resolve() for path in FILES for base in bases_of(path) if '::' not in base}
+    assert used >= set(FILES) - set(PATHS)
 
 
 # What a config names
@@ -179,63 +173,190 @@ def test_pipelines(path, run_pipeline):
     assert 'scale_factor' in sample  # to bring predictions back to the image
 
 
-# Size
+# What is derived from the configs
 
-
-def count_parameters(path):
-    """All and the trainable parameters of a config's model, none of which is allocated."""
-    with torch.device('meta'):
-        model = MODELS.build(copy.deepcopy(load(path).model))
-    parameters = list(model.parameters())
-    return dict(
-        parameters=sum(parameter.numel() for parameter in parameters),
-        trainable=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-    )
-
-
-def record():
-    init_default_scope('mmdet')
-    counts = {name_of(path): count_parameters(path) for path in CONFIGS}
-    lines = [f'  {json.dumps(name)}: {json.dumps(count)}' for name, count in counts.items()]
-    COUNTS.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
+WRITE_ANEW = 'if this is what you want: python .dev_scripts/config_index.py'
 
 
 @pytest.fixture(scope='module')
 def recorded():
-    return json.loads(COUNTS.read_text())
+    return json.loads(config_index.COUNTS.read_text())
+
+
+@pytest.fixture(scope='module')
+def configs():
+    return {path: load(path) for path in PATHS}
 
 
 @every_config
 def test_builds_with_as_many_parameters_as_recorded(path, recorded):
-    assert count_parameters(path) == recorded.get(name_of(path)), (
-        'if this is what you want: python tests/test_configs.py --record'
-    )
+    assert count_parameters(load(path)) == recorded.get(name_of(path)), WRITE_ANEW
 
 
 def test_nothing_else_is_recorded(recorded):
-    assert sorted(recorded) == sorted(map(name_of, CONFIGS))
+    assert config_index.counts_text(recorded) == config_index.COUNTS.read_text(), WRITE_ANEW
+    assert list(recorded) == [name_of(path) for path in PATHS], WRITE_ANEW
 
 
-# Documents
+def test_metafiles(configs):
+    texts = config_index.metafiles(configs)
+    assert sorted(texts) == sorted(FOLDER.rglob('metafile.yml')), WRITE_ANEW
+    for path, text in texts.items():
+        assert path.read_text() == text, WRITE_ANEW
 
 
-def test_docs_list_every_config_with_its_size(recorded):
-    rows = re.findall(r'\(\.\./configs/(\S+\.py)\).*\| ([\d.]+) M \|', (ROOT / 'docs' / 'configs.md').read_text())
-    assert sorted(rows) == sorted((name, f'{count["parameters"] / 1e6:.1f}') for name, count in recorded.items())
+def test_tables_of_the_docs(configs, recorded):
+    text = config_index.PAGE.read_text()
+    assert config_index.page(text, configs, recorded) == text, WRITE_ANEW
+    tables = ''.join(re.findall('<!-- configs: .*?<!-- end of configs -->', text, re.DOTALL))
+    listed = re.findall(r'\(\.\./configs/(\S+\.py)\)', tables)
+    assert sorted(listed) == sorted(map(name_of, PATHS)), 'each config has one row in one table'
 
 
-# The ablation
+def options_in_the_docs():
+    """The configs and options in the table of other backbones, heads and schedules."""
+    section = config_index.PAGE.read_text().partition('## Other backbones, heads and schedules')[2]
+    for what, names, options in re.findall(r'^\| (.*?) \| (.*?) \| `(.*)` \|$', section, re.MULTILINE):
+        for name in re.findall(r'\(\.\./configs/(\S+?\.py)\)', names):
+            yield pytest.param(FOLDER / name, options, id=f'{what}-{name}')
 
 
-def test_the_last_row_of_the_ablation_is_the_recipe_of_the_paper():
-    """Two ways to the same model, data and schedule: row by row, and at once."""
-    row = load(ROOT / 'configs/ablation/mask-rcnn_r50_table3-8-hhd_2x_coco.py').to_dict()
-    recipe = load(ROOT / 'configs/panet/mask-rcnn_r50_panet-syncbn-4conv1fc_ms-2x_coco.py').to_dict()
-    # What the rows spell out because earlier ones have it otherwise is the default.
-    assert row['model']['roi_head']['bbox_head'].pop('num_levels') == 4
-    assert row['model']['roi_head']['mask_head'].pop('num_levels') == 4
-    assert row['model']['roi_head']['mask_head'].pop('fc_fusion') == 'sum'
-    assert row == recipe
+@pytest.mark.parametrize('path, options', list(options_in_the_docs()))
+def test_options_in_the_docs(path, options):
+    """They are read as a shell and the tools read them, change each of the settings that they name, and build."""
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    overrides = parser.parse_args(['--cfg-options', *shlex.split(options)]).cfg_options
+    cfg = copy.deepcopy(load(path))
+    cfg.merge_from_dict(overrides)
+    changed = set(differences(load(path).to_dict(), cfg.to_dict()))
+    for key in overrides:
+        assert any(f'{name}.'.startswith(f'{key}.') or key.startswith(f'{name}.') for name in changed), key
+    assert count_parameters(cfg)['parameters'] > 0
+
+
+# What a config differs in
+
+
+def differences(first, second, key=''):
+    """The dotted keys of values that differ between two configs."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        pairs = {name: (first.get(name), second.get(name)) for name in {*first, *second}}
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        pairs = dict(enumerate(zip(first, second)))
+    else:
+        if first != second:
+            yield key
+        return
+    for name, (one, other) in pairs.items():
+        if name != '_scope_':  # mmengine notes there which base a dictionary comes from
+            yield from differences(one, other, f'{key}.{name}' if key else str(name))
+
+
+TYPES = {
+    'model.neck.type',
+    'model.roi_head.type',
+    'model.roi_head.bbox_roi_extractor.type',
+    'model.roi_head.bbox_head.type',
+    'model.roi_head.mask_roi_extractor.type',
+    'model.roi_head.mask_head.type',
+}
+SAMPLING = {
+    'model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio',
+    'model.roi_head.mask_roi_extractor.roi_layer.sampling_ratio',
+}
+
+
+@pytest.mark.parametrize('path', sorted(FOLDER.glob('panet/*_panet_*.py')), ids=name_of)
+def test_a_line_beside_mmdets_zoo_differs_in_its_parts_alone(path):
+    theirs = load(config_path(f'mmdet::{path.stem.replace("_panet_", "_fpn_")}')).to_dict()
+    changed = {re.sub(r'bbox_head\.\d\.', 'bbox_head.', key) for key in differences(theirs, load(path).to_dict())}
+    assert 'model.neck.type' in changed
+    assert changed <= {'custom_imports', *TYPES, *SAMPLING, 'max_epochs'}  # the last one is a variable of theirs
+
+
+MASK, DETECTOR, NUCLEI = (
+    'ablation/mask-rcnn_r50_{}_2x_coco',
+    'ablation/faster-rcnn_r50_{}_1x_coco',
+    'dsb2018/ablation/mask-rcnn_r18_{}_dsb2018',
+)
+SCHEDULE = ['max_epochs', 'train_cfg', 'param_scheduler']
+LOADERS = ['train_dataloader.dataset.pipeline', 'val_dataloader.dataset.pipeline', 'test_dataloader.dataset.pipeline']
+BN = ['custom_imports', 'norm_cfg', 'model.backbone', 'model.neck.norm_cfg', 'model.roi_head.bbox_head']
+LEVEL_FUSION = ['model.roi_head.bbox_head.level_fusion', 'model.roi_head.mask_head.level_fusion']
+BEFORE = ['model.roi_head.bbox_head.fuse_before_first_layer', 'model.roi_head.mask_head.fuse_before_first_layer']
+FC = 'model.roi_head.mask_head.fc_'
+# The row that a row is compared to, the row, and what it changes.
+ROWS = [
+    (MASK, 'table3-1-rbl', 'table3-2-mst', ['train_pipeline', 'train_dataloader.dataset.pipeline']),
+    (MASK, 'table3-2-mst', 'table3-3-mbn', [*BN, 'model.roi_head.mask_head.norm_cfg']),
+    (MASK, 'table3-3-mbn', 'table3-4-bpa', ['model.neck.type']),
+    (MASK, 'table3-3-mbn', 'table3-5-afp', ['model.roi_head']),
+    (MASK, 'table3-5-afp', 'table3-6-bpa-afp', ['model.neck.type']),
+    (MASK, 'table3-6-bpa-afp', 'table3-7-ff', [f'{FC}fusion']),
+    (MASK, 'table3-5-afp', 'table4-after-sum', LEVEL_FUSION),
+    (MASK, 'table3-5-afp', 'table4-before-max', BEFORE),
+    (MASK, 'table3-7-ff', 'table5-conv2', [f'{FC}branch_start']),
+    (MASK, 'table3-7-ff', 'table5-conv4', [f'{FC}branch_start']),
+    (MASK, 'table3-7-ff', 'table5-max', [f'{FC}fusion', f'{FC}relu']),
+    (MASK, 'table3-7-ff', 'table5-product', [f'{FC}fusion', f'{FC}relu']),
+    (DETECTOR, 'table3-1-rbl', 'table3-3-mbn', BN),
+    (DETECTOR, 'table3-3-mbn', 'table3-4-bpa', ['model.neck.type']),
+    (DETECTOR, 'table3-3-mbn', 'table3-5-afp', ['model.roi_head']),
+    (DETECTOR, 'table3-5-afp', 'table3-6-bpa-afp', ['model.neck.type']),
+    (DETECTOR, 'table3-6-bpa-afp', 'table3-8-hhd', ['model.roi_head.bbox_head']),
+    (DETECTOR, 'table3-5-afp', 'table4-after-sum', LEVEL_FUSION[:1]),
+    (DETECTOR, 'table3-5-afp', 'table4-before-max', BEFORE[:1]),
+    (NUCLEI, 'fpn_12e', 'pafpn_12e', ['model.neck.type']),
+    (NUCLEI, 'fpn_12e', 'bpa_12e', ['model.neck.type']),
+    (NUCLEI, 'fpn_12e', 'afp_12e', ['model.roi_head']),
+    (NUCLEI, 'afp_12e', 'bpa-afp_12e', ['model.neck.type']),
+    (NUCLEI, 'bpa-afp_12e', 'bpa-afp-ff_12e', [f'{FC}fusion']),
+    (NUCLEI, 'bpa-afp-ff_12e', 'panet_12e', ['model.roi_head.bbox_head']),
+    (NUCLEI, 'panet_12e', 'panet-level-sum_12e', LEVEL_FUSION),
+    (NUCLEI, 'panet_12e', 'panet-neck-concat_12e', ['model.neck.fusion']),
+    (NUCLEI, 'panet_12e', 'panet-neck-weighted_12e', ['model.neck.fusion']),
+    *[
+        (NUCLEI, f'{row}_12e', f'{row}_{more}', SCHEDULE)
+        for row in ('fpn', 'panet-level-sum')
+        for more in ('24e', '48e')
+    ],
+    *[(NUCLEI, f'{row}_12e', f'{row}_zoom-12e', LOADERS) for row in ('fpn', 'panet-level-sum')],
+]
+
+
+def assert_differ_in(first, second, expected):
+    """Both configs differ in something below each of the expected keys, and in nothing else."""
+    changed = set(differences(*(load(FOLDER / f'{name}.py').to_dict() for name in (first, second))))
+    below = {key: {name for name in changed if name.startswith(key)} for key in expected}
+    assert all(below.values()) and set().union(*below.values()) == changed
+
+
+@pytest.mark.parametrize('folder, above, row, expected', ROWS)
+def test_a_row_of_an_ablation_changes_one_thing(folder, above, row, expected):
+    assert_differ_in(folder.format(above), folder.format(row), expected)
+
+
+def test_every_row_of_an_ablation_is_compared():
+    rows = {folder.format(name) for folder, *names, _ in ROWS for name in names}
+    # tests/test_swap compares the last one
+    rows.add(NUCLEI.format('panet-swapped_zoom-12e'))
+    assert rows == {name_of(path)[:-3] for path in PATHS if 'ablation' in path.parts}
+
+
+def test_the_recipe_of_the_paper_is_the_last_row_of_the_ablation():
+    """``num_levels`` and ``fc_fusion`` are defaults that the rows spell out."""
+    head = 'model.roi_head.mask_head'
+    expected = ['model.roi_head.bbox_head', f'{head}.num_levels', f'{head}.fc_fusion']
+    recipe = 'panet/mask-rcnn_r50_panet-syncbn-4conv1fc_ms-2x_coco'
+    assert_differ_in(MASK.format('table3-7-ff'), recipe, expected)
+    defaults = load(FOLDER / f'{MASK.format("table3-7-ff")}.py').model.roi_head.mask_head
+    assert (defaults.num_levels, defaults.fc_fusion) == (4, 'sum')
+
+
+def test_the_ablation_on_nuclei_has_the_settings_of_the_small_model():
+    expected = ['custom_imports', 'model.roi_head.bbox_head', *SCHEDULE, 'default_hooks.visualization.draw']
+    assert_differ_in('dsb2018/mask-rcnn_r18_fpn_dsb2018', NUCLEI.format('fpn_12e'), expected)
 
 
 # Alive
@@ -331,9 +452,3 @@ def test_trains_and_predicts(path, seen_alive):
         if has_masks(cfg):
             assert found.masks.shape == (len(found), *shape)
     seen_alive.add(kind)
-
-
-if __name__ == '__main__':
-    if sys.argv[1:] != ['--record']:
-        sys.exit('usage: python tests/test_configs.py --record')
-    record()

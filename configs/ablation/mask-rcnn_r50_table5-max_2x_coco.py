@@ -1,5 +1,15 @@
-# Table 5: both paths are fused by maximum. Not rectified: no logit could be
-# negative, and every pixel would be foreground.
-_base_ = './mask-rcnn_r50_table3-7-ff_2x_coco.py'
+# Table 5, both mask paths fused by maximum
+#
+# The fc's output passes no ReLU: after one, no logit could be negative, and every pixel would be foreground.
+_base_ = './mask-rcnn_r50_table3-3-mbn_2x_coco.py'
 
-model = dict(roi_head=dict(mask_head=dict(fc_fusion='max', fc_relu=False)))
+model = dict(
+    neck=dict(type='PANetNeck'),
+    roi_head=dict(
+        type='PANetRoIHead',
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=4),
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        mask_head=dict(type='FCFusionMaskHead', num_levels=4, fc_fusion='max', fc_relu=False),
+    ),
+)

@@ -1,6 +1,7 @@
-# The same, from a model that was trained on COCO; what depends on the classes
-# starts anew. A shorter schedule, as in Mask R-CNN: 4.1k iterations with the
-# step after 3k.
+# All of PANet on Cityscapes, fine annotations only, from a model trained on COCO; mask AP 41.4 in the paper
+#
+# What depends on the classes starts anew. The schedule is shorter, as in Mask R-CNN: 4.1k iterations, with the step
+# after 3k.
 _base_ = './mask-rcnn_r50_panet-syncbn-4conv1fc_1x_cityscapes.py'
 
 model = dict(backbone=dict(init_cfg=None))
@@ -13,6 +14,5 @@ param_scheduler = [
     dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[8], gamma=0.1),
 ]
 
-# Train it first, or name a checkpoint of yours:
-# --cfg-options load_from=CHECKPOINT
+# Train it first, or name a checkpoint of yours: --cfg-options load_from=CHECKPOINT
 load_from = 'work_dirs/mask-rcnn_r50_panet-syncbn-4conv1fc_ms-2x_coco/iter_160000.pth'

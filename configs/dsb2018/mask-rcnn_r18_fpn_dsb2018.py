@@ -1,4 +1,9 @@
-_base_ = ['../_base_/models/mask-rcnn_r18_fpn_small.py', '../_base_/datasets/dsb2018_instance.py']
+# Small Mask R-CNN R-18 with FPN, 5 epochs: the baseline
+_base_ = [
+    '../_base_/models/mask-rcnn_r18_fpn_small.py',
+    '../_base_/datasets/dsb2018_instance.py',
+    '../_base_/schedules/schedule_small.py',
+]
 
 model = dict(
     roi_head=dict(bbox_head=dict(num_classes=1), mask_head=dict(num_classes=1)),

@@ -1,3 +1,4 @@
+# Small Mask R-CNN R-18 with PANet, 5 epochs
 _base_ = './mask-rcnn_r18_fpn_dsb2018.py'
 
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)

@@ -1,5 +1,9 @@
-# For a GPU: ImageNet-pretrained R-50, 512 px, crops at many scales.
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', '../_base_/datasets/dsb2018_instance.py']
+# Mask R-CNN R-50 with FPN, pretrained on ImageNet, 60 epochs: for a GPU, the baseline
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    '../_base_/datasets/dsb2018_instance.py',
+    'mmdet::_base_/default_runtime.py',
+]
 
 norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
 model = dict(
@@ -63,22 +67,10 @@ param_scheduler = [
 ]
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 
-default_scope = 'mmdet'
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2, save_best='coco/segm_mAP'),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='DetVisualizationHook', draw=True, interval=10, score_thr=0.5),
+    logger=dict(interval=20),
+    checkpoint=dict(interval=10, max_keep_ckpts=2, save_best='coco/segm_mAP'),
+    visualization=dict(draw=True, interval=10, score_thr=0.5),
 )
-env_cfg = dict(
-    cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
-)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
-log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
-log_level = 'INFO'
-load_from = None
-resume = False
+log_processor = dict(window_size=20)
 randomness = dict(seed=0)

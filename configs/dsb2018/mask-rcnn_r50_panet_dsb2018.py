@@ -1,3 +1,4 @@
+# Mask R-CNN R-50 with PANet, pretrained on ImageNet, 60 epochs: for a GPU
 _base_ = './mask-rcnn_r50_fpn_dsb2018.py'
 
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)

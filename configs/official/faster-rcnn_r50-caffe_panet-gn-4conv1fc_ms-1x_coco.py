@@ -1,6 +1,7 @@
-# The authors' box-only model with the heavier head:
-# configs/panet/e2e_panet_R-50-FPN_1x_det.yaml of their code, setting by
-# setting. What their code base sets by default is marked "default there".
+# The authors' box-only model: Faster R-CNN R-50 (caffe style), GN, heavier box head
+#
+# configs/panet/e2e_panet_R-50-FPN_1x_det.yaml of their code, setting by setting. What their code base sets by default
+# is marked "default there".
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 

@@ -1,4 +1,5 @@
-# The authors' model of boxes and masks:
+# The authors' model of boxes and masks: Mask R-CNN R-50 (caffe style), GN, heavier box head
+#
 # configs/panet/e2e_panet_R-50-FPN_2x_mask.yaml of their code.
 _base_ = './faster-rcnn_r50-caffe_panet-gn-4conv1fc_ms-1x_coco.py'
 

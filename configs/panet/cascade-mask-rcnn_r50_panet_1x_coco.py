@@ -1,5 +1,6 @@
-# mmdet's Cascade Mask R-CNN R-50 FPN 1x with all of PANet. Its RoI head passes
-# the pooled features on as they come, so it needs no counterpart of ours.
+# Cascade Mask R-CNN R-50 with PANet, mmdet's 1x
+#
+# Its RoI head passes the pooled features on as they come, so that it needs no counterpart of ours.
 _base_ = 'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 

@@ -1,4 +1,4 @@
-# mmdet's Cascade R-CNN R-50 FPN 1x with PANet.
+# Cascade R-CNN R-50 with PANet, mmdet's 1x
 _base_ = 'mmdet::cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 

@@ -1,4 +1,4 @@
-# mmdet's Faster R-CNN R-50 FPN 1x with PANet, and nothing else changed.
+# Faster R-CNN R-50 with PANet, mmdet's 1x
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 

@@ -1,14 +1,9 @@
-# mmdet's Mask R-CNN R-50 FPN 1x with all of PANet, and nothing else changed.
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
-
-model = dict(
-    neck=dict(type='PANetNeck'),
-    roi_head=dict(
-        type='PANetRoIHead',
-        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(type='PANetShared2FCBBoxHead'),
-        mask_roi_extractor=dict(type='AdaptiveFeaturePooling', roi_layer=dict(sampling_ratio=2)),
-        mask_head=dict(type='FCFusionMaskHead'),
-    ),
-)
+# Mask R-CNN R-50 with PANet, mmdet's 1x
+#
+# mmdet's mask-rcnn_r50_fpn_1x_coco.py consists of the same files, but for the model.
+_base_ = [
+    '../_base_/models/mask-rcnn_r50_panet.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]

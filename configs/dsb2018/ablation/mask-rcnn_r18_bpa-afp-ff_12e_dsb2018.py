@@ -1,4 +1,13 @@
-# + fully-connected fusion
-_base_ = './mask-rcnn_r18_bpa-afp_12e_dsb2018.py'
+# FPN + BPA + AFP + fully-connected fusion (FF)
+_base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
 
-model = dict(roi_head=dict(mask_head=dict(fc_fusion='sum')))
+model = dict(
+    neck=dict(type='PANetNeck'),
+    roi_head=dict(
+        type='PANetRoIHead',
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=4),
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        mask_head=dict(type='FCFusionMaskHead', fc_fusion='sum'),
+    ),
+)

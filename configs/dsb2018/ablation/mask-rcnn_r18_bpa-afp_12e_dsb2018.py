@@ -1,4 +1,13 @@
-# + bottom-up path augmentation and adaptive feature pooling
-_base_ = './mask-rcnn_r18_afp_12e_dsb2018.py'
+# FPN + BPA + AFP
+_base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
 
-model = dict(neck=dict(type='PANetNeck'))
+model = dict(
+    neck=dict(type='PANetNeck'),
+    roi_head=dict(
+        type='PANetRoIHead',
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=4),
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        mask_head=dict(type='FCFusionMaskHead', fc_fusion=None),
+    ),
+)

@@ -1,12 +1,24 @@
-# The row that the others are compared to: FPN, with a norm in neck and heads as
-# in all of them. `PANetShared2FCBBoxHead` with one level is mmdet's own head
-# with a norm on its fcs.
-_base_ = '../mask-rcnn_r18_fpn_dsb2018.py'
-
+# FPN, with a norm in neck and heads as in all rows: the baseline, 12 epochs
+#
+# All other rows inherit from this file.
+_base_ = [
+    '../../_base_/models/mask-rcnn_r18_fpn_small.py',
+    '../../_base_/datasets/dsb2018_instance.py',
+    '../../_base_/schedules/schedule_small.py',
+]
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 
 norm_cfg = dict(type='GN', num_groups=16, requires_grad=True)
-model = dict(roi_head=dict(bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=1, norm_cfg=norm_cfg)))
+model = dict(
+    roi_head=dict(
+        # With one level, this is mmdet's head with a norm after its fcs.
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=1, num_classes=1, norm_cfg=norm_cfg),
+        mask_head=dict(num_classes=1),
+    ),
+    # an image holds up to several hundred nuclei
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=250), rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=500), rcnn=dict(max_per_img=300)),
+)
 
 max_epochs = 12
 train_cfg = dict(max_epochs=max_epochs, val_interval=4)

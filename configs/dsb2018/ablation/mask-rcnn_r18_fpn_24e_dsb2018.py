@@ -1,4 +1,4 @@
-# The same for twice as long: does the difference stay?
+# FPN, the baseline, 24 epochs
 _base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
 
 max_epochs = 24

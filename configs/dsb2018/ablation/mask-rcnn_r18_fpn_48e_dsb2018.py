@@ -1,4 +1,4 @@
-# The same for four times as long: has either levelled off?
+# FPN, the baseline, 48 epochs
 _base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
 
 max_epochs = 48

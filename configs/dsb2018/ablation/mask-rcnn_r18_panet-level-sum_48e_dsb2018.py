@@ -1,5 +1,16 @@
-# The same for four times as long: has either levelled off?
-_base_ = './mask-rcnn_r18_panet-level-sum_12e_dsb2018.py'
+# All of PANet, levels fused by sum, 48 epochs
+_base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
+
+model = dict(
+    neck=dict(type='PANetNeck'),
+    roi_head=dict(
+        type='PANetRoIHead',
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        bbox_head=dict(type='PANetShared4Conv1FCBBoxHead', num_levels=4, conv_out_channels=64, level_fusion='sum'),
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        mask_head=dict(type='FCFusionMaskHead', level_fusion='sum', fc_fusion='sum'),
+    ),
+)
 
 max_epochs = 48
 train_cfg = dict(max_epochs=max_epochs, val_interval=24)

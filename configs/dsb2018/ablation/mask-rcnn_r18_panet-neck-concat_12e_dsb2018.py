@@ -1,4 +1,13 @@
 # All of PANet, the two paths of the neck fused by concatenation
-_base_ = './mask-rcnn_r18_panet_12e_dsb2018.py'
+_base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
 
-model = dict(neck=dict(fusion='concat'))
+model = dict(
+    neck=dict(type='PANetNeck', fusion='concat'),
+    roi_head=dict(
+        type='PANetRoIHead',
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        bbox_head=dict(type='PANetShared4Conv1FCBBoxHead', num_levels=4, conv_out_channels=64),
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        mask_head=dict(type='FCFusionMaskHead', fc_fusion='sum'),
+    ),
+)

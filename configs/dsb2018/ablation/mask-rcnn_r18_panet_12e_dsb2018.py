@@ -1,4 +1,13 @@
-# + the heavier head: all of PANet
-_base_ = './mask-rcnn_r18_bpa-afp-ff_12e_dsb2018.py'
+# All of PANet: BPA, AFP, FF and the heavier box head
+_base_ = './mask-rcnn_r18_fpn_12e_dsb2018.py'
 
-model = dict(roi_head=dict(bbox_head=dict(type='PANetShared4Conv1FCBBoxHead', conv_out_channels=64)))
+model = dict(
+    neck=dict(type='PANetNeck'),
+    roi_head=dict(
+        type='PANetRoIHead',
+        bbox_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        bbox_head=dict(type='PANetShared4Conv1FCBBoxHead', num_levels=4, conv_out_channels=64),
+        mask_roi_extractor=dict(type='AdaptiveFeaturePooling'),
+        mask_head=dict(type='FCFusionMaskHead', fc_fusion='sum'),
+    ),
+)

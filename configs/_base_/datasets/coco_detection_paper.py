@@ -1,22 +1,21 @@
-# The same without masks.
-_base_ = './coco_instance.py'
+# COCO without masks at the paper's size (Section 4.2): shorter edge 800, longer edge at most 1000. The sampler is
+# endless, for a schedule that counts iterations.
+_base_ = 'mmdet::_base_/datasets/coco_detection.py'
 
+scale = (1000, 800)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=_base_.scale, keep_ratio=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=_base_.scale, keep_ratio=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(sampler=dict(type='InfiniteSampler'), dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(metric='bbox')
-test_evaluator = val_evaluator

@@ -1,5 +1,0 @@
-# Table 4's fourth combination, which the paper does not report: fused before
-# the first layer, by sum.
-_base_ = './faster-rcnn_r50_table4-before-max_1x_coco.py'
-
-model = dict(roi_head=dict(bbox_head=dict(level_fusion='sum')))

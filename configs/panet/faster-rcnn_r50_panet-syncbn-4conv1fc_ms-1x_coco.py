@@ -1,6 +1,0 @@
-_base_ = [
-    '../_base_/models/faster-rcnn_r50_panet-syncbn-4conv1fc.py',
-    '../_base_/datasets/coco_detection_ms.py',
-    '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
-]

@@ -1,6 +1,0 @@
-_base_ = [
-    '../_base_/models/mask-rcnn_r50_panet-syncbn-2fc.py',
-    '../_base_/datasets/coco_instance_ms.py',
-    '../_base_/schedules/schedule_80k.py',
-    '../_base_/default_runtime.py',
-]
