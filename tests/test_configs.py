@@ -378,7 +378,7 @@ def shrink(cfg):
     return model
 
 
-def initialise(model):
+def initialize(model):
     model.init_weights()
     for module in model.modules():
         # The checkpoint that is left out would keep the random init from deformable convs' offsets, which start at 0.
@@ -427,7 +427,7 @@ def test_trains_and_predicts(path, seen_alive):
     if kind in seen_alive:
         return
     model = MODELS.build(cfg.model)
-    initialise(model)
+    initialize(model)
     model.train()
     optim_wrapper = build_optimizer(cfg, model)
     for num_items in [(3, 2), (0, 0)]:
