@@ -1,8 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The swap over a whole zoo of configs: what is swapped, what is refused and why, and whether the result works.
 
-Every config is loaded, swapped and built, and its neck runs before and after. Of every group of configs that are the
-same but for the backbone, losses and schedule, the smallest trains a step and predicts.
+Each config is loaded, swapped and built, and its neck runs before and after the swap. Configs that differ only in
+backbone, losses, data or schedule form a group. The smallest config of each group trains one step and predicts.
 """
 
 import gc
@@ -13,7 +13,7 @@ import traceback
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -37,15 +37,15 @@ from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model, without_downloads
 
 IMAGE_SIZE = 128
-# Whose deformable convs need at least 3 x 3 pixels on the coarsest level.
+# The deformable convolutions of these models need at least 3 x 3 pixels on the coarsest level.
 LARGE_IMAGE_SIZE, NEED_LARGE_IMAGES = 384, ('DDOD',)
-FINEST_SIZE = 16  # of the random maps that the necks are run on
-# Keys of a config's RoI heads and necks that make no difference to what is swapped.
-INDIFFERENT = {'in_channels', 'num_classes', 'init_cfg', 'bbox_coder', 'custom_cls_channels'}
+FINEST_SIZE = 16  # height and width of the finest random map that a neck runs on
+# Keys of a config's RoI heads and necks that do not decide which group it belongs to.
+IGNORED_KEYS = {'in_channels', 'num_classes', 'init_cfg', 'bbox_coder', 'custom_cls_channels'}
 
 
 class Zoo:
-    """Results of a folder of configs, kept in a file of one line a result, so that a run can be continued."""
+    """The configs of a folder and their results, which are kept in a file, so a sweep that was stopped can go on."""
 
     def __init__(self, root: Union[str, os.PathLike], results: Union[str, os.PathLike]) -> None:
         self.root = Path(root)
@@ -61,7 +61,7 @@ class Zoo:
         return self.builds if kind == 'build' else self.trainings
 
     def configs(self) -> List[str]:
-        """Names of all configs that are not parts of others."""
+        """The names of all configs, without the files of ``_base_`` folders."""
         paths = (path.relative_to(self.root) for path in self.root.rglob('*.py'))
         return sorted(path.as_posix() for path in paths if '_base_' not in path.parts)
 
@@ -69,11 +69,11 @@ class Zoo:
         return [name for name in self.configs() if name not in self.builds]
 
     def to_train(self) -> List[str]:
-        """The smallest config of every group that has been built."""
+        """The smallest config of each group that has not been trained."""
         return [name for name in self.groups() if name not in self.trainings]
 
     def groups(self) -> Dict[str, List[str]]:
-        """By the name of the smallest config of a group: all of its configs."""
+        """All configs of each group, by the name of its smallest config."""
         groups = defaultdict(list)
         for name in sorted(self.builds):
             if self.builds[name].get('built'):
@@ -89,7 +89,7 @@ class Zoo:
     def train(self, name: str) -> dict:
         return self._run('train', name, lambda: train_swapped(self.root / name))
 
-    def _run(self, kind: str, name: str, function) -> dict:
+    def _run(self, kind: str, name: str, function: Callable[[], dict]) -> dict:
         result = {'kind': kind, 'config': name, **function()}
         with self.file.open('a') as file:
             file.write(json.dumps(result) + '\n')
@@ -99,10 +99,10 @@ class Zoo:
 
 
 def build_swapped(path: Path) -> dict:
-    """Swap a config and build it; run its neck before and after."""
+    """Swap a config and build its model; run its neck before and after the swap."""
     try:
         cfg = load_config(path)
-    except Exception as error:  # a broken config raises errors of all kinds
+    except Exception as error:  # a broken config may raise anything
         return dict(failed='load', why=_short(error))
     if not isinstance(cfg.get('model'), dict):
         return dict(failed='no model', why='a part of other configs')
@@ -134,7 +134,7 @@ def build_swapped(path: Path) -> dict:
     try:
         with without_initialization():
             result['parameters'] = [_count(cfg)]
-    except Exception as error:  # mmdet's own trouble with its config, of any kind
+    except Exception as error:  # MMDetection itself cannot build it, for any reason
         return {**result, 'failed': 'build before', 'why': _short(error)}
     try:
         with without_initialization():
@@ -148,9 +148,10 @@ def build_swapped(path: Path) -> dict:
 
 
 def train_swapped(path: Path) -> dict:
-    """Swap a config, with its RoI head if that can be, write it, train a step with what was written, and predict.
+    """Swap a config, write it, train one step with the written config, and predict.
 
-    Where that does not work, the same is tried without the swap.
+    The RoI head is swapped too if the swap does not refuse it. If the result does not work, the same is tried without
+    the swap.
     """
     cfg = load_config(path)
     place = _place_of_fpn(cfg)
@@ -168,7 +169,7 @@ def train_swapped(path: Path) -> dict:
     return result
 
 
-def _why_refused(swap) -> str:
+def _why_refused(swap: Callable[[], object]) -> str:
     try:
         swap()
     except SwapError as error:
@@ -192,12 +193,12 @@ def _nodes(cfg: Config, where: Tuple[str, ...]) -> Iterator[dict]:
 
 
 def _arguments(neck: dict) -> str:
-    """The FPN's arguments that are not its channels."""
+    """The arguments of the FPN, without those of its channels."""
     shown = {key: neck[key] for key in sorted(neck) if key not in ('type', 'in_channels', 'out_channels', 'init_cfg')}
     return ', '.join(f'{key}={_value(value)}' for key, value in shown.items())
 
 
-def _value(value) -> str:
+def _value(value: Any) -> str:
     if isinstance(value, dict) and 'type' in value:
         return name_of(value['type'])
     if isinstance(value, dict):
@@ -206,14 +207,14 @@ def _value(value) -> str:
 
 
 def _group(cfg: Config, where: Tuple[str, ...], model: dict, result: dict) -> str:
-    """What configs have in common that differ in backbone, loss, schedule or data alone."""
+    """A text that is equal for all configs of a group: those that differ only in backbone, losses, data or schedule."""
 
-    def essence(node):
+    def essence(node: Any) -> Any:
         if isinstance(node, dict):
             return {
                 key: name_of(node[key]) if key == 'type' else essence(node[key])
                 for key in sorted(node, key=str)
-                if key not in INDIFFERENT and not key.startswith('loss')
+                if key not in IGNORED_KEYS and not key.startswith('loss')
             }
         if isinstance(node, (list, tuple)):
             return [essence(item) for item in node]
@@ -232,10 +233,13 @@ def _count(cfg: Config) -> int:
 
 @torch.no_grad()
 def _neck_difference(cfg: Config, where: Tuple[str, ...], cold: Config, warm: Config) -> float:
-    """Run the neck on random maps before the swap, after it, and after one with a warm start.
+    """Run the neck on random maps: before the swap, after it, and after a swap with a warm start.
 
     Returns:
-        float: Largest difference of the levels of the first and the last; an error if shapes are not the same.
+        The largest difference between the levels of the first and the last.
+
+    Raises:
+        NotWorkingError: If the levels have other shapes after a swap.
     """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     old, *swapped = (_build_neck(one, where) for one in (cfg, cold, warm))
@@ -254,27 +258,27 @@ def _neck_difference(cfg: Config, where: Tuple[str, ...], cold: Config, warm: Co
 
 def _build_neck(cfg: Config, where: Tuple[str, ...]) -> nn.Sequential:
     *_, model = _nodes(cfg, where)
-    return nn.Sequential(*[MODELS.build(without_downloads(_on_one_process(neck))) for neck in necks_of(model)]).eval()
+    return nn.Sequential(*[MODELS.build(without_downloads(_with_batch_norm(neck))) for neck in necks_of(model)]).eval()
 
 
 def _in_one_process(cfg: Config) -> Config:
-    return Config(_on_one_process(cfg._cfg_dict.to_dict()))
+    return Config(_with_batch_norm(cfg._cfg_dict.to_dict()))
 
 
-def _on_one_process(node):
-    """Without what needs several processes or a GPU of its own kind: SyncBN is BN in one process."""
+def _with_batch_norm(node: Any) -> Any:
+    """The config with BN in place of SyncBN, which needs several processes."""
     if isinstance(node, dict):
-        copy = type(node)({key: _on_one_process(node[key]) for key in node})
+        copy = type(node)({key: _with_batch_norm(node[key]) for key in node})
         if isinstance(copy.get('type'), str) and copy['type'] in ('SyncBN', 'MMSyncBN', 'NaiveSyncBN'):
             copy['type'] = 'BN'
         return copy
     if isinstance(node, (list, tuple)):
-        return type(node)(_on_one_process(item) for item in node)
+        return type(node)(_with_batch_norm(item) for item in node)
     return node
 
 
-def _smaller(node):
-    """With fewer proposals, samples and detections, and every score counting, so that all heads have work."""
+def _smaller(node: Any) -> Any:
+    """The config with fewer proposals, samples and detections, and without score thresholds, so all heads have work."""
     if isinstance(node, dict):
         limits = {'max_per_img': 100, 'nms_post': 50, 'num': 64}
         return type(node)(
@@ -293,10 +297,10 @@ def _smaller(node):
 
 
 def _train_and_predict(cfg: Config, where: Tuple[str, ...]) -> Optional[str]:
-    """None if a step of training and a prediction work, and what is wrong with them otherwise."""
+    """Train one step and predict. Returns None if both work, and what is wrong otherwise."""
     torch.manual_seed(0)
     cfg = _in_one_process(cfg)
-    for counter in ('iter', 'epoch'):  # which a runner would count, and some heads read
+    for counter in ('iter', 'epoch'):  # some heads read them, and there is no runner that counts
         MessageHub.get_current_instance().update_info(counter, 0)
     *_, node = _nodes(cfg, where)
     for key in ('train_cfg', 'test_cfg'):
@@ -305,15 +309,15 @@ def _train_and_predict(cfg: Config, where: Tuple[str, ...]) -> Optional[str]:
     heads = (node.get('roi_head') or {}).get('bbox_head') or []
     for head in [heads] if isinstance(heads, dict) else heads:
         if head['type'].startswith('PANet'):
-            head['fc_out_channels'] = 64  # of 1024: most of what there is to initialize
+            head['fc_out_channels'] = 64  # instead of 1024, because most of the time is spent to initialize them
     preprocessor = node.get('data_preprocessor')
     if isinstance(preprocessor, dict) and preprocessor.get('batch_augments'):
-        preprocessor['batch_augments'] = None  # of large images
+        preprocessor['batch_augments'] = None  # padding to a large size
     try:
         model = build_model(cfg, where)
         with quiet_logger():
             model.init_weights()
-        # The detector of a tracker has none of its own.
+        # The detector of a tracker has no preprocessor of its own.
         preprocess = model.data_preprocessor if preprocessor else preprocessor_of(cfg, where)
         _train(model, preprocess)
         _predict(model, preprocess)
@@ -326,7 +330,7 @@ def _train_and_predict(cfg: Config, where: Tuple[str, ...]) -> Optional[str]:
 
 
 class NotWorkingError(Exception):
-    """A step that runs and is wrong."""
+    """A step runs, and its result is wrong."""
 
 
 def _train(model: nn.Module, preprocess: nn.Module) -> None:
@@ -359,7 +363,7 @@ def _predict(model: nn.Module, preprocess: nn.Module) -> None:
 
 
 def _batch(model: nn.Module, batch_size: int) -> dict:
-    """Images with two objects each: boxes, masks, a semantic map, and proposals for models without an RPN."""
+    """Images with two objects each: boxes, masks and a semantic map, and proposals if the model has no RPN."""
     edge = LARGE_IMAGE_SIZE if type(model).__name__ in NEED_LARGE_IMAGES else IMAGE_SIZE
     size = (edge, edge)
     boxes = torch.tensor([[8.0, 16.0, 72.0, 80.0], [40.0, 40.0, 120.0, 104.0]])
@@ -367,7 +371,7 @@ def _batch(model: nn.Module, batch_size: int) -> dict:
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
         mask[y1:y2, x1:x2] = 1
     semantic = getattr(model, 'semantic_head', None) or getattr(getattr(model, 'roi_head', None), 'semantic_head', None)
-    # Panoptic FPN takes the map in full size, HTC and SCNet at an eighth.
+    # Panoptic FPN takes the semantic map in full size, HTC and SCNet at an eighth of it.
     stride = 8 if semantic is not None and hasattr(semantic, 'fusion_level') else 1
     samples = []
     for i in range(batch_size):
@@ -402,14 +406,14 @@ def _batch(model: nn.Module, batch_size: int) -> dict:
 
 def _short(error: BaseException) -> str:
     text = re.sub(r'\s+', ' ', str(error)).partition(', the current sys.path')[0]
-    text = re.sub(r'(/[\w.+-]+){2,}/', '', text)  # of paths, only the file
+    text = re.sub(r'(/[\w.+-]+){2,}/', '', text)  # paths without their folders
     name = '' if isinstance(error, MMPanetError) else f'{type(error).__name__}: '
     return (name + text)[:300]
 
 
 @contextmanager
 def without_initialization() -> Iterator[None]:
-    """Build modules with whatever is in memory: enough to count them."""
+    """Build modules without initializing their parameters, which is enough to count them."""
     names = [name for name in dir(nn.init) if name.endswith('_') and not name.startswith('_')]
     originals = {name: getattr(nn.init, name) for name in names}
     try:

@@ -1,4 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import csv
 import json
 import runpy
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from repository import ROOT, tool_path
-from swap_zoo.page import zoo_page
+from swap_zoo.page import write_csv, zoo_page
 from swap_zoo.sweep import Zoo, train_swapped
 
 import mmdet
@@ -36,7 +37,7 @@ def small_zoo(tmp_path, monkeypatch):
     return Zoo(root, tmp_path / 'results.jsonl')
 
 
-def test_zoo(small_zoo):
+def test_zoo(small_zoo, tmp_path):
     for name in small_zoo.to_build():
         small_zoo.build(name)
     outcomes = {name: build.get('failed', 'built') for name, build in small_zoo.builds.items()}
@@ -50,19 +51,34 @@ def test_zoo(small_zoo):
     }
     assert small_zoo.builds['works.py']['difference'] == 0
     assert small_zoo.groups() == {'works.py': ['same.py', 'works.py']}
-    assert '**Unfinished.** 6 of 6 configs were gone through, and 0 of the 1 groups' in zoo_page(small_zoo)
+    assert '6 of 6 configs had been swapped and built, and 0 of their 1 groups' in zoo_page(small_zoo, 'zoo.csv')
     small_zoo.train('works.py')
     assert small_zoo.trainings['works.py']['works'], small_zoo.trainings['works.py']
 
-    # What was done is not done again.
+    # Nothing is done twice.
     continued = Zoo(small_zoo.root, small_zoo.file)
     assert continued.to_build() == [] and continued.to_train() == []
-    page = zoo_page(continued)
-    assert 'Unfinished' not in page
-    assert '| groups that train and predict | 1, which stand for 2 configs |' in page
-    assert '| `works.py` | RPN | FPN (num_outs=5) | - | yes | 0 |' in page
+    page = zoo_page(continued, 'zoo.csv')
+    assert 'Unfinished' not in page and '[`zoo.csv`](zoo.csv)' in page
+    assert '| groups that train and predict | 1 |' in page and '| configs in these groups | 2 |' in page
     for name in ('no_fpn.py', 'broken.py', 'unbuilt.py'):
-        assert f'`{name}`' in page, 'none is skipped in silence'
+        assert f'`{name}`' in page, 'the page names every config that does not work'
+    write_csv(continued, tmp_path / 'zoo.csv')
+    with open(tmp_path / 'zoo.csv') as file:
+        rows = {row['config']: row for row in csv.DictReader(file)}
+    assert rows.keys() == CONFIGS.keys()
+    assert [rows['same.py'][key] for key in ('model', 'neck', 'neck_arguments', 'neck_swapped', 'built')] == [
+        'RPN',
+        'FPN',
+        'num_outs=5',
+        'yes',
+        'yes',
+    ]
+    assert rows['same.py']['group'] == 'works.py' and rows['same.py']['group_trains'] == 'yes'
+    assert float(rows['same.py']['warm_start_difference']) == 0 and not rows['same.py']['reason']
+    before, after = (float(rows['works.py'][f'million_parameters_{key}']) for key in ('before', 'with_neck'))
+    assert 11 < before < after
+    assert 'in_channels' in rows['unbuilt.py']['reason'] and rows['no_fpn.py']['neck'] == 'HRFPN'
 
 
 def run_tool(monkeypatch, name, *args):
@@ -102,7 +118,7 @@ def test_swap_neck_refuses(monkeypatch, tmp_path):
         run_tool(monkeypatch, 'swap_neck.py', 'mmdet::retinanet_r50_fpn_1x_coco', '--roi-head', '--dry-run')
 
 
-# One of every kind of detector; the whole zoo is docs/zoo.md, which .dev_scripts/swap_zoo/zoo_table.py makes.
+# One of each kind of detector. .dev_scripts/sweep_zoo.py tries the whole zoo and writes docs/zoo.md.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     'name',
@@ -130,14 +146,15 @@ def test_training_after_the_swap(monkeypatch, tmp_path, name):
 
 @pytest.mark.slow
 def test_the_page_covers_the_zoo():
-    """docs/zoo.md names every config that has an FPN, and no neck that was not swapped."""
-    page = (ROOT / 'docs' / 'zoo.md').read_text()
+    """docs/zoo.csv has a row for every config, and the neck of every config with an FPN was swapped."""
+    with open(ROOT / 'docs' / 'zoo.csv') as file:
+        rows = {row['config']: row for row in csv.DictReader(file)}
     with_fpn = [
         path
         for path in ZOO.rglob('*.py')
         if '_base_' not in path.parts and json.dumps('FPN') in json.dumps(_necks(path))
     ]
-    missing = [path.name for path in with_fpn if path.relative_to(ZOO).as_posix() not in page]
+    missing = [path.name for path in with_fpn if rows[path.relative_to(ZOO).as_posix()]['neck_swapped'] != 'yes']
     assert len(with_fpn) > 500 and not missing
 
 

@@ -1,4 +1,7 @@
-"""Swap every config of a zoo and write docs/zoo.md: ``python .dev_scripts/swap_zoo/zoo_table.py``."""
+"""Swap every config of a zoo and write down what works: ``python .dev_scripts/sweep_zoo.py``.
+
+It writes docs/zoo.md and docs/zoo.csv.
+"""
 
 import argparse
 import os
@@ -7,7 +10,7 @@ import time
 import warnings
 from pathlib import Path
 
-from swap_zoo.page import zoo_page
+from swap_zoo.page import write_csv, zoo_page
 from swap_zoo.sweep import Zoo
 
 import mmdet
@@ -15,22 +18,27 @@ import mmdet
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description='Swap, build and try every config of a zoo. What was done is kept, '
-        'and the next run goes on from there.'
+        description='Swap, build and try every config of a zoo. Results are kept, and the next call goes on from there.'
     )
     parser.add_argument(
         '--configs',
         default=str(Path(mmdet.__file__).parent / '.mim' / 'configs'),
-        help="folder of the configs; by default MMDetection's own",
+        help="folder of the configs (default: MMDetection's own)",
     )
-    parser.add_argument('--results', default='work_dirs/zoo/results.jsonl', help='file that keeps the results')
-    parser.add_argument('--out', default='docs/zoo.md', help='the page to write')
-    parser.add_argument('--only', metavar='TEXT', help='only configs with this in their names')
-    parser.add_argument('--page-only', action='store_true', help='write the page of what there is')
+    parser.add_argument(
+        '--results', default='work_dirs/zoo/results.jsonl', help='file that keeps the results (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--out', default='docs/zoo.md', help='the page; the CSV file goes beside it (default: %(default)s)'
+    )
+    parser.add_argument('--only', metavar='TEXT', help='only configs with this text in their path')
+    parser.add_argument(
+        '--page-only', action='store_true', help='only write the page and the CSV file of the results that exist'
+    )
     return parser.parse_args()
 
 
-def progress(names, what, function):
+def go_through(names, what, function):
     started = time.time()
     for i, name in enumerate(names, start=1):
         result = function(name)
@@ -40,7 +48,7 @@ def progress(names, what, function):
 
 
 def prepare_folder(zoo, folder):
-    """Some configs read files by paths that are relative to the folder of a checkout of MMDetection."""
+    """Make a folder like a checkout of MMDetection: some configs read files by paths relative to it."""
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / 'configs'
     if not link.exists():
@@ -53,7 +61,7 @@ def prepare_folder(zoo, folder):
     text_encoder = folder / 'bert-base-uncased'
     if text_encoder.exists():
         return
-    # GLIP's text encoder in its own size but for the number of layers, with random weights and a handful of words.
+    # GLIP's text encoder with one layer, random weights and a few words.
     BertModel(BertConfig(num_hidden_layers=1)).save_pretrained(text_encoder)
     words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', '.', 'object']
     (text_encoder / 'vocab.txt').write_text('\n'.join(words) + '\n')
@@ -69,11 +77,13 @@ def main():
         prepare_folder(zoo, folder)
         os.chdir(folder)
         wanted = [name for name in zoo.to_build() if not args.only or args.only in name]
-        progress(wanted, 'build', zoo.build)
+        go_through(wanted, 'build', zoo.build)
         wanted = [name for name in zoo.to_train() if not args.only or args.only in name]
-        progress(wanted, 'train', zoo.train)
-    out.write_text(zoo_page(zoo))
-    print(out)
+        go_through(wanted, 'train', zoo.train)
+    table = out.with_suffix('.csv')
+    out.write_text(zoo_page(zoo, table.name))
+    write_csv(zoo, table)
+    print(out, table, sep='\n')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,133 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tiny_training import run_tool
+
+from mmpanet.evaluation.paired_bootstrap import paired_bootstrap
+
+# The statistics of COCOeval.summarize() in its order.
+STATS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+NUM_IMAGES = 12
+
+
+@pytest.fixture(scope='module')
+def scenes():
+    """Objects of two classes and of all sizes, and boxes of a coarse and of a finer model near them."""
+    rng = np.random.default_rng(0)
+    objects, coarse, fine = [], [], []
+    for image_id in range(1, NUM_IMAGES + 1):
+        for _ in range(rng.integers(1, 7)):
+            x, y, *size = rng.uniform(8, 100, 4) * [2, 2, 1.5, 1.5]
+            box, category = np.array([x, y, *size]), int(rng.integers(1, 3))
+            objects.append(dict(image_id=image_id, category_id=category, bbox=box.tolist(), iscrowd=0))
+            for found, noise in ((coarse, 0.25), (fine, 0.12)):
+                moved = box + rng.normal(0, noise, 4) * [size[0], size[1], size[0], size[1]]
+                moved[2:] = moved[2:].clip(2)
+                found.append(dict(image_id=image_id, category_id=category, bbox=moved.tolist(), score=rng.random()))
+        for found in (coarse, fine):
+            false = dict(image_id=image_id, category_id=1, bbox=rng.uniform(5, 80, 4).tolist(), score=rng.random())
+            found.append(false)
+    objects[3]['iscrowd'] = 1
+    for number, one in enumerate(objects, start=1):
+        one.update(id=number, area=one['bbox'][2] * one['bbox'][3])
+    return objects, coarse, fine
+
+
+def dataset(objects, num_images=NUM_IMAGES):
+    images = [dict(id=i, file_name=f'{i}.png', height=300, width=300) for i in range(1, num_images + 1)]
+    return dict(images=images, annotations=objects, categories=[dict(id=1, name='a'), dict(id=2, name='b')])
+
+
+@pytest.fixture
+def files(scenes, tmp_path):
+    objects, coarse, fine = scenes
+    for name, content in (('truth', dataset(objects)), ('coarse', coarse), ('fine', fine)):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    return tmp_path / 'truth.json', [tmp_path / 'coarse.json', tmp_path / 'fine.json']
+
+
+def coco_stats(scenes, chosen):
+    """The AP of both models by pycocotools on a dataset that holds every chosen image, in copies of its own."""
+    objects, *models = (
+        [dict(one, image_id=i) for i, image_id in enumerate(chosen, 1) for one in part if one['image_id'] == image_id]
+        for part in scenes
+    )
+    for number, one in enumerate(objects, start=1):
+        one['id'] = number
+    truth = COCO()
+    truth.dataset = dataset(objects, len(chosen))
+    truth.createIndex()
+    stats = []
+    for found in models:
+        evaluation = COCOeval(truth, truth.loadRes([dict(one) for one in found]), 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        stats.append(evaluation.stats[: len(STATS)])
+    return np.array(stats)
+
+
+def test_against_a_plain_loop_over_pycocotools(scenes, files):
+    results = paired_bootstrap(*files, resamples=25, seed=3)
+    whole = coco_stats(scenes, range(1, NUM_IMAGES + 1))
+    assert [one.metric for one in results] == list(STATS)
+    np.testing.assert_allclose([[one.first, one.second] for one in results], whole.T, atol=1e-12)
+    rng, differences = np.random.default_rng(3), []
+    for _ in range(25):
+        first, second = coco_stats(scenes, 1 + rng.integers(NUM_IMAGES, size=NUM_IMAGES))
+        differences.append(np.where(first < 0, np.nan, second - first))
+    low, high = np.nanquantile(differences, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose([one.low for one in results], low, atol=1e-12)
+    np.testing.assert_allclose([one.high for one in results], high, atol=1e-12)
+    assert results[0].difference > 0.1 and results[0].low > 0 and results[0].p_value == 0
+
+
+def test_a_model_does_not_differ_from_itself(files):
+    truth, (coarse, _) = files
+    for one in paired_bootstrap(truth, [coarse, coarse], resamples=5):
+        assert (one.difference, one.low, one.high, one.p_value) == (0, 0, 0, 1)
+
+
+def test_tool_with_masks(scenes, files, tmp_path, capsys):
+    """The masks are the boxes, filled, so mask AP is close to box AP."""
+    truth, results = files
+    for file in (truth, *results):
+        content = json.loads(file.read_text())
+        for one in content['annotations'] if file == truth else content:
+            x, y, w, h = one['bbox']
+            rle = coco_mask.merge(coco_mask.frPyObjects([[x, y, x + w, y, x + w, y + h, x, y + h]], 300, 300))
+            one['segmentation'] = dict(rle, counts=rle['counts'].decode())
+        file.write_text(json.dumps(content))
+    out = tmp_path / 'out' / 'bootstrap.json'
+    run_tool('paired_bootstrap', truth, *results, '--names', 'FPN', 'PANet', '--resamples', 20, '--out', out)
+    lines = capsys.readouterr().out.splitlines()
+    start = next(i for i, line in enumerate(lines) if 'FPN' in line and 'PANet' in line)
+    assert lines[start + 2].split()[0] == 'AP' and '+' in lines[start + 2]
+    whole = coco_stats(scenes, range(1, NUM_IMAGES + 1))
+    [first, *_] = json.loads(out.read_text())
+    assert first['first'] == pytest.approx(whole[0, 0], abs=0.05)
+    assert first['difference'] == pytest.approx(first['second'] - first['first'])
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('x', "second.json: no list of results in COCO's format"),
+        ('[]', "second.json: no list of results in COCO's format"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]', "KeyError: 'score'"),
+        (
+            '[{"image_id": 99, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]',
+            'image_id 99 is not in .*truth.json',
+        ),
+        ('[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {}}]', 'both hold masks or both hold boxes'),
+    ],
+)
+def test_what_is_refused(files, tmp_path, content, message):
+    (tmp_path / 'second.json').write_text(content)
+    with pytest.raises(SystemExit, match=message):
+        run_tool('paired_bootstrap', files[0], files[1][0], tmp_path / 'second.json')
