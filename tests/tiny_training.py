@@ -45,7 +45,7 @@ NOTHING_AT_RANDOM = """
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(type='PackDetInputs')]
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape'))]
 train_dataloader['dataset']['pipeline'] = train_pipeline
 model['train_cfg'] = dict(
     rpn=dict(sampler=dict(num=10000)), rcnn=dict(sampler=dict(num=10000)))

@@ -92,7 +92,7 @@ def test_mmdet_reads_it(dataset):
             pipeline=[
                 dict(type='LoadImageFromFile'),
                 dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-                dict(type='PackDetInputs'),
+                dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape')),
             ],
         )
         assert len(coco) == counts['train'][0]
