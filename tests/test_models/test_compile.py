@@ -64,7 +64,9 @@ def leaves(value):
     return [leaf for item in value for leaf in leaves(item)]
 
 
-@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'backend', ['eager', *(pytest.param(name, marks=pytest.mark.slow) for name in ('aot_eager', 'inductor'))]
+)
 @pytest.mark.parametrize('name', MODULES)
 def test_one_graph_forward_and_backward(name, backend):
     torch._dynamo.reset()
