@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations
+from mmdet.registry import DATASETS
 from mmpanet.datasets.checks import check_annotations, check_datasets, find_datasets
 from mmpanet.datasets.checks.config import find_evaluations, form_faults
 from mmpanet.utils.errors import DataError
@@ -261,6 +262,10 @@ def test_a_good_config(tmp_path, monkeypatch):
 
 DATASET = 'train_dataloader.dataset.'
 FORMS = [
+    (dict(type='Cocodataset'), f"{DATASET}type='Cocodataset' is no dataset that is registered"),
+    (dict(data_root='\0'), rf"{DATASET}data_root='.x00' is a str, it takes a path"),
+    (dict(filter_cfg=''), f"{DATASET}filter_cfg='' is no dict, it takes dict"),
+    (dict(data_prefix=None), f'{DATASET}data_prefix=None is a NoneType'),
     (dict(ann_file=['train.json', 'train.json']), f'{DATASET}ann_file=.* is a list, it takes one path'),
     (dict(data_root=['a', 'b']), f'{DATASET}data_root=.* is a list'),
     (dict(data_prefix='images/'), rf"{DATASET}data_prefix='images/' is a str, it takes dict\(img='images/'\)"),
@@ -295,7 +300,7 @@ def test_forms_of_values(tmp_path, monkeypatch, dataset, message):
     kwargs['filter_cfg'] = dataset.get('filter_cfg')
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            nothing = learned(CocoDataset(**dict(dict(ann_file='train.json'), **kwargs)))
+            nothing = learned(DATASETS.build(dict(dict(type='CocoDataset', ann_file='train.json'), **kwargs)))
         except Exception:
             nothing = []
     assert nothing == []

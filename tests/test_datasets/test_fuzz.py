@@ -268,7 +268,7 @@ def converted_or_named(content, data, beside):
 # What Pillow saves without a change
 SUFFIXES = dict(
     uint8=MASK_SUFFIXES,
-    bool=MASK_SUFFIXES,
+    bool=('.png', '.tif', '.bmp'),
     P=MASK_SUFFIXES,
     uint16=('.png', '.tif'),
     int32=('.tif',),
@@ -360,7 +360,7 @@ def test_configs(profile, tmp_path, monkeypatch):
                 check_datasets(cfg, 'train')
             except MMPanetError as error:
                 for fault in error.faults:
-                    assert re.match(r'(train_dataloader|model)\.|.*train\.json: |.*: no such annotation file', fault), (
+                    assert re.match(r'(train_dataloader|model)\b|.*train\.json: |.*: no such annotation file', fault), (
                         fault
                     )
                     assert '\n' not in fault, fault

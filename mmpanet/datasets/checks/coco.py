@@ -3,6 +3,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -22,7 +23,7 @@ def read_annotation_file(ann_file: Path, objects: bool) -> dict:
     Raises:
         DataError: If it cannot be read, or lacks one of its lists.
     """
-    if not ann_file.is_file():
+    if not os.path.isfile(ann_file):  # False for a name that is too long, too
         raise DataError(f'{ann_file}: no such annotation file')
     try:
         with open(ann_file, encoding='utf-8') as file:  # as pycocotools, which takes no byte order mark either

@@ -8,7 +8,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
-from mmengine.registry import init_default_scope
+from mmengine.registry import Registry, init_default_scope
 
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation.metrics import CocoMetric
@@ -83,7 +83,38 @@ def form_faults(cfg: Config, split: str) -> List[str]:
             'data is a key of MMDetection 2.x; MMDetection 3.x takes train_dataloader, val_dataloader and '
             'test_dataloader (see its guide on migration)'
         ]
-    return [fault for node, key, kind in _coco_nodes(cfg, split) for fault in dataset_form_faults(node, key, kind)]
+    loader = cfg.get(f'{split}_dataloader') or {}
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    return [
+        *_unknown_types(loader, f'{split}_dataloader'),
+        *(fault for node, key, kind in _coco_nodes(cfg, split) for fault in dataset_form_faults(node, key, kind)),
+    ]
+
+
+def _registered(name: Any, registry: Registry) -> Any:
+    """What a registry holds under a name; a class stands for itself."""
+    if not isinstance(name, str):
+        return name
+    try:
+        return registry.get(name)
+    except Exception:  # mmengine tries to import what is not registered
+        return None
+
+
+def _unknown_types(node: Any, key: str) -> Iterator[str]:
+    """Name dataset classes that are not registered."""
+    if isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _unknown_types(item, f'{key}[{i}]')
+    elif isinstance(node, dict):
+        kind = node.get('type')
+        if not key.endswith('_dataloader') and _registered(kind, DATASETS) is None:
+            yield (
+                f'{key}.type={short(kind)} is no dataset that is registered; a module that registers it must be '
+                'named in custom_imports'
+            )
+        for name in ('dataset', 'datasets'):
+            yield from _unknown_types(node.get(name), f'{key}.{name}')
 
 
 def _coco_nodes(cfg: Config, split: str) -> Iterator[Tuple[dict, str, type]]:
@@ -107,15 +138,14 @@ def _walk_datasets(node: Any, key: str) -> Iterator[Tuple[dict, str, type]]:
 
 def _coco_class(node: dict) -> Optional[type]:
     """The class of a dataset's config, if it reads annotations from a file system as ``CocoDataset`` does."""
-    kind = node.get('type')
-    if isinstance(kind, str):
-        kind = DATASETS.get(kind)
+    kind = _registered(node.get('type'), DATASETS)
     if not isinstance(kind, type) or not issubclass(kind, CocoDataset) or not node.get('ann_file'):
         return None
     own_reader = any(
         getattr(kind, name) is not getattr(CocoDataset, name) for name in ('load_data_list', 'parse_data_info')
     )
-    if 'classes' not in (node.get('metainfo') or ()) and not getattr(kind, 'METAINFO', {}).get('classes'):
+    metainfo = node.get('metainfo')
+    if not (isinstance(metainfo, dict) and 'classes' in metainfo) and not getattr(kind, 'METAINFO', {}).get('classes'):
         return None  # V3Det reads its classes from a file of its own
     prefix = node.get('data_prefix')
     places = [node['ann_file'], node.get('data_root'), prefix.get('img') if isinstance(prefix, dict) else prefix]
@@ -214,7 +244,7 @@ def find_evaluations(cfg: Config, split: str) -> List[Evaluation]:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     found = []
     for key, node in _walk_evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
-        kind = METRICS.get(node['type']) if isinstance(node['type'], str) else node['type']
+        kind = _registered(node['type'], METRICS)
         if not isinstance(kind, type) or not issubclass(kind, CocoMetric):
             continue
         if getattr(kind, 'compute_metrics', None) is not CocoMetric.compute_metrics:

@@ -91,7 +91,7 @@ def _jobs(source: CocoSource, evaluations: Sequence[Evaluation], split: str) -> 
     for evaluation in evaluations:
         if evaluation.ann_file is None or _is_same_file(evaluation.ann_file, source.ann_file):
             same.append(evaluation)
-        elif evaluation.ann_file.is_file():
+        elif os.path.isfile(evaluation.ann_file):
             others.append(evaluation)
     evaluated = [one for one in same if not one.format_only and one.ann_file is not None]
     needs_objects = source.annotated if split == 'train' else any(not one.format_only for one in same)

@@ -31,20 +31,22 @@ def dataset_form_faults(node: dict, key: str, kind: type) -> Iterator[str]:
                 f'{key}.{name}={short(value)} is a list, it takes one path; several datasets take '
                 "type='ConcatDataset' with datasets=[...]"
             )
-        elif not isinstance(value, (str, os.PathLike)):
+        elif not isinstance(value, (str, os.PathLike)) or '\0' in str(value):
             yield f'{key}.{name}={short(value)} is a {type(value).__name__}, it takes a path'
-    prefix = node.get('data_prefix') or {}
+    prefix = node.get('data_prefix', {})
     if not isinstance(prefix, dict):
         yield f'{key}.data_prefix={short(prefix)} is a {type(prefix).__name__}, it takes dict(img={short(prefix)})'
-    elif not all(isinstance(value, str) for value in prefix.values()):
+    elif not all(isinstance(value, str) and '\0' not in value for value in prefix.values()):
         yield f'{key}.data_prefix={short(dict(prefix))}, it takes paths, such as dict(img="images/")'
     metainfo = node.get('metainfo')
     if metainfo is not None and not isinstance(metainfo, dict):
         yield f'{key}.metainfo={short(metainfo)} is a {type(metainfo).__name__}, it takes dict(classes=(...))'
     elif metainfo and 'classes' not in metainfo and 'CLASSES' in metainfo:
         yield f'{key}.metainfo.CLASSES={short(metainfo["CLASSES"])} is not read, it takes the key classes'
-    filter_cfg = node.get('filter_cfg') or {}
-    if not isinstance(filter_cfg, dict) or not isinstance(filter_cfg.get('min_size', 0), (int, float)):
+    filter_cfg = node.get('filter_cfg')
+    if filter_cfg is not None and not isinstance(filter_cfg, dict):
+        yield f'{key}.filter_cfg={short(filter_cfg)} is no dict, it takes dict(min_size=32) and the like'
+    elif filter_cfg and not isinstance(filter_cfg.get('min_size', 0), (int, float)):
         yield f'{key}.filter_cfg={short(filter_cfg)}, it takes dict(filter_empty_gt=True, min_size=32) and the like'
     pipeline = node.get('pipeline') or []
     if not isinstance(pipeline, (list, tuple)):

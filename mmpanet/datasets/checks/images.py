@@ -47,7 +47,7 @@ def image_faults(images: Iterable[dict], folder: Path, decode: bool, loading: Lo
         decode: Decode all of them. Otherwise the headers of up to :data:`SAMPLED` images are read.
         loading: What the pipeline loads.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         yield f'its images should lie in {folder}, and there is no such folder ({WHERE})'
         return
     found = []
@@ -59,7 +59,7 @@ def image_faults(images: Iterable[dict], folder: Path, decode: bool, loading: Lo
             continue
         if path.parent not in listed:  # one listing instead of a look at every file
             listed[path.parent] = _names(path.parent)
-        if path.name not in listed[path.parent] and not path.is_file():
+        if path.name not in listed[path.parent] and not os.path.isfile(path):
             hint = '; it has backslashes, which only Windows reads as folders' if '\\' in name else ''
             yield f'image {name!r} (id {image["id"]}) is not in {folder} ({WHERE}){hint}'
         else:
