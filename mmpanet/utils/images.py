@@ -168,6 +168,24 @@ def check_loadable(info: ImageInfo, name: str, bits: bool = True) -> None:
         )
 
 
+def check_whole(source: Union[Path, bytes], name: str) -> None:
+    """Refuse a damaged image. OpenCV makes up what is missing, where Pillow stops.
+
+    Args:
+        source: Its file, or the content of the file.
+        name: What messages call it.
+
+    Raises:
+        DataError: If it cannot be decoded completely.
+    """
+    try:
+        with open_image(source, name) as image:
+            image.load()
+    except DataError as error:
+        if not isinstance(error.__cause__, UnidentifiedImageError):  # a format that only OpenCV knows
+            raise
+
+
 def decode_image(data: bytes, flags: int, name: str) -> np.ndarray:
     """Decode an image with OpenCV.
 

@@ -561,7 +561,7 @@ CASES = [
             'train_cfg = train_dataloader = optim_wrapper = None',
         ),
         1,
-        ('train_dataloader, train_cfg, optim_wrapper', 'missing or None', 'each takes a dict'),
+        ('config.py: train_dataloader=None', 'train_cfg=None', 'to train, a config must set all of'),
     ),
     Case(
         ANNOTATIONS,

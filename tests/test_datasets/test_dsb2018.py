@@ -153,6 +153,11 @@ def break_overlap(sample):
     cv2.imwrite(str(sample / 'masks' / 'm1.png'), mask)
 
 
+def break_end(sample):
+    path = next((sample / 'images').iterdir())
+    path.write_bytes(path.read_bytes()[:-900])
+
+
 def break_suffix(sample):
     (sample / 'masks' / 'm1.png').rename(sample / 'masks' / 'm1.tif')
 
@@ -176,6 +181,7 @@ BAD_SAMPLES = [
     (break_mask, 's4/masks/m1.png: not readable as an image'),
     (break_mask_size, 's4/masks/m1.png: 9 x 9, its image is 40 x 48'),
     (break_overlap, 's4/masks/m1.png: overlaps m0.png'),
+    (break_end, 's4/images/s4.png: not readable as an image'),
     (break_suffix, 's4/masks/m1.tif: not a PNG; the folder takes PNG files only'),
     (break_pages, 's4/masks/m1.png: holds 2 pages'),
 ]

@@ -394,7 +394,9 @@ def test_sizes_that_are_no_integers(tmp_path):
 def test_why_nothing_can_be_read_is_said(source, tmp_path):
     for path in source.rglob('*.json'):
         path.write_bytes(b'{"shapes": [\xff]}')
-    with pytest.raises(DataError, match=r'4 of 4 JSON files cannot be read, .*; the first: circle.json: not JSON'):
+    with pytest.raises(
+        DataError, match=r'4 of 4 JSON files cannot be read, .*; the first fault: circle.json: not utf-8 nor gb18030'
+    ):
         convert_labelme(source, tmp_path / 'out')
 
 
@@ -434,6 +436,17 @@ def test_an_image_of_several_pages(source, tmp_path):
     converted, _ = convert(source, tmp_path)
     assert len(converted.problems) == 1
     assert converted.problems[0].startswith("triangle.json: image 'triangle.tif': holds 3 pages")
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_an_image_that_is_cut_off(source, tmp_path, suffix):
+    """OpenCV makes up the rest of a JPEG."""
+    content = cv2.imencode(suffix, picture())[1].tobytes()
+    (source / f'triangle{suffix}').write_bytes(content[: len(content) * 2 // 3])
+    assert suffix == '.png' or cv2.imread(str(source / f'triangle{suffix}')).shape == (*SIZE, 3)
+    set_key(imagePath=f'triangle{suffix}')(source / 'triangle.json')
+    converted, _ = convert(source, tmp_path)
+    assert len(converted.problems) == 1 and 'not readable as an image' in converted.problems[0]
 
 
 def test_ignored_labels(source, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.images import check_loadable, open_image, read_image_info
+from mmpanet.utils.images import check_loadable, check_whole, read_image_info
 
 SAMPLED = 1000  # headers that are read where not all images are decoded
 WHERE = 'data_root, data_prefix.img'
@@ -85,8 +85,7 @@ def _file_fault(path: Path, image: dict, decode: bool, loading: Loading) -> Opti
         if loading.first_page:
             check_loadable(info, where, loading.eight_bits)
         if decode:
-            with open_image(path, where) as opened:
-                opened.load()
+            check_whole(path, where)
     except DataError as error:
         return str(error)
     size: List[float] = [info.height, info.width]

@@ -13,7 +13,7 @@ import cv2
 
 from mmpanet.datasets.coco_writer import IMAGE_DIR, SPLITS, dataset_folder, write_annotations
 from mmpanet.utils.errors import ConfigError, DataError
-from mmpanet.utils.images import check_loadable, decode_image, read_image_info
+from mmpanet.utils.images import check_loadable, check_whole, decode_image, read_image_info
 
 ON_ERROR = ('skip', 'raise')
 
@@ -78,6 +78,7 @@ def loaded_size(content: bytes, name: str) -> Tuple[int, int]:
         DataError: If it is damaged, has several pages, or more than 8 bits per channel.
     """
     check_loadable(read_image_info(content, name), name)
+    check_whole(content, name)
     height, width = decode_image(content, cv2.IMREAD_COLOR, name).shape[:2]
     return height, width
 

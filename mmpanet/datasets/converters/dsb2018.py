@@ -16,7 +16,7 @@ import numpy as np
 
 from mmpanet.datasets.coco_writer import encode_instance
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.images import check_loadable, decode_image, read_image_info
+from mmpanet.utils.images import check_loadable, check_whole, decode_image, read_image_info
 from mmpanet.utils.media import is_system_file, list_files
 from .conversion import Converted, Report, Sample, check_conversion, convert_samples, fingerprint
 from .mask_files import check_not_negative, read_mask
@@ -57,6 +57,7 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
         raise DataError(f'{name}/images: holds {len(image_paths)} images, not one')
     shown, content = str(image_paths[0].relative_to(source)), image_paths[0].read_bytes()
     check_loadable(read_image_info(content, shown), shown)
+    check_whole(content, shown)
     image = decode_image(content, cv2.IMREAD_UNCHANGED, shown)
     if image.ndim == 3:
         image = image[..., :3]  # without alpha

@@ -241,8 +241,8 @@ def convert_labelme(
     if not names:
         if survey.faults:
             raise DataError(
-                f'source {str(source)!r}: {len(survey.faults)} of {len(paths)} JSON files cannot be read, and the '
-                f'others hold no shapes to take the classes from; the first: {survey.faults[0]}'
+                f'source {str(source)!r}: {len(survey.faults)} of {len(paths)} JSON files cannot be read, and there is '
+                f'no shape to take the classes from; the first fault: {survey.faults[0]}'
             )
         raise DataError(f'source {str(source)!r} holds no shapes to take the classes from; name them (--classes)')
 
