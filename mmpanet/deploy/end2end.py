@@ -43,7 +43,8 @@ class EndToEnd(nn.Module):
         """Detect.
 
         Args:
-            image (Tensor): (B, 3, H, W), BGR, from 0 to 255, uint8 or float.
+            image (Tensor): (B, 3, H, W), BGR, or for a model of grey images (B, 1, H, W); from 0 to 255, uint8 or
+                float.
             sizes (Tensor, optional): (B, 2), height and width of each image in the batch. What lies below and to the
                 right of them is padding, whatever it holds. Defaults to None: all images are H x W.
 
@@ -100,8 +101,8 @@ class Preprocessing(nn.Module):
     def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
         self.flips_channels = preprocessor._channel_conversion
-        self.register_buffer('mean', preprocessor.mean.view(1, 3, 1, 1).clone())
-        self.register_buffer('std', preprocessor.std.view(1, 3, 1, 1).clone())
+        self.register_buffer('mean', preprocessor.mean.view(1, -1, 1, 1).clone())
+        self.register_buffer('std', preprocessor.std.view(1, -1, 1, 1).clone())
         self.divisor = preprocessor.pad_size_divisor
         self.pad_value = float(preprocessor.pad_value)
 

@@ -36,8 +36,8 @@ def export_detector(
 
     The graph holds all that stands between a resized image and its detections: normalization, padding, network,
     proposals, both NMS and the drawing of masks. It uses ONNX's own operators alone. Its names are those of mmdeploy:
-    ``input`` (B, 3, H, W); ``dets`` (B, k, 5), ``labels`` (B, k) and ``masks``. B, H, W and k are open; see
-    :class:`.end2end.EndToEnd`.
+    ``input`` (B, 3, H, W), or (B, 1, H, W) for a model of grey images; ``dets`` (B, k, 5), ``labels`` (B, k) and
+    ``masks``. B, H, W and k are open; see :class:`.end2end.EndToEnd`.
 
     Args:
         model (nn.Module): A detector of mmdet, on the CPU.
@@ -84,7 +84,8 @@ def _resize(cfg: Config) -> Dict[str, Any]:
 
 def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path) -> None:
     height, width = EXAMPLE_SIZE
-    image = torch.rand(2, 3, height, width).mul(255).to(dtype)
+    channels = next(part.in_channels for part in detector.backbone.modules() if isinstance(part, nn.Conv2d))
+    image = torch.rand(2, channels, height, width).mul(255).to(dtype)
     names = ['dets', 'labels'] + (['masks'] if detector.masks is not None else [])
     axes = {name: {0: 'batch', 1: 'detections'} for name in names}
     axes['input'] = {0: 'batch', 2: 'height', 3: 'width'}

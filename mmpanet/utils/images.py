@@ -214,9 +214,11 @@ def decode_image(data: bytes, flags: int, name: str) -> np.ndarray:
 @contextmanager
 def silent_opencv() -> Iterator[None]:
     """Keep OpenCV from printing lines of its own about a damaged file, where an error names the file."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # OpenCV up to 4.12 has the two functions in cv2 itself, later ones in cv2.utils.logging.
+    logging = cv2 if hasattr(cv2, 'setLogLevel') else cv2.utils.logging
+    level = logging.getLogLevel()
+    logging.setLogLevel(0)  # silent
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        logging.setLogLevel(level)

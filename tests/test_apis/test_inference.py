@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from PIL import Image
 from pycocotools import mask as coco_mask
 from tiny_training import make_data, run_tool, write_config
 
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
-from mmpanet.apis import find_inputs
+from mmpanet.apis import find_inputs, load_inferencer
 from mmpanet.utils.errors import DataError
 from mmpanet.visualization import UnlabelledVisualizer
 
@@ -186,3 +188,158 @@ def test_command_lines_that_are_refused(folder, words, message, capsys):
     with pytest.raises(SystemExit):
         run_tool('image_demo', folder / 'tiny.py', folder / 'weights.pth', images(folder)[0], *words)
     assert message in capsys.readouterr().err
+
+
+def test_colors_of_a_picture_are_those_of_the_image(folder, demo):
+    out, _ = demo(images(folder)[0], '--score-thr', 1)  # nothing is drawn
+    drawn, image = (cv2.imread(str(path)) for path in (out / 'vis' / images(folder)[0].name, images(folder)[0]))
+    assert np.abs(drawn.astype(int) - image).max() <= 2
+
+
+GREY = """
+_base_ = './tiny.py'
+load = dict(type='LoadImageFromFile', color_type='grayscale')
+pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+test_dataloader = dict(dataset=dict(pipeline=[load, dict(type='Resize', scale=(64, 64), keep_ratio=True), pack]))
+model = dict(
+    data_preprocessor=dict(mean=[114.], std=[58.], bgr_to_rgb=False), backbone=dict(in_channels=1),
+    test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=20)))
+"""
+OWN_LOADER = """
+_base_ = './tiny.py'
+custom_imports = dict(imports=['loader_of_mine'], allow_failed_imports=False)
+pack = dict(type='PackDetInputs', meta_keys=('img_path', 'ori_shape', 'img_shape', 'scale_factor'))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadArray'), dict(type='Resize', scale=(64, 64), keep_ratio=True), pack]))
+model = dict(test_cfg=dict(rcnn=dict(score_thr=0., max_per_img=20)))
+"""
+LOADER = """
+import cv2
+from mmcv.transforms import BaseTransform
+from mmdet.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module(force=True)
+class LoadArray(BaseTransform):
+    def transform(self, results):
+        results['img'] = 255 - cv2.imread(results['img_path'])
+        results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
+        return results
+"""
+
+
+@pytest.fixture(scope='module', params=['grey', 'own loader'])
+def other_loading(folder, request):
+    """A config that does not load BGR, its weights, and what its own pipeline makes of an image."""
+    config = folder / f'{request.param.replace(" ", "_")}.py'
+    config.write_text(GREY if request.param == 'grey' else OWN_LOADER)
+    (folder / 'loader_of_mine.py').write_text(LOADER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        cfg = Config.fromfile(config)
+        torch.manual_seed(0)
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        torch.save(dict(state_dict=model.state_dict()), config.with_suffix('.pth'))
+        yield config, cfg, model.eval()
+
+
+def test_the_loading_of_the_config_is_used(other_loading, folder, tmp_path):
+    """Against mmdet's own pipeline, for pictures, JSON, videos and levels."""
+    config, cfg, model = other_loading
+    image = images(folder)[0]
+    data = Compose(cfg.test_dataloader.dataset.pipeline)(dict(img_path=str(image), img_id=0))
+    with torch.no_grad():
+        expected = model.test_step(pseudo_collate([data]))[0].pred_instances
+    clip = tmp_path / 'clip.avi'
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*'MJPG'), 7, (64, 64))
+    writer.write(cv2.imread(str(image)))
+    writer.release()
+    words = [config, config.with_suffix('.pth'), image]
+    run_tool('image_demo', *words, clip, '--out-dir', tmp_path / 'out', '--device', 'cpu')
+    found = json.loads((tmp_path / 'out' / 'preds' / f'{image.stem}.json').read_text())
+    assert len(found['scores']) == len(expected) > 0
+    np.testing.assert_allclose(found['bboxes'], expected.bboxes.numpy(), atol=1e-4)
+    [frame] = json.loads((tmp_path / 'out' / 'preds' / 'clip.json').read_text())
+    assert frame['scores'] and (tmp_path / 'out' / 'vis' / 'clip.mp4').is_file()
+    run_tool('level_distribution', *words, '--out-dir', tmp_path / 'levels', '--device', 'cpu')
+    assert (tmp_path / 'levels' / f'levels_{image.stem}.png').is_file()
+
+
+def test_images_of_which_only_a_part_would_be_loaded(folder, demo, tmp_path):
+    inside = tmp_path / 'kinds'
+    inside.mkdir()
+    pages = [Image.new('RGB', (64, 64), color) for color in ('red', 'green', 'blue')]
+    pages[0].save(inside / 'stack.tif', save_all=True, append_images=pages[1:])
+    pages[0].save(inside / 'moving.webp', save_all=True, append_images=pages[1:])
+    cv2.imwrite(str(inside / 'deep.png'), np.full((64, 64), 4000, np.uint16))
+    pages[0].save(inside / 'plain.png')
+    with pytest.raises(SystemExit) as error:
+        demo(inside)
+    lines = sorted(str(error.value).splitlines())
+    assert [Path(line.split(': ')[1]).name for line in lines] == ['deep.png', 'moving.webp', 'stack.tif']
+    assert '16 bits' in lines[0] and '3 pages' in lines[1] and '3 pages' in lines[2]
+    assert [path.name for path in (tmp_path / 'out' / 'preds').iterdir()] == ['plain.json']
+
+
+def test_deep_images_are_taken_where_the_config_keeps_their_bits(folder, tmp_path):
+    config = folder / 'deep.py'
+    config.write_text(GREY.replace("'grayscale'", "'unchanged'"))
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'deep.pth')
+    cv2.imwrite(str(tmp_path / 'deep.png'), np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
+    words = [config, tmp_path / 'deep.pth', tmp_path / 'deep.png', '--out-dir', tmp_path, '--device', 'cpu']
+    run_tool('image_demo', *words, '--score-thr', 1)
+    drawn = cv2.imread(str(tmp_path / 'vis' / 'deep.png'))
+    assert drawn.min() == 0 and drawn.max() >= 250  # scaled to be seen
+
+
+@pytest.mark.parametrize('loader', ['cv2', 'pillow'])
+def test_large_images(folder, demo, tmp_path, loader):
+    """Pillow by itself refuses 179 million pixels and more."""
+    large = np.zeros((13500, 13500), np.uint8)
+    cv2.imwrite(str(tmp_path / 'large.png'), large)
+    words = [
+        '--no-pictures',
+        '--cfg-options',
+        f'test_dataloader.dataset.pipeline.0.imdecode_backend={loader}',
+        'model.test_cfg.rcnn.score_thr=1.0',  # masks of that size take their time
+    ]
+    if loader == 'cv2':
+        demo(tmp_path / 'large.png', *words)
+        assert (tmp_path / 'out' / 'preds' / 'large.json').is_file()
+    else:
+        with pytest.raises(SystemExit, match="large.png: cannot be loaded by the config's test pipeline: .*pixels"):
+            demo(tmp_path / 'large.png', *words)
+
+
+@pytest.mark.parametrize(
+    'meta, change, names',
+    [
+        (None, '', ('ellipse', 'triangle', 'star', 'ring')),
+        (dict(dataset_meta=None), '', ('ellipse', 'triangle', 'star', 'ring')),
+        (dict(dataset_meta=dict(classes=('a', 'b', 'c', 'd'))), '', ('a', 'b', 'c', 'd')),
+        (dict(dataset_meta=dict(CLASSES=('a', 'b', 'c', 'd'))), '', ('a', 'b', 'c', 'd')),
+        (dict(CLASSES=('a', 'b', 'c', 'd')), '', ('a', 'b', 'c', 'd')),
+        (None, "test_dataloader['dataset']['metainfo'] = dict()\n", ('0', '1', '2', '3')),
+        (None, "test_dataloader['dataset']['metainfo'] = dict(classes='names.txt')\n", ('a', 'b', 'c', 'd')),
+    ],
+    ids=['bare', 'empty', 'own', 'upper case', 'of 2.x', 'of no data', 'of a file'],
+)
+def test_class_names(folder, tmp_path, monkeypatch, meta, change, names):
+    """Never those of COCO because a checkpoint has none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'names.txt').write_text('a\nb\nc\nd\n')
+    text = (folder / 'tiny.py').read_text() + change
+    if change:
+        text += "for loader in (train_dataloader, val_dataloader):\n    loader['dataset'].update(metainfo=dict())\n"
+        text += 'del loader\n'
+    config = tmp_path / 'names.py'
+    config.write_text(text)
+    state_dict = torch.load(folder / 'weights.pth', weights_only=True)['state_dict']
+    torch.save(state_dict if meta is None else dict(state_dict=state_dict, meta=meta), tmp_path / 'bare.pth')
+    inferencer = load_inferencer(Config.fromfile(config), tmp_path / 'bare.pth', 'cpu')
+    assert tuple(inferencer.model.dataset_meta['classes']) == names
+    assert inferencer.visualizer.dataset_meta['classes'] == inferencer.model.dataset_meta['classes']
+    run_tool('export_onnx', config, tmp_path / 'bare.pth', '--out', tmp_path / 'graph')
+    assert json.loads((tmp_path / 'graph' / 'detector.json').read_text())['classes'] == list(names)

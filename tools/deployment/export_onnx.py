@@ -7,12 +7,12 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
-from mmdet.apis import init_detector
+from mmpanet.apis import load_inferencer
 from mmpanet.deploy import compare_detections, export_detector
 from mmpanet.deploy.export import INPUT_TYPES
 from mmpanet.deploy.verify import RUNTIMES
 from mmpanet.utils.configs import load_config
-from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
+from mmpanet.utils.errors import DataError, MMPanetError
 
 
 def parse_args():
@@ -58,13 +58,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    if not Path(args.checkpoint).is_file():
-        raise CheckpointError(f'checkpoint {args.checkpoint}: no such file')
     for path in args.verify or ():
         if not Path(path).is_file():
             raise DataError(f'--verify {path}: no such file')
     cfg = load_config(args.config, args.cfg_options)
-    model = init_detector(cfg, args.checkpoint, device='cpu')
+    model = load_inferencer(cfg, args.checkpoint, 'cpu').model
     classes = model.dataset_meta.get('classes', ())
     for path in export_detector(model, cfg, args.out, classes, args.masks == 'image', args.input_type, args.sizes):
         print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')
