@@ -111,7 +111,10 @@ def check_test_time_augmentation(cfg: Config) -> None:
         ConfigError: If the model predicts masks and the TTA model merges only boxes, as mmdet's ``DetTTAModel`` does.
     """
     tta_model = cfg.get('tta_model') or DEFAULT_TTA_MODEL
-    kind = tta_model['type'] if isinstance(tta_model['type'], type) else MODELS.get(tta_model['type'])
+    kind = tta_model['type']
+    if isinstance(kind, str):
+        with MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
+            kind = registry.get(kind)
     only_boxes = kind is not None and getattr(kind, 'merge_preds', None) is DetTTAModel.merge_preds
     head = next(_mask_heads(cfg.model, 'model'), None)
     if only_boxes and head:

@@ -10,7 +10,15 @@ import pytest
 from mmengine.config import Config
 from repository import tool_path
 
+from mmdet.models import DetTTAModel
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
+from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
+from mmpanet.utils.errors import ConfigError
+
+
+class MergesMasks(DetTTAModel):
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
 
 
 @pytest.fixture
@@ -79,7 +87,6 @@ def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, 
 
 
 def test_test_time_augmentation_flips_and_keeps_the_pipeline():
-    test_tool = load_tool('test')
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackDetInputs')]
     cfg = Config(
         dict(
@@ -87,8 +94,67 @@ def test_test_time_augmentation_flips_and_keeps_the_pipeline():
             test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline))),
         )
     )
-    test_tool.use_test_time_augmentation(cfg)
+    use_test_time_augmentation(cfg)
     augmented = cfg.test_dataloader.dataset.dataset.pipeline
     assert [step.type for step in augmented] == ['LoadImageFromFile', 'Resize', 'TestTimeAug']
     assert [flip.prob for flip in augmented[-1].transforms[0]] == [0.0, 1.0]
     assert cfg.model.type == 'DetTTAModel' and cfg.model.module.type == 'FasterRCNN'
+
+
+@pytest.mark.parametrize(
+    'task, change, words',
+    [
+        ('train', dict(train_cfg=None), ['train_cfg=None', 'optim_wrapper']),
+        ('train', dict(train_dataloader=None, optim_wrapper=None), ['train_dataloader=None', 'optim_wrapper=None']),
+        ('test', dict(test_cfg=None), ['test_cfg=None', 'test_evaluator']),
+        (
+            'train',
+            dict(train_dataloader=None, data={}, runner={}, optimizer={}),
+            ['MMDetection 2.x', 'runner is train_cfg now', 'optimizer is optim_wrapper now'],
+        ),
+        (
+            'train',
+            dict(train_dataloader=dict(dataset=dict(pipeline=[dict(type='Resize', img_scale=(64, 64))]))),
+            ['train_dataloader.dataset.pipeline[0].img_scale', 'it is scale'],
+        ),
+        (
+            'train',
+            dict(train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[dict(type='Collect')])]))),
+            ["train_dataloader.dataset.datasets[0].pipeline[0].type='Collect'", 'PackDetInputs'],
+        ),
+        ('test', dict(test_dataloader=dict(samples_per_gpu=2)), ['test_dataloader.samples_per_gpu', 'batch_size']),
+    ],
+)
+def test_configs_that_do_not_say_how_to_run(task, change, words):
+    keys = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'test_dataloader', 'test_cfg', 'test_evaluator')
+    good = {key: dict(type='Any') for key in keys}
+    check_run_config(Config(good), task)
+    with pytest.raises(ConfigError) as error:
+        check_run_config(Config({**good, **change}), task)
+    assert len(str(error.value).splitlines()) == 1
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    'model, tta_model, refused',
+    [
+        (dict(roi_head=dict(mask_head=dict(type='FCNMaskHead'))), None, 'model.roi_head.mask_head'),
+        (
+            dict(roi_head=dict(mask_head=[dict(type='HTCMaskHead')])),
+            dict(type='DetTTAModel'),
+            'model.roi_head.mask_head',
+        ),
+        (dict(mask_head=dict(type='SOLOHead')), dict(type='mmdet.DetTTAModel'), 'model.mask_head'),
+        (dict(detector=dict(roi_head=dict(mask_head=dict()))), None, ''),
+        (dict(roi_head=dict(mask_head=None)), None, ''),
+        (dict(mask_head=dict(type='SOLOHead')), dict(type=MergesMasks), ''),
+    ],
+)
+def test_test_time_augmentation_of_masks_needs_a_model_that_merges_them(model, tta_model, refused):
+    """The config's own ``tta_model`` too; MMDetection's drops the masks without a word."""
+    cfg = Config(dict(model=model, **(dict(tta_model=tta_model) if tta_model else {})))
+    if not refused:
+        check_test_time_augmentation(cfg)
+        return
+    with pytest.raises(ConfigError, match=f'--tta merges only boxes by DetTTAModel.*{refused}'):
+        check_test_time_augmentation(cfg)
