@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Whether a config says how to train or to test, and the changes that command lines make to it."""
 
+import re
 from copy import deepcopy
 from typing import Any, Iterator, Tuple
 
@@ -111,10 +112,9 @@ def check_test_time_augmentation(cfg: Config) -> None:
         ConfigError: If the model predicts masks and the TTA model merges only boxes, as mmdet's ``DetTTAModel`` does.
     """
     tta_model = cfg.get('tta_model') or DEFAULT_TTA_MODEL
-    kind = tta_model['type']
-    if isinstance(kind, str):
-        with MODELS.switch_scope_and_registry(cfg.get('default_scope') or 'mmdet') as registry:
-            kind = registry.get(kind)
+    kind: Any = tta_model['type']
+    if isinstance(kind, str):  # mmdet's registry does not know its own scope in a name
+        kind = MODELS.get(re.sub(r'^mmdet\.(\w+)$', r'\1', kind))
     only_boxes = kind is not None and getattr(kind, 'merge_preds', None) is DetTTAModel.merge_preds
     head = next(_mask_heads(cfg.model, 'model'), None)
     if only_boxes and head:
