@@ -77,7 +77,7 @@ DISTRIBUTIVE = re.compile(
 PLURAL = re.compile(rf'(?<![\w.`]){UNITS}{GAP}an?{GAP}(?P<of>[\w-]+)', re.IGNORECASE)
 BRITISH = re.compile(
     r'(?<![\w/])(?:\w*colour\w*|licence\w*|\w*behaviour\w*|\w*centre\w*|\w*neighbour\w*|favour\w*|honour\w*|grey\w*'
-    r'|catalogue\w*|artefact\w*|modell\w+|labell\w+|cancell(?:ed|ing)|travell\w+|judgement\w*|ageing'
+    r'|catalogue\w*|artefact\w*|modell\w+|\w*labell\w*|cancell(?:ed|ing)|travell\w+|judgement\w*|ageing'
     r'|\w*(?:normal|initial|optim|synchron|recogn|visual|general|serial|quant|summar|minim|maxim|organ|special'
     r'|standard|token|vector|random|parametr|util|local|stabil|equal|categor)is(?:e|ed|es|er|ers|ing|ation|ations))\b',
     re.IGNORECASE,
