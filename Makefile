@@ -58,9 +58,10 @@ stacks:  ## build and try every stack of requirements/stacks, and write the tabl
 stack:  ## the same for one of them: make stack STACK=torch21
 	@$(PYTHON) .dev_scripts/stacks/run.py --folder $(STACKS_DIR) $(STACKS_ARGS) $(or $(STACK),$(error say which: make stack STACK=torch21))
 
-lint: $(STAMPS)/tests  ## check style (settings in pyproject.toml)
+lint: $(STAMPS)/tests  ## check style (settings in pyproject.toml) and English
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
+	$(BIN)/python .dev_scripts/check_english.py
 
 format: $(STAMPS)/tests  ## format the code in that style
 	$(BIN)/python -m ruff format .

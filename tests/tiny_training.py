@@ -66,7 +66,7 @@ def fresh_processes():
 
 
 def make_data(folder, num_train=8, num_val=4, **settings):
-    """The generated set, 64 x 64 pixels an image; the folder, as configs write it."""
+    """The generated set, with 64 x 64 pixels per image; the folder, as configs write it."""
     make_shapes(
         folder,
         ShapesConfig(

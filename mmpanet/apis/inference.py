@@ -124,5 +124,5 @@ def load_inferencer(
     # Files are written by mmpanet.apis.prediction; the config's backends would want a work folder.
     cfg.visualizer = dict(cfg.get('visualizer') or dict(type='DetLocalVisualizer'), vis_backends=[])
     if not labels:
-        cfg.visualizer.type = 'UnlabelledVisualizer'
+        cfg.visualizer.type = 'UnlabeledVisualizer'
     return CheckedInferencer(cfg, checkpoint, device=device, show_progress=False)

@@ -2,13 +2,13 @@
 from .display import displayable
 from .drawing import draw_distribution, draw_levels
 from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, fpn_levels, gate_openings, level_shares
-from .unlabelled_visualizer import UnlabelledVisualizer
+from .unlabeled_visualizer import UnlabeledVisualizer
 
 __all__ = [
     'LevelDistribution',
     'LevelRecorder',
     'RoILevels',
-    'UnlabelledVisualizer',
+    'UnlabeledVisualizer',
     'displayable',
     'draw_distribution',
     'draw_levels',

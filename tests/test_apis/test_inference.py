@@ -18,7 +18,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmpanet.apis import find_inputs, load_inferencer
 from mmpanet.utils.errors import DataError
-from mmpanet.visualization import UnlabelledVisualizer
+from mmpanet.visualization import UnlabeledVisualizer
 
 EVERYTHING = "model['test_cfg'] = dict(rcnn=dict(score_thr=0., max_per_img=20))\n"
 
@@ -100,7 +100,7 @@ def test_without_labels_fewer_pixels_are_painted(folder, tmp_path):
         assert not (tmp_path / name / 'preds').exists()
         pictures.append(cv2.imread(str(tmp_path / name / 'vis' / images(folder)[0].name)))
     assert (pictures[0] != pictures[1]).any(-1).sum() > 50
-    assert UnlabelledVisualizer().draw_texts('text', None) is not None
+    assert UnlabeledVisualizer().draw_texts('text', None) is not None
 
 
 @pytest.mark.parametrize('batch_size', [1, 2])

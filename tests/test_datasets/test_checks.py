@@ -343,22 +343,22 @@ def test_heads_of_single_stages_are_compared(tmp_path, monkeypatch, head):
 
 
 @pytest.mark.parametrize('annotations', ['missing', []])
-def test_unlabelled_images_of_semi_supervised_training(tmp_path, monkeypatch, annotations):
+def test_unlabeled_images_of_semi_supervised_training(tmp_path, monkeypatch, annotations):
     data = make_coco()
     data.pop('annotations')
     if annotations != 'missing':
         data['annotations'] = annotations
-    write_coco(tmp_path, data, 'unlabelled.json')
+    write_coco(tmp_path, data, 'unlabeled.json')
     cfg = make_config(tmp_path, monkeypatch)
-    labelled = cfg.train_dataloader.dataset
-    unlabelled = dict(labelled, ann_file='unlabelled.json')
+    labeled = cfg.train_dataloader.dataset
+    unlabeled = dict(labeled, ann_file='unlabeled.json')
     branches = dict(type='MultiBranch', unsup_student=[dict(type='PackDetInputs')])
     for loader, count in ((dict(type='LoadEmptyAnnotations'), 0), (dict(type='LoadAnnotations', with_bbox=True), 1)):
-        unlabelled['pipeline'] = [dict(type='LoadImageFromFile'), loader, branches]
-        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labelled, unlabelled])
+        unlabeled['pipeline'] = [dict(type='LoadImageFromFile'), loader, branches]
+        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labeled, unlabeled])
         faults = faults_of(cfg, 'train')
-        assert len(faults) == count and all(fault.startswith('unlabelled.json: ') for fault in faults)
-    assert len(mmdet_dataset(tmp_path / 'unlabelled.json')) == 3
+        assert len(faults) == count and all(fault.startswith('unlabeled.json: ') for fault in faults)
+    assert len(mmdet_dataset(tmp_path / 'unlabeled.json')) == 3
 
 
 def test_the_file_of_the_evaluator_is_checked_too(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """A training killed twenty times goes on from its last whole checkpoint, and ends where one that nobody killed ends.
 
-mmengine promises: epoch and iteration, weights, buffers, state of optimiser and schedulers and the history of the logs
+mmengine promises: epoch and iteration, weights, buffers, state of optimizer and schedulers and the history of the logs
 go on from the checkpoint, and so does the order of the images, which follows from seed and epoch. It does not save the
 state of the random generators: flips and samples of RoIs after a resume are others than without. Here nothing is drawn
 at random, so the end is equal to the bit.

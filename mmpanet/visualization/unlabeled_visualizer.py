@@ -6,8 +6,8 @@ from mmdet.visualization import DetLocalVisualizer
 
 
 @VISUALIZERS.register_module()
-class UnlabelledVisualizer(DetLocalVisualizer):
+class UnlabeledVisualizer(DetLocalVisualizer):
     """mmdet's visualizer without the text at each object, which hides small and crowded objects."""
 
-    def draw_texts(self, *args: Any, **kwargs: Any) -> 'UnlabelledVisualizer':
+    def draw_texts(self, *args: Any, **kwargs: Any) -> 'UnlabeledVisualizer':
         return self
