@@ -43,7 +43,7 @@ class EndToEnd(nn.Module):
         """Detect.
 
         Args:
-            image (Tensor): (B, 3, H, W), BGR, or for a model of grey images (B, 1, H, W); from 0 to 255, uint8 or
+            image (Tensor): (B, 3, H, W), BGR, or for a model of gray images (B, 1, H, W); from 0 to 255, uint8 or
                 float.
             sizes (Tensor, optional): (B, 2), height and width of each image in the batch. What lies below and to the
                 right of them is padding, whatever it holds. Defaults to None: all images are H x W.

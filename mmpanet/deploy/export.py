@@ -36,7 +36,7 @@ def export_detector(
 
     The graph holds all that stands between a resized image and its detections: normalization, padding, network,
     proposals, both NMS and the drawing of masks. It uses ONNX's own operators alone. Its names are those of mmdeploy:
-    ``input`` (B, 3, H, W), or (B, 1, H, W) for a model of grey images; ``dets`` (B, k, 5), ``labels`` (B, k) and
+    ``input`` (B, 3, H, W), or (B, 1, H, W) for a model of gray images; ``dets`` (B, k, 5), ``labels`` (B, k) and
     ``masks``. B, H, W and k are open; see :class:`.end2end.EndToEnd`.
 
     Args:

@@ -196,7 +196,7 @@ def test_colors_of_a_picture_are_those_of_the_image(folder, demo):
     assert np.abs(drawn.astype(int) - image).max() <= 2
 
 
-GREY = """
+GRAY = """
 _base_ = './tiny.py'
 load = dict(type='LoadImageFromFile', color_type='grayscale')
 pack = dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))
@@ -228,11 +228,11 @@ class LoadArray(BaseTransform):
 """
 
 
-@pytest.fixture(scope='module', params=['grey', 'own loader'])
+@pytest.fixture(scope='module', params=['gray', 'own loader'])
 def other_loading(folder, request):
     """A config that does not load BGR, its weights, and what its own pipeline makes of an image."""
     config = folder / f'{request.param.replace(" ", "_")}.py'
-    config.write_text(GREY if request.param == 'grey' else OWN_LOADER)
+    config.write_text(GRAY if request.param == 'gray' else OWN_LOADER)
     (folder / 'loader_of_mine.py').write_text(LOADER)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
@@ -284,7 +284,7 @@ def test_images_of_which_only_a_part_would_be_loaded(folder, demo, tmp_path):
 
 def test_deep_images_are_taken_where_the_config_keeps_their_bits(folder, tmp_path):
     config = folder / 'deep.py'
-    config.write_text(GREY.replace("'grayscale'", "'unchanged'"))
+    config.write_text(GRAY.replace("'grayscale'", "'unchanged'"))
     model = MODELS.build(Config.fromfile(config).model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'deep.pth')
     cv2.imwrite(str(tmp_path / 'deep.png'), np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
