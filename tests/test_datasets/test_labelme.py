@@ -271,6 +271,15 @@ BAD_FILES = [
         set_shape(points=[[1, 2], [3], [4, 5]]),
         "triangle.json: shapes[0] ('cat'): points of a polygon are pairs of numbers",
     ),
+    (
+        set_shape(points=[[1, 2], [3, 1e12], [4, 5]]),
+        "triangle.json: shapes[0] ('cat'): a point of it lies far beyond its image of 60 x 80 (height x "
+        'width): [3.0, 1000000000000.0]',
+    ),
+    (
+        set_shape(shape_type='circle', points=[[1, 2], [1e300, 5]]),
+        "triangle.json: shapes[0] ('cat'): a point of it lies far",
+    ),
     (set_shape(shape_type='rectangle'), "triangle.json: shapes[0] ('cat'): a rectangle of 3 points, it takes 2 or 4"),
     (set_shape(shape_type='circle'), "triangle.json: shapes[0] ('cat'): a circle of 3 points, it takes 2"),
     (set_shape(shape_type='mask', points=TRIANGLE[:2]), "triangle.json: shapes[0] ('cat'): 'mask' is not a PNG"),

@@ -23,6 +23,7 @@ from .labelme_files import OTHER_ENCODING, decode_base64, find_image, read_image
 GENERATOR = 'mmpanet.datasets.converters.labelme'
 VERSION = 2
 CIRCLE_ERROR = 0.1  # largest distance in pixels between a circle and its polygon
+FARTHEST = 10  # distance of a point from its image, in heights and widths of the image
 WITHOUT_AREA = ('point', 'points', 'line', 'linestrip')
 KINDS = ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask')
 
@@ -111,6 +112,11 @@ def read_sample(
         if kind not in KINDS:
             raise DataError(f'{where}: shape_type is {kind!r}, which is not known')
         points = _points(shape, kind, where)
+        if np.abs(points).max() > FARTHEST * (height + width):  # pycocotools would walk along every edge
+            raise DataError(
+                f'{where}: a point of it lies far beyond its image of {height} x {width} (height x width): '
+                f'{points[np.abs(points).max(axis=1).argmax()].tolist()}'
+            )
         if kind == 'mask':
             mask = _pasted_mask(shape, points, (height, width), where)
             covered, part = int(mask.sum()), (1, mask)
