@@ -4,7 +4,7 @@ from typing import Any, Optional, Tuple
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
+from mmcv.cnn import Conv2d, ConvModule, ConvTranspose2d
 from mmengine.model import normal_init
 from torch import Tensor
 
@@ -75,6 +75,11 @@ class FCFusionMaskHead(FCNMaskHead):
             channels = channels // 2
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
         super().__init__(**kwargs)
+        # mmcv's classes of these two layers differ from torch's for torch 1.4 and older only, and torch.compile of
+        # torch 2.0 and 2.1 cannot trace them.
+        for layer in (self.upsample, self.conv_logits):
+            if type(layer) in (Conv2d, ConvTranspose2d):
+                layer.__class__ = type(layer).__base__
         if fc_fusion not in FC_FUSIONS:
             raise ConfigError(f'fc_fusion={fc_fusion!r} must be one of {FC_FUSIONS}')
         self.num_levels = num_levels
@@ -151,22 +156,14 @@ class FCFusionMaskHead(FCNMaskHead):
             x = conv(x)
             if i + 1 == self.fc_branch_start:
                 branch = x
-        logits = self.conv_logits(self._upsample(x))
+        if self.upsample is not None:
+            x = self.upsample(x)
+            if self.upsample_method == 'deconv':
+                x = self.relu(x)
+        logits = self.conv_logits(x)
         if not self.with_fc_fusion:
             return logits
         return self._fuse(logits, self._fc_branch(branch))
-
-    def _upsample(self, x: Tensor) -> Tensor:
-        if self.upsample is None:
-            return x
-        if self.upsample_method != 'deconv':
-            return self.upsample(x)
-        # This computes self.relu(self.upsample(x)). In torch 2.1, torch.compile fails on mmcv's class of this layer.
-        layer = self.upsample
-        x = F.conv_transpose2d(
-            x, layer.weight, layer.bias, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation
-        )
-        return self.relu(x)
 
     def _fc_branch(self, x: Tensor) -> Tensor:
         """Predict one class-agnostic map (N, 1, 2h, 2w) from (N, C, h, w)."""

@@ -220,8 +220,9 @@ def test_auto_needs_no_operator_of_mmcv_on_other_devices(kind, monkeypatch):
     rois = some_rois(5).to('meta')
     out = pooling(feats, rois)
     assert out.device.type == 'meta' and out.shape[0] == 5 and out.shape[-3:] == (8, 7, 7)
-    out.sum().backward()
-    assert [feat.grad.shape for feat in feats] == [feat.shape for feat in feats]
+    if torch._C._dispatch_has_kernel_for_dispatch_key('aten::_embedding_bag_dense_backward', 'Meta'):
+        out.sum().backward()
+        assert [feat.grad.shape for feat in feats] == [feat.shape for feat in feats]
     pooling.backend = 'roi_align'
     with pytest.raises((NotImplementedError, RuntimeError)):
         pooling(feats, rois)
