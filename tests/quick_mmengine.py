@@ -15,10 +15,11 @@ def make_quick():
 
     - A run writes its config as text into its folder, its log and every checkpoint, and has yapf format it each time.
       The text stays unformatted.
-    - A config with a base of mmdet's reads all metafiles of mmdet. They are read once.
+    - A config with a base of mmdet's looks for mmdet and reads all of its metafiles. Both are done once.
     - A run asks compilers for their versions. They are asked once.
     """
     config.FormatCode = lambda text, **kwargs: (text, True)
+    config.is_installed = lru_cache(maxsize=None)(config.is_installed)
     utils.load = lru_cache(maxsize=None)(utils.load)
     runner.collect_env = lru_cache(maxsize=None)(runner.collect_env)
 

@@ -15,8 +15,6 @@ from functools import lru_cache
 
 import config_index
 import cv2
-import mmengine.config.config
-import mmengine.config.utils
 import numpy as np
 import pytest
 import torch
@@ -46,15 +44,6 @@ every_config_the_slow_ones_marked = pytest.mark.parametrize(
     'path',
     [pytest.param(path, id=name_of(path), marks=[] if path.stem in QUICK else pytest.mark.slow) for path in PATHS],
 )
-
-
-@pytest.fixture(autouse=True, scope='module')
-def metafiles_read_once():
-    """For each base of mmdet's, mmengine reads all of mmdet's metafiles again, which takes 0.4 s."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmengine.config.utils, 'load', lru_cache(mmengine.config.utils.load))
-        patch.setattr(mmengine.config.config, 'is_installed', lru_cache(mmengine.config.config.is_installed))
-        yield
 
 
 load = lru_cache(maxsize=None)(Config.fromfile)  # to be copied before it is changed
@@ -366,13 +355,13 @@ def shrink(cfg):
     """The model as it is, with fewer RoIs and without downloads."""
     model = cfg.model
     model.backbone.init_cfg = None
-    model.test_cfg.max_per_img = 10
+    model.test_cfg.max_per_img = 4
     if 'rpn_head' in model:
-        model.train_cfg.rpn_proposal.update(nms_pre=200, max_per_img=40)
-        model.test_cfg.rpn.update(nms_pre=200, max_per_img=40)
-        model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=10)
+        model.train_cfg.rpn_proposal.update(nms_pre=200, max_per_img=16)
+        model.test_cfg.rpn.update(nms_pre=200, max_per_img=16)
+        model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=4)
         for stage in listed(model.train_cfg.rcnn):
-            stage.sampler.num = 32
+            stage.sampler.num = 8
     else:
         model.test_cfg.score_thr = 0.0
     return model

@@ -296,8 +296,8 @@ def test_files_of_a_sweep(tmp_path):
 @pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the system does not tell')
 def test_peak_memory_counts_the_tensors_of_a_run():
     """Most of it are the pooled features, which are known; the rest are parameters and smaller maps."""
-    workload = SMALL._replace(rois=9000)
-    features, parameters = 9000 * 64 * 49 * 4, 4_000_000 * 4
+    workload = SMALL._replace(rois=4500)
+    features, parameters = 4500 * 64 * 49 * 4, 4_000_000 * 4
     memory = peak_memory(small(), workload, RunSettings(), 'inference')
     assert 0.9 * features + parameters < memory < 3 * features + parameters
 
