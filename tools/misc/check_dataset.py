@@ -45,7 +45,7 @@ def main():
     except DataError as error:
         sys.exit('\n'.join(error.faults))
     except MMPanetError as error:
-        sys.exit(f'check_dataset: {error}')
+        sys.exit(f'check_dataset.py: {error}')
     for text in left_out:
         print(f'note: {text}')
     for split in args.splits:
