@@ -141,7 +141,8 @@ class Stack:
             text=True,
         )
         if result.returncode != 0:
-            output = '' if show else f':\n{(result.stdout + result.stderr)[-3000:]}'
+            lines = [] if show else f':\n{result.stdout}\n{result.stderr}'.splitlines()
+            output = '\n'.join([line for line in lines if line and not line.startswith('WARNING')][-30:])
             raise error(f'{" ".join(map(str, command[:6]))} ... ended with {result.returncode}{output}')
         return result.stdout
 
