@@ -294,7 +294,7 @@ def test_deep_images_are_taken_where_the_config_keeps_their_bits(folder, tmp_pat
     assert drawn.min() == 0 and drawn.max() >= 250  # scaled to be seen
 
 
-@pytest.mark.parametrize('loader', ['cv2', 'pillow'])
+@pytest.mark.parametrize('loader', [pytest.param('cv2', marks=pytest.mark.slow), 'pillow'])
 def test_large_images(folder, demo, tmp_path, loader):
     """Pillow by itself refuses 179 million pixels and more."""
     large = np.zeros((13500, 13500), np.uint8)
@@ -321,7 +321,7 @@ def test_large_images(folder, demo, tmp_path, loader):
         (dict(dataset_meta=dict(classes=('a', 'b', 'c', 'd'))), '', ('a', 'b', 'c', 'd')),
         (dict(dataset_meta=dict(CLASSES=('a', 'b', 'c', 'd'))), '', ('a', 'b', 'c', 'd')),
         (dict(CLASSES=('a', 'b', 'c', 'd')), '', ('a', 'b', 'c', 'd')),
-        (None, "test_dataloader['dataset']['metainfo'] = dict()\n", ('0', '1', '2', '3')),
+        (None, "test_dataloader['dataset']['metainfo'] = dict(_delete_=True)\n", ('0', '1', '2', '3')),
         (None, "test_dataloader['dataset']['metainfo'] = dict(classes='names.txt')\n", ('a', 'b', 'c', 'd')),
     ],
     ids=['bare', 'empty', 'own', 'upper case', 'of 2.x', 'of no data', 'of a file'],
@@ -330,12 +330,12 @@ def test_class_names(folder, tmp_path, monkeypatch, meta, change, names):
     """Never those of COCO because a checkpoint has none."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'names.txt').write_text('a\nb\nc\nd\n')
-    text = (folder / 'tiny.py').read_text() + change
+    text = (folder / 'tiny.py').read_text()
     if change:
-        text += "for loader in (train_dataloader, val_dataloader):\n    loader['dataset'].update(metainfo=dict())\n"
-        text += 'del loader\n'
+        text += 'for loader in (train_dataloader, val_dataloader):\n'
+        text += "    loader['dataset'].update(metainfo=dict(_delete_=True))\ndel loader\n"
     config = tmp_path / 'names.py'
-    config.write_text(text)
+    config.write_text(text + change)
     state_dict = torch.load(folder / 'weights.pth', weights_only=True)['state_dict']
     torch.save(state_dict if meta is None else dict(state_dict=state_dict, meta=meta), tmp_path / 'bare.pth')
     inferencer = load_inferencer(Config.fromfile(config), tmp_path / 'bare.pth', 'cpu')
