@@ -356,7 +356,7 @@ CASES = [
         POOLING,
         'RoIs without the index of their image',
         pooling_on(rois=((0.0, 0.0, 9.0, 9.0),)),
-        ConfigError,
+        ValueError,
         ('rois', r'\(1, 4\)', r'\(N, 5\)'),
     ),
     Case(HEADS, 'num_levels is 0', builds(box_head(num_levels=0)), ConfigError, ('num_levels', '=0', 'at least 1')),
@@ -514,7 +514,7 @@ CASES = [
         "mmdet's extractor with PANet's mask head",
         roi_head(lambda r: r['mask_roi_extractor'].update(type='SingleRoIExtractor')),
         ConfigError,
-        ('mask_roi_extractor.type', '=SingleRoIExtractor', 'FCFusionMaskHead.*or with num_levels=1'),
+        ('mask_roi_extractor.type', '=SingleRoIExtractor', 'FCFusionMaskHead.*num_levels=1'),
     ),
     Case(
         ROI_HEAD,

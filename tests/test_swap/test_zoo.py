@@ -78,7 +78,7 @@ def test_zoo(small_zoo, tmp_path):
     assert float(rows['same.py']['warm_start_difference']) == 0 and not rows['same.py']['reason']
     before, after = (float(rows['works.py'][f'million_parameters_{key}']) for key in ('before', 'with_neck'))
     assert 11 < before <= after
-    assert 'in_channels' in rows['unbuilt.py']['reason'] and rows['no_fpn.py']['neck'] == 'HRFPN'
+    assert 'missing' in rows['unbuilt.py']['reason'] and rows['no_fpn.py']['neck'] == 'HRFPN'
 
 
 def run_tool(monkeypatch, name, *args):
