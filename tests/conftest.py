@@ -10,7 +10,6 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 import pytest
 import quick_mmengine
 import torch
-from mmengine.config import config
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
@@ -46,4 +45,4 @@ def own_visualizer():
 @pytest.fixture
 def formatted_configs(monkeypatch):
     """The text of configs as mmengine formats it."""
-    monkeypatch.setattr(config, 'FormatCode', quick_mmengine.FORMAT_CODE)
+    monkeypatch.setattr(quick_mmengine.FORMATTER, 'FormatCode', quick_mmengine.FORMAT_CODE)

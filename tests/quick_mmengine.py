@@ -6,8 +6,10 @@ from functools import lru_cache
 
 from mmengine.config import config, utils
 from mmengine.runner import runner
+from yapf.yapflib import yapf_api
 
-FORMAT_CODE = config.FormatCode
+FORMATTER = config if hasattr(config, 'FormatCode') else yapf_api  # onedl's mmengine imports it at each call
+FORMAT_CODE = FORMATTER.FormatCode
 
 
 def make_quick():
@@ -18,7 +20,7 @@ def make_quick():
     - A config with a base of mmdet's looks for mmdet and reads all of its metafiles. Both are done once.
     - A run asks compilers for their versions. They are asked once.
     """
-    config.FormatCode = lambda text, **kwargs: (text, True)
+    FORMATTER.FormatCode = lambda text, **kwargs: (text, True)
     config.is_installed = lru_cache(maxsize=None)(config.is_installed)
     utils.load = lru_cache(maxsize=None)(utils.load)
     runner.collect_env = lru_cache(maxsize=None)(runner.collect_env)
