@@ -284,6 +284,7 @@ def test_images_of_which_only_a_part_would_be_loaded(folder, demo, tmp_path):
     assert [path.name for path in (tmp_path / 'out' / 'preds').iterdir()] == ['plain.json']
 
 
+@pytest.mark.skipif(not hasattr(torch, 'uint16'), reason='mmdet hands the array to torch, which has uint16 since 2.3')
 def test_deep_images_are_taken_where_the_config_keeps_their_bits(folder, tmp_path):
     config = folder / 'deep.py'
     config.write_text(GRAY.replace("'grayscale'", "'unchanged', to_float32=True"))
