@@ -21,7 +21,7 @@ def keep(name, record):
     if older.get('versions') == record['versions']:
         record = {**older, **record}
     records[name] = record
-    RECORDS.write_text(json.dumps(records, indent=1, sort_keys=True) + '\n')
+    RECORDS.write_text(json.dumps(dict(sorted(records.items())), indent=1) + '\n')
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     PAGE.write_text(f'{before}{BEGIN}\n\n{version_table()}\n\n{journey_table()}\n\n{END}{after}')
