@@ -24,15 +24,15 @@ def speed_up_gates(cfg: Config, notes: List[str]) -> None:
         cfg: The new config, changed in place.
         notes: The notes for the user.
     """
-    names = ', '.join(f'{name}=dict(lr_mult=30, decay_mult=0)' for name in GATE_NAMES)
+    custom_keys = {name: GATE_SETTINGS for name in GATE_NAMES}
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, dict) or wrapper.get('constructor') not in (None, 'DefaultOptimWrapperConstructor'):
         notes.append(
             'optim_wrapper has no DefaultOptimWrapperConstructor: give the gates 30 times the learning rate and no '
-            f'weight decay, as paramwise_cfg.custom_keys=dict({names}) does there'
+            f'weight decay, as paramwise_cfg.custom_keys={custom_keys} does there'
         )
         return
     paramwise = dict(wrapper.get('paramwise_cfg') or {})
-    paramwise['custom_keys'] = {**(paramwise.get('custom_keys') or {}), **{name: GATE_SETTINGS for name in GATE_NAMES}}
+    paramwise['custom_keys'] = {**(paramwise.get('custom_keys') or {}), **custom_keys}
     wrapper['paramwise_cfg'] = paramwise
     notes.append('the gates learn with 30 times the learning rate and no weight decay (optim_wrapper.paramwise_cfg)')

@@ -3,15 +3,14 @@
 
 import os
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import get_installed_path
 
 from .errors import ConfigError
-
-PathLike = Union[str, 'os.PathLike[str]']
+from .files import PathLike
 
 
 def load_config(config: PathLike, options: Optional[dict] = None) -> Config:

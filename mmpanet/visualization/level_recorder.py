@@ -155,9 +155,7 @@ def gate_openings(model: nn.Module) -> Dict[str, Tensor]:
     for name, parameter in model.named_parameters():
         prefix, _, own = name.rpartition('.')
         if own in ('level_gates', 'path_gates'):
-            gates[prefix.replace('module.', '', 1).replace('roi_head.', '') or own] = (
-                parameter.abs().mean(dim=1).float().cpu()
-            )
+            gates[prefix.replace('roi_head.', '') or own] = parameter.abs().mean(dim=1).float().cpu()
     return gates
 
 

@@ -6,6 +6,7 @@ from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
@@ -49,8 +50,7 @@ class LevelDistributionHook(Hook):
         self._drawn = 0
 
     def before_run(self, runner: Runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._recorder = LevelRecorder(model)
+        self._recorder = LevelRecorder(_unwrapped(runner.model))
         if not self._recorder.strides:
             raise ValueError(
                 'LevelDistributionHook: the model has no roi_head with an AdaptiveFeaturePooling and a head of '
@@ -108,7 +108,11 @@ class LevelDistributionHook(Hook):
             for name, distribution in self._distributions.items()
             for stride, share in zip(distribution.strides, distribution.as_dict()['all'] or [])
         }
-        for name, openings in gate_openings(runner.model).items():
+        for name, openings in gate_openings(_unwrapped(runner.model)).items():
             scalars.update({f'level_gate/{name}/{i}': opening for i, opening in enumerate(openings.tolist(), start=1)})
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
