@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 import yaml
 from mmengine.config import Config
 from repository import ROOT
@@ -149,17 +148,6 @@ def test_configs_in_the_pages_are_built(page, block, tmp_path):
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
     assert type(model.neck).__name__ == 'PANetNeck'
-
-
-def test_the_head_of_contributing_works():
-    """It takes mmdet's defaults for what it leaves out, and pooled features of four levels."""
-    [block] = [block for page, block in blocks('python') if page.name == 'CONTRIBUTING.md']
-    namespace = {}
-    exec(block, namespace)
-    head = namespace['PANetShared1Conv1FCBBoxHead'](in_channels=8, conv_out_channels=8)
-    assert head.fc_out_channels == 1024 and head.num_classes == 80
-    scores, deltas = head(torch.rand(2, 4, 8, 7, 7))
-    assert scores.shape == (2, 81) and deltas.shape == (2, 320)
 
 
 def make_targets():
