@@ -4,10 +4,10 @@ from typing import List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor, SingleRoIExtractor
+from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
-from mmpanet.ops import multi_level_roi_align
+from mmpanet.ops import fpn_levels, multi_level_roi_align
 from mmpanet.utils.errors import ConfigError
 from .layers import check_backend, uses_embedding_bag
 from .layers.argument_checks import check_count, check_roi_extractor
@@ -149,5 +149,4 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         """
         levels = list(range(self.num_inputs))
         orders = [[own] + [level for level in levels if level != own] for own in levels]
-        own = SingleRoIExtractor.map_roi_levels(self, rois, self.num_inputs)
-        return torch.tensor(orders, device=rois.device)[own]
+        return torch.tensor(orders, device=rois.device)[fpn_levels(rois, self.num_inputs, self.finest_scale)]

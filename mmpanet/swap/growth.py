@@ -5,9 +5,10 @@ from typing import Any, List
 
 from mmengine.config import Config
 
+from mmpanet.models.layers import GATE_PARAMETERS
+
 # Gates start at zero and have to move further than trained weights do. A decay would close them again.
 GATE_SETTINGS = dict(lr_mult=30, decay_mult=0)
-GATE_NAMES = ('level_gates', 'path_gates')
 
 
 def has_level_gates(node: Any) -> bool:
@@ -24,7 +25,7 @@ def speed_up_gates(cfg: Config, notes: List[str]) -> None:
         cfg: The new config, changed in place.
         notes: The notes for the user.
     """
-    custom_keys = {name: GATE_SETTINGS for name in GATE_NAMES}
+    custom_keys = {name: GATE_SETTINGS for name in GATE_PARAMETERS}
     wrapper = cfg.get('optim_wrapper')
     if not isinstance(wrapper, dict) or wrapper.get('constructor') not in (None, 'DefaultOptimWrapperConstructor'):
         notes.append(

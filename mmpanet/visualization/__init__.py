@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 from .display import displayable
 from .drawing import draw_distribution, draw_levels
-from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, fpn_levels, gate_openings, level_shares
+from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, gate_openings, level_shares
 from .unlabeled_visualizer import UnlabeledVisualizer
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     'displayable',
     'draw_distribution',
     'draw_levels',
-    'fpn_levels',
     'gate_openings',
     'level_shares',
 ]

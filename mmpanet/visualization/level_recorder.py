@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from mmpanet.models.adaptive_feature_pooling import AdaptiveFeaturePooling
 from mmpanet.models.bbox_heads import PANetBBoxHead
 from mmpanet.models.fc_fusion_mask_head import FCFusionMaskHead
-from mmpanet.models.layers import LevelwiseFusion
-
-FINEST_SCALE = 56  # of mmdet's SingleRoIExtractor, in pixels
+from mmpanet.models.layers import GATE_PARAMETERS, LevelwiseFusion
+from mmpanet.ops import fpn_levels
 
 
 @torch.no_grad()
@@ -154,7 +153,7 @@ def gate_openings(model: nn.Module) -> Dict[str, Tensor]:
     gates = {}
     for name, parameter in model.named_parameters():
         prefix, _, own = name.rpartition('.')
-        if own in ('level_gates', 'path_gates'):
+        if own in GATE_PARAMETERS:
             gates[prefix.replace('roi_head.', '') or own] = parameter.abs().mean(dim=1).float().cpu()
     return gates
 
@@ -198,17 +197,3 @@ class LevelDistribution:
             shares=rows,
             all=None if total is None else total.tolist(),
         )
-
-
-def fpn_levels(rois: Tensor, num_levels: int) -> Tensor:
-    """The level that FPN assigns each RoI to: FPN, equation 1, as in mmdet's ``SingleRoIExtractor``.
-
-    Args:
-        rois: (N, 5): index of the image, x1, y1, x2, y2.
-        num_levels: The number of levels, L.
-
-    Returns:
-        (N,), from 0 for the finest level to L - 1.
-    """
-    scales = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
-    return (scales / FINEST_SCALE + 1e-6).log2().floor().clamp(min=0, max=num_levels - 1).long()

@@ -2,13 +2,14 @@
 """Layers that the neck and several heads share."""
 
 from .fc_module import FCModule
-from .levelwise_fusion import LevelwiseFusion
+from .levelwise_fusion import GATE_PARAMETERS, LevelwiseFusion
 from .map_fusion import ConcatFusion, SumFusion, WeightedFusion
 from .pooling_backend import check_backend, uses_embedding_bag
 
 __all__ = [
     'ConcatFusion',
     'FCModule',
+    'GATE_PARAMETERS',
     'LevelwiseFusion',
     'SumFusion',
     'WeightedFusion',

@@ -10,6 +10,8 @@ from mmpanet.utils.errors import ConfigError
 from .argument_checks import check_count
 
 LEVEL_FUSIONS = ('max', 'sum')
+# Names of the parameters that are gates: of LevelwiseFusion (level_gate=True) and of PANetNeck (path_gate=True).
+GATE_PARAMETERS = ('level_gates', 'path_gates')
 
 
 class LevelwiseFusion(BaseModule):
