@@ -1,0 +1,102 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""mmdet's ResNets, exported to ONNX and read back."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from repository import ROOT
+from torch import nn
+
+from mmdet.models.backbones import ResNet
+from mmpanet.checkpoints.onnx_resnet import build_backbone, compare_features, read_onnx_resnet
+from mmpanet.utils.errors import CheckpointError
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+
+class Classifier(nn.Module):
+    """A backbone with images of the last channel in front and a pooled class score behind, as files from elsewhere."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.fc = nn.Linear(backbone.feat_dim, 3)
+
+    def forward(self, image):
+        return self.fc(self.backbone(image.permute(0, 3, 1, 2))[-1].mean(dim=(2, 3)))
+
+
+def randomize(model):
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, std=0.1)
+            nn.init.normal_(norm.running_mean, std=0.1)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    model.eval()
+    return model
+
+
+def write(model, path, keep_norms):
+    mode = torch.onnx.TrainingMode.PRESERVE if keep_norms else torch.onnx.TrainingMode.EVAL
+    legacy = {'dynamo': False} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
+    torch.onnx.export(
+        model, (torch.rand(1, 64, 96, 3),), str(path), training=mode, do_constant_folding=not keep_norms, **legacy
+    )
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('keep_norms', [False, True], ids=['folded', 'norms'])
+@pytest.mark.parametrize('depth, style', [(18, 'pytorch'), (50, 'pytorch'), (50, 'caffe')])
+def test_a_resnet_comes_back(depth, style, keep_norms, tmp_path):
+    original = randomize(ResNet(depth, base_channels=8, stem_channels=16, style=style))
+    write(Classifier(original).eval(), tmp_path / 'model.onnx', keep_norms)
+    resnet = read_onnx_resnet(tmp_path / 'model.onnx')
+    assert resnet.backbone['depth'] == depth and resnet.backbone['style'] == style
+    kinds = {node.op_type for node in onnx.load(str(tmp_path / 'model.onnx')).graph.node}
+    assert ('BatchNormalization' in kinds) == keep_norms
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        for found, expected in zip(build_backbone(resnet)(image), original(image)):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert len(compare_features(tmp_path / 'model.onnx', resnet)) == 4
+    assert max(compare_features(tmp_path / 'model.onnx', resnet)) < 1e-4
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(
+    'layers, problem',
+    [
+        ([nn.Conv2d(3, 8, 3)], r'its first conv is of size \(3, 3\)'),
+        ([nn.Conv2d(3, 8, 7, stride=2), nn.ReLU()], 'it has no MaxPool'),
+        ([nn.Conv2d(3, 8, 7, stride=2), nn.MaxPool2d(2)], 'not 3 x 3 with stride 2'),
+        ([nn.Conv2d(3, 8, 7, stride=2), nn.MaxPool2d(3, 2, 1), nn.Conv2d(8, 8, 3)], r'its stages have \(\) blocks'),
+        ([nn.Flatten()], 'it has no Conv'),
+    ],
+)
+def test_other_graphs_are_refused(layers, problem, tmp_path):
+    class Model(nn.Sequential):
+        def forward(self, image):
+            return super().forward(image.permute(0, 3, 1, 2))
+
+    write(Model(*layers).eval(), tmp_path / 'model.onnx', False)
+    with pytest.raises(CheckpointError, match=problem):
+        read_onnx_resnet(tmp_path / 'model.onnx')
+
+
+@pytest.mark.parametrize('content', [b'', b'no graph', None])
+def test_a_file_that_is_no_graph_is_one_line(content, tmp_path):
+    if content is not None:
+        (tmp_path / 'model.onnx').write_bytes(content)
+    tool = ROOT / 'tools' / 'model_converters' / 'onnx_resnet.py'
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', str(tool), 'model.onnx', 'out.pth'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1 and 'model.onnx' in result.stderr and result.stderr.count('\n') == 1
+    assert not (tmp_path / 'out.pth').exists()

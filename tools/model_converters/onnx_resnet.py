@@ -1,0 +1,46 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Make a checkpoint of mmdet's ResNet out of a ResNet in an ONNX file, for ``backbone.init_cfg``."""
+
+import argparse
+import sys
+
+import torch
+
+from mmpanet.checkpoints.onnx_resnet import compare_features, read_onnx_resnet
+from mmpanet.utils.errors import CheckpointError, MMPanetError
+from mmpanet.utils.files import atomic_write
+
+LARGEST_DIFFERENCE = 1e-4
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('source', help='the ONNX file')
+    parser.add_argument('target', help='the checkpoint to write')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    resnet = read_onnx_resnet(args.source)
+    differences = compare_features(args.source, resnet)
+    for stage, difference in enumerate(differences, 1):
+        print(f'stage {stage}: largest difference to onnxruntime {difference:.1e} of the largest value')
+    if not max(differences) <= LARGEST_DIFFERENCE:
+        raise CheckpointError(f'{args.source}: features differ by more than {LARGEST_DIFFERENCE}; nothing was written')
+    with atomic_write(args.target) as file:
+        torch.save(dict(state_dict=resnet.state_dict), file)
+    if resnet.pool_pads != (1, 1, 1, 1):
+        print(
+            f"its max pooling pads by {resnet.pool_pads}, mmdet's by (1, 1, 1, 1): maps shift by one pixel of the stem"
+        )
+    print(f'{args.target}: goes with')
+    settings = ', '.join(f'{key}={value!r}' for key, value in resnet.backbone.items())
+    print(f"backbone=dict({settings}, init_cfg=dict(type='Pretrained', checkpoint={args.target!r}))")
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (MMPanetError, OSError) as error:
+        sys.exit(f'onnx_resnet.py: {error}')
