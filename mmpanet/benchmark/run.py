@@ -2,6 +2,7 @@
 """Three benchmarks: models side by side, the same for several values of one number, and the pooling op alone."""
 
 import gc
+import math
 from collections import defaultdict
 from functools import partial
 from statistics import median
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures.bbox import bbox2roi
-from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor
+from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, RotatedAdaptiveFeaturePooling
 from mmpanet.utils.environment import environment_summary
 from .measure import Ratio, flops_by_part, paired_ratio, peak_memory, seconds_by_part, time_in_turns
 from .models import BenchmarkModel, PreparedModel, RunSettings
@@ -198,8 +199,8 @@ def run_pooling_benchmark(
         progress: Called with one line per step.
 
     Returns:
-        Forward and backward of adaptive feature pooling (each RoI from every level) and of FPN's pooling
-        (each RoI from its own level).
+        Forward and backward of adaptive feature pooling (each RoI from every level), of FPN's pooling (each RoI from
+        its own level), and of adaptive feature pooling of rotated RoIs.
     """
     place = torch.device(device)
     generator = torch.Generator().manual_seed(workload.seed)
@@ -208,23 +209,32 @@ def run_pooling_benchmark(
         shape = (workload.batch, channels, -(-workload.height // stride), -(-workload.width // stride))
         feats.append(torch.randn(shape, generator=generator).to(place).requires_grad_())
     rois = bbox2roi([proposals.bboxes for proposals in workload.make_proposals()]).to(place)
-    cfg: Dict[str, Any] = dict(
-        roi_layer=dict(type='RoIAlign', output_size=output_size, sampling_ratio=sampling_ratio),
-        out_channels=channels,
-        featmap_strides=list(STRIDES),
-    )
-    forms: Dict[str, Dict[str, nn.Module]] = {
-        'every level': {
-            'mmcv': AdaptiveFeaturePooling(**cfg, backend='roi_align'),
-            'mmpanet': AdaptiveFeaturePooling(**cfg, backend='embedding_bag'),
-        },
-        'its own level': {
-            'mmcv': SingleRoIExtractor(**cfg),
-            'mmpanet': FastSingleRoIExtractor(**cfg, backend='embedding_bag'),
-        },
+    layer: Dict[str, Any] = dict(type='RoIAlign', output_size=output_size, sampling_ratio=sampling_ratio)
+    cfg: Dict[str, Any] = dict(roi_layer=layer, out_channels=channels, featmap_strides=list(STRIDES))
+    rotated_cfg = {**cfg, 'roi_layer': {**layer, 'type': 'RoIAlignRotated'}}
+    rotated_rois = _rotate(rois, generator)
+    forms: Dict[str, Tuple[Tensor, Dict[str, nn.Module]]] = {
+        'every level': (
+            rois,
+            {
+                'mmcv': AdaptiveFeaturePooling(**cfg, backend='roi_align'),
+                'mmpanet': AdaptiveFeaturePooling(**cfg, backend='embedding_bag'),
+            },
+        ),
+        'its own level': (
+            rois,
+            {'mmcv': SingleRoIExtractor(**cfg), 'mmpanet': FastSingleRoIExtractor(**cfg, backend='embedding_bag')},
+        ),
+        'every level, rotated': (
+            rotated_rois,
+            {
+                'mmcv': RotatedAdaptiveFeaturePooling(**rotated_cfg, backend='roi_align'),
+                'mmpanet': RotatedAdaptiveFeaturePooling(**rotated_cfg, backend='embedding_bag'),
+            },
+        ),
     }
     results = []
-    for form, extractors in forms.items():
+    for form, (rois, extractors) in forms.items():
         progress(form)
         outs = [extractor(feats, rois) for extractor in extractors.values()]
         grad = torch.randn(outs[0].shape, generator=generator).to(place)
@@ -242,6 +252,13 @@ def run_pooling_benchmark(
             _pooling_result(form, 'backward', backward, grads),
         ]
     return results
+
+
+def _rotate(rois: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn each RoI (N, 5) about its center by a random angle: (N, 6)."""
+    size = rois[:, 3:] - rois[:, 1:3]
+    angle = (torch.rand(len(rois), 1, generator=generator).to(rois) - 0.5) * math.pi
+    return torch.cat([rois[:, :1], rois[:, 1:3] + size / 2, size, angle], dim=1)
 
 
 def _pooling_result(

@@ -14,6 +14,7 @@ from .inclusive_boxes import (
 )
 from .panet_neck import PANetNeck
 from .panet_roi_head import PANetRoIHead
+from .rotated_adaptive_feature_pooling import RotatedAdaptiveFeaturePooling
 
 # The former names of the classes for inclusive boxes.
 DetectronAnchorGenerator = InclusiveAnchorGenerator
@@ -34,5 +35,6 @@ __all__ = [
     'PANetRoIHead',
     'PANetShared2FCBBoxHead',
     'PANetShared4Conv1FCBBoxHead',
+    'RotatedAdaptiveFeaturePooling',
     'ToInclusiveBoxes',
 ]

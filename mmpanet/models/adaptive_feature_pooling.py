@@ -2,6 +2,7 @@
 from typing import List, Optional, Tuple
 
 import torch
+from mmcv.ops import RoIAlign
 from torch import Tensor
 
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
@@ -59,6 +60,9 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         torch.Size([1, 4, 256, 7, 7])
     """
 
+    roi_length = 5  # image index, and x1, y1, x2, y2
+    roi_layer_type = RoIAlign  # the layer that can be computed on all levels at once
+
     def __init__(
         self,
         roi_layer: ConfigType,
@@ -73,7 +77,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         super().__init__(
             roi_layer=roi_layer, out_channels=out_channels, featmap_strides=featmap_strides, init_cfg=init_cfg
         )
-        check_backend(backend, self.roi_layers[0])
+        check_backend(backend, self.roi_layers[0], self.roi_layer_type)
         check_count('finest_scale', finest_scale)
         self.backend = backend
         self.own_level_first = own_level_first
@@ -110,22 +114,13 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         channels = [feat.size(1) for feat in feats]
         if channels != [self.out_channels] * len(feats):
             raise ConfigError(f'out_channels={self.out_channels}, but the feature maps have {channels} channels')
-        if rois.dim() != 2 or rois.size(1) != 5:
-            raise ValueError(f'rois must be of shape (N, 5), not {tuple(rois.shape)}')
+        if rois.dim() != 2 or rois.size(1) != self.roi_length:
+            raise ValueError(f'rois must be of shape (N, {self.roi_length}), not {tuple(rois.shape)}')
         order = self.level_order(rois) if self.own_level_first else None
         if roi_scale_factor is not None:
             rois = self.roi_rescale(rois, roi_scale_factor)
-        layer = self.roi_layers[0]
-        if uses_embedding_bag(self.backend, layer, feats[0]):
-            return multi_level_roi_align(
-                feats,
-                rois,
-                self.output_size,
-                [1 / stride for stride in self.featmap_strides],
-                layer.sampling_ratio,
-                layer.aligned,
-                order,
-            )
+        if uses_embedding_bag(self.backend, self.roi_layers[0], feats[0], self.roi_layer_type):
+            return self._pool_at_once(feats, rois, order)
         pooled = torch.stack(
             [
                 # mmcv's operator reads maps wrongly that are not contiguous.
@@ -135,6 +130,11 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             dim=1,
         )
         return pooled if order is None else pooled[torch.arange(len(rois), device=rois.device)[:, None], order]
+
+    def _pool_at_once(self, feats: Tuple[Tensor, ...], rois: Tensor, order: Optional[Tensor]) -> Tensor:
+        layer = self.roi_layers[0]
+        scales = [1 / stride for stride in self.featmap_strides]
+        return multi_level_roi_align(feats, rois, self.output_size, scales, layer.sampling_ratio, layer.aligned, order)
 
     def level_order(self, rois: Tensor) -> Tensor:
         """Order the levels of each RoI: its own level by FPN's rule, then the others from fine to coarse.

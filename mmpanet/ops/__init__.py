@@ -3,6 +3,7 @@
 
 from .onednn_linear import linear
 from .roi_align import multi_level_roi_align
+from .roi_align_rotated import multi_level_roi_align_rotated
 from .roi_levels import fpn_levels
 
-__all__ = ['fpn_levels', 'linear', 'multi_level_roi_align']
+__all__ = ['fpn_levels', 'linear', 'multi_level_roi_align', 'multi_level_roi_align_rotated']

@@ -351,7 +351,9 @@ def test_images_and_checkpoints(tmp_path):
 def test_pooling_alone():
     results = run_pooling_benchmark(SMALL, channels=8, rounds=2)
     assert [(result.form, result.direction) for result in results] == [
-        (form, direction) for form in ('every level', 'its own level') for direction in ('forward', 'backward')
+        (form, direction)
+        for form in ('every level', 'its own level', 'every level, rotated')
+        for direction in ('forward', 'backward')
     ]
     for result in results:
         assert result.difference < 1e-4 * result.magnitude and result.magnitude > 0.1

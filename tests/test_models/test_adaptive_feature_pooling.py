@@ -145,9 +145,9 @@ def test_deterministic():
 def test_chunks_give_the_same(monkeypatch):
     feats, rois = maps(), some_rois(50)
     expected = build('embedding_bag')(feats, rois)
-    monkeypatch.setattr('mmpanet.ops.roi_align.MAX_TAPS', 3 * 4 * 49 * 16)
+    monkeypatch.setattr('mmpanet.ops.pixel_table.MAX_TAPS', 3 * 4 * 49 * 16)
     assert torch.equal(build('embedding_bag')(feats, rois), expected)
-    monkeypatch.setattr('mmpanet.ops.roi_align.MAX_TAPS', 1)
+    monkeypatch.setattr('mmpanet.ops.pixel_table.MAX_TAPS', 1)
     assert torch.equal(build('embedding_bag')(feats, rois), expected)
 
 

@@ -18,8 +18,8 @@ from mmpanet.utils.environment import environment_summary
 
 def parse_args():
     parser = argparse.ArgumentParser(
-        description="Time adaptive feature pooling and FPN's pooling, with mmcv's RoIAlign and with the op of this "
-        'package, in turn on the same maps and RoIs.',
+        description="Time adaptive feature pooling, FPN's pooling and adaptive feature pooling of rotated RoIs, with "
+        "mmcv's ops and with those of this package, in turn on the same maps and RoIs.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Which RoIAlign an RoI extractor uses: mmcv's operator or :func:`mmpanet.ops.multi_level_roi_align`."""
+"""Which RoIAlign an RoI extractor uses: mmcv's operator or one of :mod:`mmpanet.ops`."""
 
 import torch
 import torch.nn as nn
@@ -11,23 +11,28 @@ from mmpanet.utils.errors import ConfigError
 BACKENDS = ('auto', 'roi_align', 'embedding_bag')
 
 
-def supports_embedding_bag(roi_layer: nn.Module) -> bool:
-    """Whether our operator computes what ``roi_layer`` does: an average over a fixed number of samples."""
-    return isinstance(roi_layer, RoIAlign) and roi_layer.pool_mode == 'avg' and roi_layer.sampling_ratio >= 1
+def supports_embedding_bag(roi_layer: nn.Module, kind: type = RoIAlign) -> bool:
+    """Whether our operator for ``kind``, ``RoIAlign`` or ``RoIAlignRotated``, computes what ``roi_layer`` does.
+
+    Our operators average over a fixed number of samples.
+    """
+    averages = getattr(roi_layer, 'pool_mode', 'avg') == 'avg'
+    return isinstance(roi_layer, kind) and averages and roi_layer.sampling_ratio >= 1
 
 
-def check_backend(backend: str, roi_layer: nn.Module) -> None:
+def check_backend(backend: str, roi_layer: nn.Module, kind: type = RoIAlign) -> None:
     """Raise a ConfigError if ``backend`` is unknown or cannot compute what ``roi_layer`` does."""
     if backend not in BACKENDS:
         raise ConfigError(f'backend={backend!r} must be one of {BACKENDS}')
-    if backend == 'embedding_bag' and not supports_embedding_bag(roi_layer):
+    if backend == 'embedding_bag' and not supports_embedding_bag(roi_layer, kind):
+        settings = "pool_mode='avg' and sampling_ratio >= 1" if kind is RoIAlign else 'sampling_ratio >= 1'
         raise ConfigError(
-            "backend='embedding_bag' needs a roi_layer of type 'RoIAlign' with pool_mode='avg' and "
-            f"sampling_ratio >= 1, but it is {roi_layer}; backend='roi_align' takes it"
+            f"backend='embedding_bag' needs a roi_layer of type {kind.__name__!r} with {settings}, but it is "
+            f"{roi_layer}; backend='roi_align' takes it"
         )
 
 
-def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor) -> bool:
+def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor, kind: type = RoIAlign) -> bool:
     """Whether our operator pools feature maps such as ``feat``.
 
     With 'auto' it does so on every device but CUDA, because mmcv's operator is slow on a CPU and does not exist for
@@ -35,5 +40,5 @@ def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor) -> bool
     ``roi_layer`` that it does not support, 'auto' takes mmcv's operator.
     """
     if backend == 'auto':
-        return supports_embedding_bag(roi_layer) and (not feat.is_cuda or feat.dtype == torch.bfloat16)
+        return supports_embedding_bag(roi_layer, kind) and (not feat.is_cuda or feat.dtype == torch.bfloat16)
     return backend == 'embedding_bag'

@@ -1,0 +1,146 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""All pixels of several maps as the rows of one table, and weighted sums of its rows.
+
+With a fixed number of samples, each bin of RoIAlign is a weighted sum of pixels. A tap is one pixel that a bin reads,
+with its weight. :mod:`.roi_align` and :mod:`.roi_align_rotated` compute the taps, and this module sums them.
+"""
+
+from typing import Any, Callable, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# This many taps exist at a time. Each takes 8 bytes, and about 8 more while it is computed.
+MAX_TAPS = 2**23
+
+
+class Levels:
+    """The numbers of each level, or of the levels that are chosen for each RoI.
+
+    Args:
+        shapes (Sequence[torch.Size]): Shapes (B, C, H_l, W_l) of the L maps.
+        spatial_scales (Sequence[float]): 1 / stride of each level.
+        rois (Tensor): (N, 5) or (N, 6), with the image index first.
+        chosen (Tensor, optional): The levels of each RoI, (N, S). Without it each RoI is pooled from all levels.
+
+    Attributes:
+        scales, heights, widths (Tensor): (1, L), or (N, S) with ``chosen``, in the dtype of the RoIs.
+        row_lengths (Tensor): The widths as int32.
+        first_rows (Tensor): The row of the table at which the map of each RoI and level begins, int32, (N, L) or
+            (N, S).
+    """
+
+    def __init__(
+        self, shapes: Sequence[torch.Size], spatial_scales: Sequence[float], rois: Tensor, chosen: Optional[Tensor]
+    ) -> None:
+
+        def by_level(values: Sequence, dtype: torch.dtype) -> Tensor:
+            table = torch.tensor(values, dtype=dtype, device=rois.device)
+            return table[None] if chosen is None else table[chosen]
+
+        batch_sizes, _, heights, widths = zip(*shapes)
+        self.scales = by_level(spatial_scales, rois.dtype)
+        self.heights = by_level(heights, rois.dtype)
+        self.widths = by_level(widths, rois.dtype)
+        self.row_lengths = by_level(widths, torch.int32)
+        # The row of a pixel is the number of rows of all levels and images before it, plus y * W + x.
+        pixels = [height * width for height, width in zip(heights, widths)]
+        level_rows = [0]
+        for batch_size, count in zip(batch_sizes[:-1], pixels[:-1]):
+            level_rows.append(level_rows[-1] + batch_size * count)
+        self.first_rows = by_level(level_rows, torch.int32) + by_level(pixels, torch.int32) * rois[:, :1].int()
+
+
+# Computes the taps of some RoIs: indices (int32) and weights, both (N, L, h, w, T), from the RoIs in at least float32,
+# the levels, and whether taps of the same pixel shall be merged.
+TapsOfBins = Callable[[Tensor, Levels, bool], Tuple[Tensor, Tensor]]
+
+
+def pool_bins(
+    feats: Sequence[Tensor],
+    rois: Tensor,
+    output_size: Tuple[int, int],
+    spatial_scales: Sequence[float],
+    taps_per_bin: int,
+    taps_of_bins: TapsOfBins,
+    levels: Optional[Tensor] = None,
+) -> Tensor:
+    """Sum the taps of all bins of all RoIs and levels.
+
+    Each bin is one bag of rows of the table, and one call of ``torch.nn.functional.embedding_bag`` sums all bags.
+
+    Args:
+        feats (Sequence[Tensor]): L maps (B, C, H_l, W_l), with any strides.
+        rois (Tensor): (N, 5) or (N, 6), with the image index first. As in mmcv, they get no gradient.
+        output_size (tuple[int, int]): h and w of the pooled grid.
+        spatial_scales (Sequence[float]): 1 / stride of each level.
+        taps_per_bin (int): T, the number of taps of each bin.
+        taps_of_bins (Callable): Computes the taps, see :data:`TapsOfBins`.
+        levels (Tensor, optional): The levels of each RoI as indices of ``feats``: (N, S) for S levels per RoI, or (N,)
+            for one. Defaults to None, which pools each RoI from all levels, fine to coarse.
+
+    Returns:
+        Tensor: (N, L, C, h, w), or (N, S, C, h, w) with ``levels``. C is the innermost dimension in memory.
+    """
+    levels = levels[:, None] if levels is not None and levels.dim() == 1 else levels
+    num_levels, (h, w) = len(feats) if levels is None else levels.size(1), output_size
+    table = PixelTable.apply(*feats)
+    # Half precision has too few bits for coordinates.
+    rois = rois.detach().to(torch.promote_types(table.dtype, torch.float32))
+    # Fewer taps make the backward faster. To drop some, the host must know their number, which costs nothing on a CPU
+    # only.
+    merge = table.requires_grad and table.device.type == 'cpu'
+    pooled = []
+    rois_per_chunk = max(1, MAX_TAPS // (num_levels * h * w * taps_per_bin))
+    for i in range(0, max(1, len(rois)), rois_per_chunk):
+        chunk = slice(i, i + rois_per_chunk)
+        with torch.no_grad():
+            indices, weights = taps_of_bins(
+                rois[chunk],
+                Levels(
+                    [feat.shape for feat in feats],
+                    spatial_scales,
+                    rois[chunk],
+                    None if levels is None else levels[chunk],
+                ),
+                merge,
+            )
+        indices = indices.flatten(0, 3)
+        weights = weights.flatten(0, 3).to(table.dtype)
+        offsets = None
+        if merge:
+            indices, weights, offsets = _drop_zeros(indices, weights)
+        pooled.append(F.embedding_bag(indices, table, offsets, mode='sum', per_sample_weights=weights))
+    pooled = pooled[0] if len(pooled) == 1 else torch.cat(pooled)
+    return pooled.view(len(rois), num_levels, h, w, feats[0].size(1)).permute(0, 1, 4, 2, 3)
+
+
+class PixelTable(torch.autograd.Function):
+    """A table (R, C) with one row per pixel, made of L maps (B, C, H_l, W_l).
+
+    ``torch.cat`` of permuted maps does the same in twice the time. The backward of neither copies anything.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *feats: Tensor) -> Tensor:
+        ctx.shapes = [feat.permute(0, 2, 3, 1).shape for feat in feats]
+        rows = [shape[:-1].numel() for shape in ctx.shapes]
+        table = feats[0].new_empty(sum(rows), feats[0].size(1))
+        for part, shape, feat in zip(table.split(rows), ctx.shapes, feats):
+            part.view(shape).copy_(feat.permute(0, 2, 3, 1))
+        return table
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, ...]:
+        rows = [shape[:-1].numel() for shape in ctx.shapes]
+        return tuple(part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(grad.split(rows), ctx.shapes))
+
+
+def _drop_zeros(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """Drop taps without weight: from bags of a fixed size (bags, taps) to 1D indices, weights and offsets."""
+    kept = weights != 0
+    counts = kept.sum(1, dtype=indices.dtype)
+    offsets = (counts.cumsum(0) - counts).to(indices.dtype)
+    places = kept.flatten().nonzero().squeeze(1)
+    return indices.flatten()[places], weights.flatten()[places], offsets
