@@ -26,7 +26,8 @@ from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmpanet.swap.config import find_models, necks_of, plan_swap
+from mmpanet.swap.config import plan_swap
+from mmpanet.swap.model_search import find_models, necks_of
 from mmpanet.swap.types import SwapError, class_of, name_of
 from mmpanet.swap.verification import generated_image, preprocessor_of
 from mmpanet.swap.weights import carry_weights

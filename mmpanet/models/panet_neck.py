@@ -16,6 +16,7 @@ from .layers import ConcatFusion, SumFusion, WeightedFusion
 from .layers.argument_checks import check_norm_cfg, check_pyramid_levels
 
 NECK_FUSIONS = ('sum', 'concat', 'weighted')
+CHANNELS_HINT = 'tools/misc/backbone_channels.py CONFIG prints the list that fits'
 
 
 @MODELS.register_module()
@@ -218,12 +219,13 @@ class PANetNeck(FPN):
         if len(inputs) != self.num_ins:
             raise ConfigError(
                 f'in_channels={self.in_channels} names {self.num_ins} levels, but the backbone gave {len(inputs)}: '
-                'see its out_indices'
+                f'see its out_indices, or {CHANNELS_HINT}'
             )
         for i in range(self.start_level, self.backbone_end_level):
             if inputs[i].size(1) != self.in_channels[i]:
                 raise ConfigError(
-                    f'in_channels={self.in_channels}, but map {i} of the backbone has {inputs[i].size(1)} channels'
+                    f'in_channels={self.in_channels}, but map {i} of the backbone has {inputs[i].size(1)} channels: '
+                    f'{CHANNELS_HINT}'
                 )
 
     def _top_down(self, laterals: List[Tensor]) -> List[Tensor]:

@@ -14,7 +14,7 @@ from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.files import PathLike, atomic_write
 from mmpanet.utils.model_building import build_model
-from .config import find_models, is_swapped
+from .model_search import find_models, is_swapped
 from .targets import check_target
 from .warm_start import has_warm_start
 from .weights import CarriedWeights, carry_weights

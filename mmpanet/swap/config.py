@@ -2,7 +2,7 @@
 """Rewrite a config: ``FPN`` becomes ``PANetNeck``, and on request the RoI head becomes PANet's."""
 
 import copy
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import List, NamedTuple, Optional, Tuple, Union
 
 from mmengine.config import Config
 
@@ -13,7 +13,10 @@ from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import PathLike
+from mmpanet.utils.model_building import scope_of
+from .backbone_channels import correct_in_channels
 from .growth import speed_up_gates
+from .model_search import find_models, necks_of
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, name_of, retype
 
@@ -54,6 +57,8 @@ def swap_config(
     fusion: str = 'sum',
     sampling_ratio: int = 2,
     grow: bool = False,
+    roi_head_only: bool = False,
+    check_channels: bool = False,
 ) -> Config:
     """Put PANet into a config whose model has an FPN.
 
@@ -74,6 +79,8 @@ def swap_config(
             its own level first, and the heads get gates for the other levels, zero at the start, with 30 times the
             learning rate and no weight decay. It needs the checkpoint of the old model, see :func:`swap_checkpoint`,
             and ``sampling_ratio=0`` if the RoIAlign of the config has 0. It is an extension of ours.
+        roi_head_only: Swap the RoI head, and leave every neck as it is. It may be any neck.
+        check_channels: Run the backbone once, and correct ``in_channels`` of the neck if it does not fit.
 
     Returns:
         Config: The new config.
@@ -88,7 +95,7 @@ def swap_config(
         >>> cfg.model.neck.type
         'PANetNeck'
     """
-    return plan_swap(cfg, roi_head, warm_start, fusion, sampling_ratio, grow).config
+    return plan_swap(cfg, roi_head, warm_start, fusion, sampling_ratio, grow, roi_head_only, check_channels).config
 
 
 def plan_swap(
@@ -98,6 +105,8 @@ def plan_swap(
     fusion: str = 'sum',
     sampling_ratio: int = 2,
     grow: bool = False,
+    roi_head_only: bool = False,
+    check_channels: bool = False,
 ) -> Swap:
     """Do the same as :func:`swap_config`, and also return what was swapped and notes for the user."""
     if fusion not in NECK_FUSIONS:
@@ -107,28 +116,43 @@ def plan_swap(
             f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
             'the config as it is'
         )
+    if roi_head_only and (warm_start or fusion != 'sum'):
+        raise ConfigError(
+            f'roi_head_only=True with {"warm_start=True" if warm_start else f"fusion={fusion!r}"}: the neck stays as '
+            'it is; with grow=True the heads start with the outputs of the old model'
+        )
+    roi_head = roi_head or roi_head_only
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     if not isinstance(cfg.get('model'), dict):
         raise SwapError('nothing to swap: the config has no model')
-    scope = cfg.get('default_scope')
     swapped: List[Tuple[str, ...]] = []
     skipped: List[str] = []
     notes: List[str] = []
     for path, model in find_models(cfg.model):
-        neck, reason = _find_neck(model, scope)
-        if neck is None:
-            skipped.append(f'{".".join(path)}.neck: {reason}')
-            continue
-        already = class_of(neck['type'], scope) is PANetNeck
-        if already and not roi_head:
-            skipped.append(f'{".".join(path)}.neck: it is a PANetNeck already')
-            continue
-        if not already:
-            if grow and class_of(neck['type'], scope) is PAFPN:
-                raise SwapError(f'{".".join(path)}.neck: a PAFPN cannot grow, because its path is not the one of PANet')
-            _swap_neck(neck, scope, warm_start or grow, fusion, notes)
+        where, scope = '.'.join(path), scope_of(cfg, path)
+        if roi_head_only:
+            if not model.get('roi_head'):
+                skipped.append(f'{where}: it has no roi_head')
+                continue
+        else:
+            neck, reason = _find_neck(model, scope)
+            if neck is None:
+                if roi_head and model.get('roi_head'):
+                    reason += '; with --roi-head-only its RoI head can be swapped'
+                skipped.append(f'{where}.neck: {reason}')
+                continue
+            neck_class = class_of(neck['type'], neck.get('_scope_', scope))
+            if neck_class is PANetNeck and not roi_head:
+                skipped.append(f'{where}.neck: it is a PANetNeck already')
+                continue
+            if neck_class is not PANetNeck:
+                if grow and neck_class is PAFPN:
+                    raise SwapError(f'{where}.neck: a PAFPN cannot grow, because its path is not the one of PANet')
+                _swap_neck(neck, scope, warm_start or grow, fusion, notes)
         if roi_head:
-            swap_roi_head(model, path, scope, sampling_ratio, notes, grow)
+            swap_roi_head(model, path, scope, sampling_ratio, notes, grow, roi_head_only)
+        if check_channels:
+            correct_in_channels(cfg, path, notes)
         swapped.append(path)
         _note_pretrained(model, path, roi_head, notes)
     if not swapped:
@@ -160,28 +184,6 @@ def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:
     swap.notes.append(f'{key} is {checkpoint} in the new config')
 
 
-def find_models(node: Any, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
-    """Find all dicts with a ``neck`` in a config's model, with their paths, from the outermost inwards."""
-    if isinstance(node, dict):
-        if node.get('neck') is not None:
-            yield path, node
-        for key in list(node.keys()):
-            yield from find_models(node[key], (*path, key))
-    elif isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from find_models(item, (*path, str(i)))
-
-
-def necks_of(model: dict) -> List[dict]:
-    """``model.neck`` as a list. In a config it is one dict or a list of several."""
-    return [model['neck']] if isinstance(model['neck'], dict) else list(model['neck'])
-
-
-def is_swapped(model: dict) -> bool:
-    """Whether a model has a ``PANetNeck``."""
-    return any(name_of(neck['type']) == PANetNeck.__name__ for neck in necks_of(model))
-
-
 def _find_neck(model: dict, scope: Optional[str]) -> Tuple[Optional[dict], str]:
     """Find the neck in ``model.neck`` that can be swapped, or the reason why there is none."""
     reasons = []
@@ -207,7 +209,7 @@ def _find_neck(model: dict, scope: Optional[str]) -> Tuple[Optional[dict], str]:
 
 def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, fusion: str, notes: List[str]) -> None:
     was_pafpn = class_of(neck['type'], scope) is PAFPN
-    neck['type'] = retype(neck['type'], PANetNeck)
+    neck['type'] = retype(neck['type'], PANetNeck, scope)
     if fusion != 'sum':
         neck['fusion'] = fusion
     if was_pafpn:

@@ -19,6 +19,7 @@ from mmpanet.models import (
     PANetRoIHead,
     PANetShared2FCBBoxHead,
     PANetShared4Conv1FCBBoxHead,
+    RotatedAdaptiveFeaturePooling,
 )
 from .types import SwapError, class_of, name_of, retype
 
@@ -34,23 +35,36 @@ REFUSED_ROI_HEADS = {
     'DoubleHeadRoIHead': 'its box head takes two RoI features',
     'MultiInstanceRoIHead': 'its box head predicts several boxes per proposal and refines them from its features',
     'TridentRoIHead': 'it works on one level of several branches',
+    'GVRatioRoIHead': 'its box head predicts vertices too, and PANet has no such head',  # MMRotate's Gliding Vertex
 }
 BBOX_HEADS = {Shared2FCBBoxHead: PANetShared2FCBBoxHead, Shared4Conv1FCBBoxHead: PANetShared4Conv1FCBBoxHead}
 PANET_HEADS = (*BBOX_HEADS.values(), FCFusionMaskHead)
 
 
+# MMRotate's extractor of rotated RoIs. The package is no dependency, so the class is known by its name.
+ROTATED_EXTRACTOR = 'RotatedSingleRoIExtractor'
+LAYERS = {AdaptiveFeaturePooling: 'RoIAlign', RotatedAdaptiveFeaturePooling: 'RoIAlignRotated'}
+
+
 def swap_roi_head(
-    model: dict, path: Tuple[str, ...], scope: Optional[str], sampling_ratio: int, notes: List[str], grow: bool = False
+    model: dict,
+    path: Tuple[str, ...],
+    scope: Optional[str],
+    sampling_ratio: int,
+    notes: List[str],
+    grow: bool = False,
+    neck_stays: bool = False,
 ) -> None:
     """Swap ``model.roi_head`` in place, completely or not at all.
 
     Args:
         model: The model in the config.
         path: Where it stands in the config.
-        scope: The ``default_scope`` of the config.
+        scope: The scope in which it is built.
         sampling_ratio: See :func:`mmpanet.swap.swap_config`.
         notes: The notes for the user, to which new ones are appended.
         grow: Whether the heads get gates, see :func:`mmpanet.swap.swap_config`.
+        neck_stays: Whether only the RoI head is swapped.
 
     Raises:
         SwapError: If the RoI head cannot be swapped. The message contains all reasons.
@@ -80,14 +94,13 @@ def swap_roi_head(
     if roi_head_class is MaskScoringRoIHead and not roi_head.get('mask_roi_extractor'):
         refusals.append('mask_roi_extractor: none, so the mask IoU head would read the pooled levels')
     if refusals:
-        raise SwapError(
-            f'{where}.roi_head cannot be swapped, the neck alone can (without --roi-head): ' + '; '.join(refusals)
-        )
+        other = '' if neck_stays else ', the neck alone can (without --roi-head)'
+        raise SwapError(f'{where}.roi_head cannot be swapped{other}: ' + '; '.join(refusals))
 
     for branch in branches:
         branch.swap(notes)
     if roi_head_class is StandardRoIHead:
-        roi_head['type'] = retype(roi_head['type'], PANetRoIHead)
+        roi_head['type'] = retype(roi_head['type'], PANetRoIHead, scope)
     elif roi_head_class is MaskScoringRoIHead:
         notes.append(
             f'{where}.roi_head: the box branch is swapped. The mask branch stays, because the mask IoU head reads the '
@@ -122,15 +135,22 @@ class _Branch:
 
     def _refuse_extractor(self, extractor: dict) -> List[str]:
         key, name = f'{self.branch}_roi_extractor', name_of(extractor['type'])
-        extractor_class = class_of(extractor['type'], self.scope)
         layer = name_of(extractor['roi_layer']['type'])
-        if extractor_class is AdaptiveFeaturePooling:
+        pooling = self._pooling_for(extractor)
+        if class_of(extractor['type'], self.scope) in LAYERS:
             return [f'{key}.type={name}: it is swapped already']
-        if extractor_class is not SingleRoIExtractor:
+        if pooling is None:
             return [f'{key}.type={name}: it fuses levels in its own way, and only SingleRoIExtractor can be swapped']
-        if layer != 'RoIAlign':
-            return [f'{key}.roi_layer.type={layer}: adaptive feature pooling replaces only RoIAlign']
+        if layer != LAYERS[pooling]:
+            return [f'{key}.roi_layer.type={layer}: adaptive feature pooling replaces only {LAYERS[pooling]}']
         return []
+
+    def _pooling_for(self, extractor: dict) -> Optional[type]:
+        extractor_class = class_of(extractor['type'], self.scope)
+        if extractor_class is SingleRoIExtractor:
+            return AdaptiveFeaturePooling
+        is_rotated = extractor_class is not None and name_of(extractor['type']) == ROTATED_EXTRACTOR
+        return RotatedAdaptiveFeaturePooling if is_rotated else None
 
     def _refuse_levels(self, head: dict) -> List[str]:
         name, num_levels = name_of(head['type']), head.get('num_levels', 4)
@@ -173,7 +193,8 @@ class _Branch:
 
     def swap(self, notes: List[str]) -> None:
         """Swap the extractors and heads in place."""
-        output_size = self.extractors[0]['roi_layer']['output_size']
+        layer = self.extractors[0]['roi_layer']
+        output_size = layer.get('output_size', layer.get('out_size'))
         num_levels = len(self.extractors[0]['featmap_strides'])
         if not self.shares_extractor:
             for extractor in self.extractors:
@@ -189,14 +210,17 @@ class _Branch:
                 head['level_gate'] = True
 
     def _swap_extractor(self, extractor: dict, notes: List[str]) -> None:
-        extractor['type'] = retype(extractor['type'], AdaptiveFeaturePooling)
+        pooling = self._pooling_for(extractor)
+        assert pooling is not None  # otherwise the extractor was refused
+        extractor['type'] = retype(extractor['type'], pooling, self.scope)
         if self.grow:
             extractor['own_level_first'] = True
         else:
             extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
         layer = extractor['roi_layer']
-        if layer.get('sampling_ratio', 0) <= 0 and self.sampling_ratio > 0:
-            layer['sampling_ratio'] = self.sampling_ratio
+        samples = 'sample_num' if 'sample_num' in layer else 'sampling_ratio'  # RoIAlignRotated has two names for it
+        if layer.get(samples, 0) <= 0 and self.sampling_ratio > 0:
+            layer[samples] = self.sampling_ratio
             note = (
                 'RoIAlign derived the number of samples from the size of the RoI; now it has sampling_ratio='
                 f'{self.sampling_ratio}{", as in the official code" if self.sampling_ratio == 2 else ""}'
@@ -211,7 +235,7 @@ class _Branch:
         assert panet_head is not None  # otherwise the head was refused
         if panet_head is class_of(head['type'], self.scope):
             return
-        head['type'] = retype(head['type'], panet_head)
+        head['type'] = retype(head['type'], panet_head, self.scope)
         for key in (
             'num_shared_convs',
             'num_shared_fcs',
@@ -226,7 +250,7 @@ class _Branch:
             head['norm_cfg'] = None
 
     def _swap_mask_head(self, head: dict, output_size: Any) -> None:
-        head['type'] = retype(head['type'], FCFusionMaskHead)
+        head['type'] = retype(head['type'], FCFusionMaskHead, self.scope)
         if _pair(head.get('roi_feat_size', 14)) != _pair(output_size):
             head['roi_feat_size'] = output_size  # FCNMaskHead ignores it, fully-connected fusion does not
         if head.get('num_convs', 4) < 3 and 'fc_branch_start' not in head:

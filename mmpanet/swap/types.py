@@ -26,11 +26,17 @@ def name_of(type_: Any) -> str:
     return type_.rpartition('.')[2] if isinstance(type_, str) else getattr(type_, '__name__', str(type_))
 
 
-def retype(old: Any, new: type) -> Union[str, LazyObject]:
-    """Write ``new``, a class of ``mmpanet.models``, in the same form as ``old``."""
+def retype(old: Any, new: type, scope: Optional[str] = None) -> Union[str, LazyObject]:
+    """Write ``new``, a class of ``mmpanet.models``, in the same form as ``old``.
+
+    Our classes are in mmdet's registry. In the scope of another package, a name without a scope becomes one with
+    'mmdet'.
+    """
     if not isinstance(old, str):
         return LazyObject('mmpanet.models', new.__name__)  # the form in which a new-style config imports it
     prefix = old.rpartition('.')[0]
     if '.' in prefix:  # a dotted path, the form in which a new-style config is dumped
         return f'mmpanet.models.{new.__name__}'
+    if not prefix and scope not in (None, 'mmdet'):
+        prefix = 'mmdet'
     return f'{prefix}.{new.__name__}' if prefix else new.__name__

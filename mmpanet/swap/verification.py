@@ -20,7 +20,7 @@ from mmpanet.utils.files import PathLike
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model
 from .checkpoint import find_model_of_checkpoint, read_checkpoint
-from .config import find_models, is_swapped
+from .model_search import find_models, is_swapped
 from .warm_start import has_warm_start
 from .weights import carry_weights
 

@@ -8,8 +8,8 @@ import torch.nn as nn
 from mmengine.config import Config
 
 from mmpanet.models import FCFusionMaskHead
-from .config import find_models, necks_of
 from .growth import has_level_gates
+from .model_search import find_models, necks_of
 from .types import SwapError
 
 # The bias at which the fc of fully-connected fusion starts. It keeps the input of the ReLU positive.

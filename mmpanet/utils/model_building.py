@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Build the model of a config."""
 
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -22,10 +22,10 @@ def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
         ConfigError: If a part of the model is not registered.
     """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    model_cfg = cfg
-    for key in path:
-        model_cfg = model_cfg[int(key)] if isinstance(model_cfg, (list, tuple)) else model_cfg[key]
-    model_cfg = without_downloads(model_cfg)
+    model_cfg = without_downloads(node_at(cfg, path))
+    scope = scope_of(cfg, path)
+    if scope != cfg.get('default_scope'):
+        model_cfg['_scope_'] = scope
     try:
         return MODELS.build(model_cfg)
     except (KeyError, ImportError) as error:
@@ -33,6 +33,32 @@ def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
             f"the config's {'.'.join(path)} cannot be built: {error.args[0]}; a module that registers "
             'the missing part must be installed and named in custom_imports'
         ) from error
+
+
+def node_at(cfg: Config, path: Tuple[str, ...]) -> Any:
+    """What a config has at ``path``. In a list, the key is an index."""
+    node = cfg
+    for key in path:
+        node = node[int(key)] if isinstance(node, (list, tuple)) else node[key]
+    return node
+
+
+def scope_of(cfg: Config, path: Tuple[str, ...]) -> Optional[str]:
+    """The scope in which mmengine builds what stands at ``path``.
+
+    It is the ``default_scope`` of the config, unless a dict on the way has a ``_scope_``. mmengine writes one where a
+    config takes a part from a config of another package. MMOCR's ``MMDetWrapper`` builds its ``cfg`` in the scope
+    'mmdet'.
+    """
+    node, scope = cfg, cfg.get('default_scope')
+    for key in path:
+        is_wrapped = isinstance(node, dict) and key == 'cfg' and str(node.get('type')).endswith('MMDetWrapper')
+        node = node[int(key)] if isinstance(node, (list, tuple)) else node[key]
+        if is_wrapped:
+            scope = 'mmdet'
+        elif isinstance(node, dict):
+            scope = node.get('_scope_', scope)
+    return scope
 
 
 def without_downloads(node: Any) -> Any:

@@ -9,7 +9,8 @@ from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
 from mmpanet.swap import SwapError, swap_config
-from mmpanet.swap.config import find_models, necks_of, plan_swap
+from mmpanet.swap.config import plan_swap
+from mmpanet.swap.model_search import find_models, necks_of
 from mmpanet.swap.weights import carry_weights
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError

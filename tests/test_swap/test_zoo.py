@@ -159,7 +159,7 @@ def test_the_page_covers_the_zoo():
 
 
 def _necks(path):
-    from mmpanet.swap.config import find_models, necks_of
+    from mmpanet.swap.model_search import find_models, necks_of
 
     try:
         cfg = load_config(path)

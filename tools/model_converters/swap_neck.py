@@ -26,6 +26,11 @@ def parse_args() -> argparse.Namespace:
         help='also swap the RoI head: adaptive feature pooling, PANet heads, fully-connected fusion',
     )
     parser.add_argument(
+        '--roi-head-only',
+        action='store_true',
+        help='swap the RoI head, and leave the neck as it is; it may be any neck',
+    )
+    parser.add_argument(
         '--warm-start',
         action='store_true',
         help='start the new path without an effect, so that the neck starts with the outputs of the FPN',
@@ -34,7 +39,7 @@ def parse_args() -> argparse.Namespace:
         '--grow',
         action='store_true',
         help='start with the outputs of the old model in the RoI heads too: gates open the other levels in training '
-        '(with --roi-head and --checkpoint)',
+        '(with --roi-head or --roi-head-only, and --checkpoint)',
     )
     parser.add_argument(
         '--fusion',
@@ -66,6 +71,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--checkpoint needs --out-checkpoint or --verify')
     if args.grow and args.warm_start:
         parser.error('--grow includes the warm start of the neck: leave --warm-start out')
+    if args.roi_head_only and (args.warm_start or args.fusion != 'sum'):
+        parser.error('--roi-head-only leaves the neck as it is, and --warm-start and --fusion are settings of the neck')
     if args.image and not args.verify:
         parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):
@@ -78,9 +85,22 @@ def main() -> None:
     if args.out:
         check_config_target(args.out, args.config)
     cfg = load_config(args.config)
-    swap = plan_swap(cfg, args.roi_head, args.warm_start, args.fusion, args.sampling_ratio, args.grow)
+    swap = plan_swap(
+        cfg,
+        args.roi_head,
+        args.warm_start,
+        args.fusion,
+        args.sampling_ratio,
+        args.grow,
+        args.roi_head_only,
+        check_channels=True,
+    )
     for path in swap.models:
-        print(f'{".".join(path)}.neck is a PANetNeck now')
+        where = '.'.join(path)
+        if args.roi_head_only:
+            print(f'{where}.neck stays, and the heads of {where}.roi_head are those of PANet now')
+        else:
+            print(f'{where}.neck is a PANetNeck now')
     if args.out_checkpoint:
         out = None if args.dry_run else args.out_checkpoint
         _, carried = swap_checkpoint(args.checkpoint, cfg, swap.config, out)

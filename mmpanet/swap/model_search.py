@@ -1,0 +1,39 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Find the detectors in a config's model. A tracker or a wrapper contains one."""
+
+from typing import Any, Iterator, List, Tuple
+
+from mmpanet.models import AdaptiveFeaturePooling, PANetNeck, RotatedAdaptiveFeaturePooling
+from .types import name_of
+
+
+def find_models(node: Any, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
+    """Find all dicts with a ``neck`` in a config's model, with their paths, from the outermost inwards."""
+    if isinstance(node, dict):
+        if node.get('neck') is not None:
+            yield path, node
+        for key in list(node.keys()):
+            yield from find_models(node[key], (*path, key))
+    elif isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from find_models(item, (*path, str(i)))
+
+
+def necks_of(model: dict) -> List[dict]:
+    """``model.neck`` as a list. In a config it is one dict or a list of several."""
+    return [model['neck']] if isinstance(model['neck'], dict) else list(model['neck'])
+
+
+def extractors_of(model: dict) -> List[dict]:
+    """The RoI extractors of a model's RoI head. A cascade may have lists of them."""
+    roi_head = model.get('roi_head') or {}
+    extractors = [roi_head.get(f'{branch}_roi_extractor') or [] for branch in ('bbox', 'mask')]
+    return [one for some in extractors for one in ([some] if isinstance(some, dict) else some)]
+
+
+def is_swapped(model: dict) -> bool:
+    """Whether a model has a ``PANetNeck``, or adaptive feature pooling behind another neck."""
+    names = {name_of(part['type']) for part in [*necks_of(model), *extractors_of(model)]}
+    return not names.isdisjoint(
+        one.__name__ for one in (PANetNeck, AdaptiveFeaturePooling, RotatedAdaptiveFeaturePooling)
+    )
