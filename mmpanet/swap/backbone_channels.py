@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Find out which maps a backbone gives, and correct ``in_channels`` of the neck behind it."""
+"""Find out what maps come out of a backbone, and correct ``in_channels`` of the neck behind it."""
 
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
