@@ -1,7 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import List, Optional, Tuple
+from typing import List, Optional, Tuple, Type
 
 import torch
+import torch.nn as nn
 from mmcv.ops import RoIAlign
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
     """
 
     roi_length = 5  # image index, and x1, y1, x2, y2
-    roi_layer_type = RoIAlign  # the layer that can be computed on all levels at once
+    roi_layer_type: Type[nn.Module] = RoIAlign  # the layer that can be computed on all levels at once
 
     def __init__(
         self,

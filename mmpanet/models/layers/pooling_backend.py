@@ -1,6 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Which RoIAlign an RoI extractor uses: mmcv's operator or one of :mod:`mmpanet.ops`."""
 
+from typing import Type
+
 import torch
 import torch.nn as nn
 from mmcv.ops import RoIAlign
@@ -11,7 +13,7 @@ from mmpanet.utils.errors import ConfigError
 BACKENDS = ('auto', 'roi_align', 'embedding_bag')
 
 
-def supports_embedding_bag(roi_layer: nn.Module, kind: type = RoIAlign) -> bool:
+def supports_embedding_bag(roi_layer: nn.Module, kind: Type[nn.Module] = RoIAlign) -> bool:
     """Whether our operator for ``kind``, ``RoIAlign`` or ``RoIAlignRotated``, computes what ``roi_layer`` does.
 
     Our operators average over a fixed number of samples.
@@ -20,7 +22,7 @@ def supports_embedding_bag(roi_layer: nn.Module, kind: type = RoIAlign) -> bool:
     return isinstance(roi_layer, kind) and averages and roi_layer.sampling_ratio >= 1
 
 
-def check_backend(backend: str, roi_layer: nn.Module, kind: type = RoIAlign) -> None:
+def check_backend(backend: str, roi_layer: nn.Module, kind: Type[nn.Module] = RoIAlign) -> None:
     """Raise a ConfigError if ``backend`` is unknown or cannot compute what ``roi_layer`` does."""
     if backend not in BACKENDS:
         raise ConfigError(f'backend={backend!r} must be one of {BACKENDS}')
@@ -32,7 +34,7 @@ def check_backend(backend: str, roi_layer: nn.Module, kind: type = RoIAlign) -> 
         )
 
 
-def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor, kind: type = RoIAlign) -> bool:
+def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor, kind: Type[nn.Module] = RoIAlign) -> bool:
     """Whether our operator pools feature maps such as ``feat``.
 
     With 'auto' it does so on every device but CUDA, because mmcv's operator is slow on a CPU and does not exist for
