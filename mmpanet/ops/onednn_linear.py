@@ -1,12 +1,17 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The matrix product of an fc, computed by the library that is faster.
 
-On a CPU, torch computes float32 matrix products with MKL. On processors that are not Intel's, MKL uses only half of the
+On a CPU, torch computes float32 matrix products with MKL. On AMD's processors with AVX512, MKL uses only half of the
 vector width. oneDNN, which torch uses for convolutions, uses all of it. torch gives access to oneDNN's product by an
-operator of its compiler, ``torch.ops.mkldnn._linear_pointwise``. Where that operator is missing, as in older versions
-of torch and in some builds, :func:`linear` is ``torch.nn.functional.linear``.
+operator of its compiler, ``torch.ops.mkldnn._linear_pointwise``. :func:`linear` calls it on these processors. With AVX2
+alone MKL is faster. On other processors nothing was measured. There, and where the operator is missing, as in older
+versions of torch and in some builds, :func:`linear` is ``torch.nn.functional.linear``.
+
+The environment variable ``MMPANET_ONEDNN_LINEAR`` turns the operator on (1) or off (0) on any processor.
 """
 
+import os
+from pathlib import Path
 from typing import Any, Optional, Tuple
 
 import torch
@@ -14,8 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmpanet.utils.errors import ConfigError
+
 # With fewer multiply-adds the gain is smaller than the cost of the additional Python code.
 SMALLEST_PRODUCT = 2**26
+SWITCH = 'MMPANET_ONEDNN_LINEAR'
 
 
 def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -37,7 +45,7 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
 
 def _is_faster_with_onednn(x: Tensor, weight: Tensor) -> bool:
     if (
-        not HAS_ONEDNN_LINEAR
+        not (HAS_ONEDNN_LINEAR and PREFERS_ONEDNN)
         or _is_traced()
         or not (x.device.type == weight.device.type == 'cpu')
         or not (x.dtype == weight.dtype == torch.float32)
@@ -98,4 +106,28 @@ def _has_onednn_linear() -> bool:
         return False
 
 
+def _prefers_onednn() -> bool:
+    """Whether the user wants oneDNN's product, or else whether it is faster on this processor.
+
+    Raises:
+        ConfigError: If the environment variable is neither 0 nor 1.
+    """
+    wanted = os.environ.get(SWITCH, '')
+    if wanted not in ('', '0', '1'):
+        raise ConfigError(f'the environment variable {SWITCH}={wanted!r} must be 0 or 1')
+    if wanted:
+        return wanted == '1'
+    # torch before 2.1 does not tell, and does not have the operator in this form.
+    capability = getattr(getattr(torch.backends, 'cpu', None), 'get_cpu_capability', str)()
+    return 'AVX512' in capability and _is_amd()
+
+
+def _is_amd() -> bool:
+    try:
+        return 'AuthenticAMD' in Path('/proc/cpuinfo').read_text()
+    except OSError:  # not Linux
+        return False
+
+
 HAS_ONEDNN_LINEAR = _has_onednn_linear()
+PREFERS_ONEDNN = _prefers_onednn()
