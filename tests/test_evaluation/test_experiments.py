@@ -173,9 +173,9 @@ def test_the_command_line(folder, capsys):
 @pytest.mark.parametrize(
     'variable,variants,file', [('ROWS', False, 'dsb2018.md'), ('TUNED', True, 'dsb2018_variants.md')]
 )
-def test_the_page_of_results_holds_what_the_runs_gave(variable, variants, file):
+def test_the_page_of_tables_holds_what_the_runs_gave(variable, variants, file):
     """The tables are what the commands beside them make of the results."""
-    page = (ROOT / 'docs' / 'results.md').read_text()
+    page = (ROOT / 'docs' / 'results_tables.md').read_text()
     pattern = re.search(rf'^{variable}=\$\((echo .*)\)$', page, re.MULTILINE)[1]
     configs = subprocess.check_output(['bash', '-c', pattern], cwd=ROOT, text=True).split()
     summaries = summarize_seeds(
