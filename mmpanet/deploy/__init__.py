@@ -3,6 +3,8 @@
 
 from mmpanet.utils.errors import ExportError
 from .export import export_detector
+from .graph_detector import GraphDetector
+from .int8 import quantize_graph
 from .verify import compare_detections
 
-__all__ = ['ExportError', 'compare_detections', 'export_detector']
+__all__ = ['ExportError', 'GraphDetector', 'compare_detections', 'export_detector', 'quantize_graph']

@@ -17,7 +17,7 @@ from .end2end import EndToEnd
 from .support import check_support
 
 OPSET = 16  # the first with RoiAlign's coordinate_transformation_mode
-GRAPH, SETTINGS = 'end2end.onnx', 'detector.json'
+GRAPH, INT8_GRAPH, SETTINGS = 'end2end.onnx', 'end2end_int8.onnx', 'detector.json'
 INPUT_TYPES = {'uint8': torch.uint8, 'float32': torch.float32}
 # An image that no constant of a graph could be taken from by accident.
 EXAMPLE_SIZE = (100, 164)

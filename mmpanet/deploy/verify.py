@@ -2,7 +2,7 @@
 """The detections of an exported graph beside those of PyTorch."""
 
 from pathlib import Path
-from typing import Callable, List, NamedTuple, Sequence, Union
+from typing import NamedTuple, Sequence, Union
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from mmengine.structures import InstanceData
 
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import get_test_pipeline_cfg
-from mmpanet.utils.errors import ExportError
 from .export import GRAPH
+from .runtimes import open_graph
 
 MATCHING_IOU = 0.9
-Graph = Callable[[np.ndarray], List[np.ndarray]]
 
 
 class Differences(NamedTuple):
@@ -38,41 +37,6 @@ class Differences(NamedTuple):
         )
 
 
-def open_onnxruntime(path: Union[str, Path], threads: int = 0) -> Graph:
-    """A function from an image batch to the graph's outputs, run by onnxruntime on the CPU.
-
-    Raises:
-        ExportError: If onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ExportError('onnxruntime is not installed: pip install onnxruntime') from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    return lambda image: session.run(None, {'input': image})
-
-
-def open_openvino(path: Union[str, Path], threads: int = 0) -> Graph:
-    """The same by OpenVINO.
-
-    Raises:
-        ExportError: If OpenVINO is not installed.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise ExportError('OpenVINO is not installed: pip install openvino') from error
-    core = openvino.Core()
-    options = {'INFERENCE_NUM_THREADS': threads} if threads else {}
-    compiled = core.compile_model(core.read_model(str(path)), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', **options})
-    return lambda image: [np.asarray(output) for output in compiled([image]).values()]
-
-
-RUNTIMES = {'onnxruntime': open_onnxruntime, 'openvino': open_openvino}
-
-
 @torch.no_grad()
 def compare_detections(
     model: nn.Module,
@@ -90,14 +54,14 @@ def compare_detections(
         cfg (Config): Its config.
         folder (str | Path): The export's.
         images (Sequence[str | Path]): Image files.
-        runtime (str): One of :data:`RUNTIMES`.
+        runtime (str): A key of :data:`.runtimes.RUNTIMES`.
 
     Returns:
         Differences: Largest differences.
     """
     model.eval()
-    graph = RUNTIMES[runtime](Path(folder, GRAPH))
-    pipeline = Compose([step for step in get_test_pipeline_cfg(cfg) if step['type'] != 'LoadAnnotations'])
+    graph = open_graph(Path(folder, GRAPH), runtime)
+    pipeline = image_pipeline(cfg)
     total = Differences(0, 0, 0, 0.0, 0.0, 0.0)
     mask_pixels = other_pixels = 0
     for number, path in enumerate(images):
@@ -124,6 +88,11 @@ def compare_detections(
             mask_pixels += int(theirs.sum())
             other_pixels += int((theirs != masks[0][right, :height, :width]).sum())
     return total._replace(masks=other_pixels / max(mask_pixels, 1))
+
+
+def image_pipeline(cfg: Config) -> Compose:
+    """The test pipeline of a config, for images without annotations."""
+    return Compose([step for step in get_test_pipeline_cfg(cfg) if step['type'] != 'LoadAnnotations'])
 
 
 def match_detections(expected: InstanceData, dets: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -8,9 +8,10 @@ from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import load_inferencer
-from mmpanet.deploy import compare_detections, export_detector
-from mmpanet.deploy.export import INPUT_TYPES
-from mmpanet.deploy.verify import RUNTIMES
+from mmpanet.apis.prediction import find_inputs
+from mmpanet.deploy import compare_detections, export_detector, quantize_graph
+from mmpanet.deploy.export import GRAPH, INPUT_TYPES, INT8_GRAPH
+from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import DataError, MMPanetError
 
@@ -35,6 +36,16 @@ def parse_args():
         help='add an input with the height and width of each image, for batches of unequal images',
     )
     parser.add_argument(
+        '--int8', action='store_true', help='write end2end_int8.onnx too, whose convs and fcs compute in eight bits'
+    )
+    parser.add_argument(
+        '--calibrate',
+        nargs='+',
+        type=Path,
+        metavar='IMAGE',
+        help='images, or folders of them, for --int8: a hundred like those to come',
+    )
+    parser.add_argument(
         '--verify',
         nargs='+',
         metavar='IMAGE',
@@ -51,6 +62,10 @@ def parse_args():
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
     )
     args = parser.parse_args()
+    if args.int8 != bool(args.calibrate):
+        parser.error('--int8 and --calibrate need each other')
+    if args.int8 and args.sizes:
+        parser.error('--int8 takes graphs without --sizes')
     if args.verify and (args.masks == 'box' or args.sizes or args.input_type != 'uint8'):
         parser.error('--verify compares masks in the image: leave --masks, --input-type and --sizes out')
     return args
@@ -61,11 +76,16 @@ def main():
     for path in args.verify or ():
         if not Path(path).is_file():
             raise DataError(f'--verify {path}: no such file')
+    calibration = find_inputs(args.calibrate, videos=False) if args.int8 else []
     cfg = load_config(args.config, args.cfg_options)
     model = load_inferencer(cfg, args.checkpoint, 'cpu').model
     classes = model.dataset_meta.get('classes', ())
     for path in export_detector(model, cfg, args.out, classes, args.masks == 'image', args.input_type, args.sizes):
         print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')
+    if args.int8:
+        target = Path(args.out, INT8_GRAPH)
+        nodes = quantize_graph(Path(args.out, GRAPH), target, cfg, calibration)
+        print(f'{target}  {target.stat().st_size / 2**20:.1f} MiB, {len(nodes)} layers in eight bits')
     for runtime in args.runtime if args.verify else ():
         print(f'\n{runtime}\n{compare_detections(model, cfg, args.out, args.verify, runtime).report()}')
 

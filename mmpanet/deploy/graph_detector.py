@@ -1,0 +1,79 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""An exported graph as a model that mmengine's runner tests."""
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Union
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmpanet.utils.errors import ExportError
+from .runtimes import open_graph
+
+
+@MODELS.register_module()
+class GraphDetector(BaseModel):
+    """Predictions of ``end2end.onnx`` for mmdet's test loop and metrics.
+
+    Images go through the graph one by one, as the test pipeline makes them. Boxes are scaled to the original image, and
+    masks are drawn there, as mmdet does with ``rescale=True``.
+
+    Args:
+        graph (str | Path): The graph.
+        runtime (str): A key of :data:`.runtimes.RUNTIMES`. Defaults to 'onnxruntime'.
+        threads (int): CPU threads; 0 leaves the choice to the runtime. Defaults to 0.
+        mask_threshold (float): ``model.test_cfg.rcnn.mask_thr_binary`` of the config. Defaults to 0.5.
+    """
+
+    def __init__(
+        self, graph: Union[str, Path], runtime: str = 'onnxruntime', threads: int = 0, mask_threshold: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.run_graph = open_graph(graph, runtime, threads)
+        self.mask_threshold = mask_threshold
+
+    def forward(self, inputs: Any, data_samples: Optional[List[DetDataSample]] = None, mode: str = 'predict') -> Any:
+        """Detect; for ``mode='predict'`` alone."""
+        if mode != 'predict':
+            raise ExportError(f'mode={mode!r}: a graph can only predict')
+        return [self._detect(image, sample) for image, sample in zip(inputs, data_samples or [])]
+
+    def test_step(self, data: Dict[str, Any]) -> List[DetDataSample]:
+        """Detect objects in the images of a batch, which are not stacked and not normalized."""
+        return self(**data)
+
+    val_step = test_step
+
+    def _detect(self, image: Tensor, sample: DetDataSample) -> DetDataSample:
+        dets, labels, *masks = (output[0] for output in self.run_graph(image.numpy()[None]))
+        found = labels >= 0
+        boxes = torch.from_numpy(dets[found, :4])
+        scale = boxes.new_tensor(sample.get('scale_factor', (1.0, 1.0))).repeat(2)
+        instances = InstanceData(
+            bboxes=boxes / scale, scores=torch.from_numpy(dets[found, 4]), labels=torch.from_numpy(labels[found])
+        )
+        if masks:
+            instances.masks = self._in_original_image(masks[0][found], instances.bboxes, image, sample)
+        sample.pred_instances = instances
+        return sample
+
+    def _in_original_image(self, masks: np.ndarray, boxes: Tensor, image: Tensor, sample: DetDataSample) -> Tensor:
+        height, width = sample.ori_shape
+        if masks.dtype != np.float32:
+            if (height, width) != tuple(image.shape[1:]):
+                raise ExportError(
+                    f'the graph draws masks into the resized image, {tuple(image.shape[1:])}, not into the original '
+                    f'one, {(height, width)}: export with --masks box'
+                )
+            return torch.from_numpy(masks[:, :height, :width]).bool()
+        drawn = torch.zeros(len(masks), height, width, dtype=torch.bool)
+        for i, mask in enumerate(torch.from_numpy(masks)):
+            part, (rows, columns) = _do_paste_mask(mask[None, None], boxes[i : i + 1], height, width, skip_empty=True)
+            drawn[i][rows, columns] = part[0] >= self.mask_threshold
+        return drawn

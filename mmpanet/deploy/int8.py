@@ -1,0 +1,114 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Exported graphs in eight bits."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+
+import numpy as np
+from mmengine.config import Config
+
+from mmpanet.utils.errors import ExportError
+from mmpanet.utils.files import atomic_write
+from .verify import image_pipeline
+
+QUANTIZED_OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+# Parts of mmdet's and mmpanet's heads whose outputs are scores, deltas or masks: they stay in float.
+OUTPUT_LAYERS = (
+    'rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg', 'conv_logits', 'mask_fc', 'retina_cls', 'retina_reg', 'conv_cls',
+    'conv_reg', 'conv_centerness', 'atss_cls', 'atss_reg', 'atss_centerness',
+)  # fmt: skip
+
+
+def quantize_graph(
+    graph: Union[str, Path], target: Union[str, Path], cfg: Config, images: Sequence[Union[str, Path]]
+) -> List[str]:
+    """Write a graph whose convs and fcs compute in eight bits (static QDQ of onnxruntime).
+
+    Weights have one scale per output channel. Activations have one scale per tensor, from the smallest and the largest
+    value on the images. RoIAlign, the output layers and all that follows them stay in float.
+
+    Args:
+        graph: ``end2end.onnx``.
+        target: The graph to write.
+        cfg: The config of the detector, for its test pipeline.
+        images: Image files, as different from each other as the images to come.
+
+    Returns:
+        The names of the nodes that compute in eight bits.
+
+    Raises:
+        ExportError: If onnxruntime is not installed, or if there is no image.
+    """
+    try:
+        import onnx
+        from onnxruntime import quantization
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise ExportError(f'{error.name} is not installed: pip install onnx onnxruntime') from error
+    if not images:
+        raise ExportError('there is no image to calibrate with')
+    with tempfile.TemporaryDirectory() as folder, atomic_write(target) as file:
+        prepared = str(Path(folder, 'prepared.onnx'))
+        quant_pre_process(str(graph), prepared, skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+        nodes = list(_quantizable(model.graph))
+        quantization.quantize_static(
+            prepared,
+            str(file),
+            _Images(cfg, images, next(iter(model.graph.input)).name),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            # Without VNNI a sum of two products of eight bits can overflow its sixteen bits.
+            reduce_range=not has_vnni(),
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_quantize=nodes,
+            op_types_to_quantize=list(QUANTIZED_OPERATORS),
+        )
+    return nodes
+
+
+def has_vnni() -> bool:
+    """Whether the processor multiplies and adds numbers of eight bits without overflow."""
+    try:
+        return 'vnni' in Path('/proc/cpuinfo').read_text()
+    except OSError:  # not Linux
+        return False
+
+
+def is_output(node: str) -> bool:
+    """Whether a node belongs to an output layer. The second use of a layer has a number behind its name."""
+    return any(re.sub(r'_\d+$', '', part) in OUTPUT_LAYERS for part in node.split('/'))
+
+
+def _quantizable(graph: Any) -> Iterator[str]:
+    constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in QUANTIZED_OPERATORS and constants.intersection(node.input[1:2]) and not is_output(node.name):
+            yield node.name
+
+
+class _Images:
+    """onnxruntime's ``CalibrationDataReader``: one image after the other, as the test pipeline makes them."""
+
+    def __init__(self, cfg: Config, images: Sequence[Union[str, Path]], name: str) -> None:
+        self.pipeline = image_pipeline(cfg)
+        self.images = iter(enumerate(images))
+        self.name = name
+
+    def get_next(self) -> Optional[Dict[str, np.ndarray]]:
+        number, path = next(self.images, (0, None))
+        if path is None:
+            return None
+        return {self.name: self.pipeline(dict(img_path=str(path), img_id=number))['inputs'].numpy()[None]}
+
+    def __iter__(self) -> '_Images':
+        return self
+
+    def __next__(self) -> Dict[str, np.ndarray]:
+        found = self.get_next()
+        if found is None:
+            raise StopIteration
+        return found

@@ -1,0 +1,100 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Exported graphs in mmdet's test loop, and in eight bits."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from test_onnx import FPN, build, config, write_image
+
+from mmpanet.deploy import ExportError, GraphDetector, export_detector, quantize_graph
+from mmpanet.deploy.int8 import OUTPUT_LAYERS
+from mmpanet.deploy.verify import image_pipeline, match_detections
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+SCALE = 1.5
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """An FPN whose test pipeline enlarges images, its config, its folder and some images."""
+    folder = tmp_path_factory.mktemp('graph')
+    cfg = config(FPN)
+    model = build(cfg)
+    for step in cfg.test_pipeline:
+        if step['type'] == 'Resize':
+            step['scale_factor'] = SCALE
+    cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
+    export_detector(model, cfg, folder, paste_masks=False)
+    images = [write_image(folder / f'{i}.png', (96, 128), i) for i in range(4)]
+    return model, cfg, folder, images
+
+
+def samples(cfg, images):
+    pipeline = image_pipeline(cfg)
+    return pseudo_collate([pipeline(dict(img_path=str(path), img_id=i)) for i, path in enumerate(images)])
+
+
+@torch.no_grad()
+def test_predictions_are_those_of_mmdet_in_the_original_image(exported):
+    model, cfg, folder, images = exported
+    found = GraphDetector(folder / 'end2end.onnx').test_step(samples(cfg, images))
+    expected = model.test_step(samples(cfg, images))
+    assert len(found) == len(images)
+    for one, other in zip(found, expected):
+        one, other = one.pred_instances, other.pred_instances
+        dets = torch.cat([one.bboxes, one.scores[:, None]], dim=1).numpy()
+        pairs = match_detections(other, dets, one.labels.numpy())
+        assert len(pairs) == len(one) == len(other) > 5
+        left, right = pairs[:, 0], pairs[:, 1]
+        np.testing.assert_allclose(dets[right, :4], other.bboxes[left], atol=1e-2)
+        np.testing.assert_allclose(dets[right, 4], other.scores[left], atol=1e-4)
+        assert one.masks.shape[1:] == other.masks.shape[1:] == (96, 128)
+        assert (one.masks[right] != other.masks[left]).sum() <= 1e-3 * other.masks.sum()
+
+
+def test_masks_in_the_resized_image_are_refused(exported, tmp_path):
+    model, cfg, _, images = exported
+    export_detector(model, cfg, tmp_path)
+    with pytest.raises(ExportError, match='export with --masks box'):
+        GraphDetector(tmp_path / 'end2end.onnx').test_step(samples(cfg, images[:1]))
+
+
+@pytest.mark.parametrize(
+    'arguments, problem',
+    [
+        (dict(graph='nowhere.onnx'), 'nowhere.onnx: no such file'),
+        (dict(graph='nowhere.onnx', runtime='ncnn'), "runtime='ncnn' must be one of"),
+    ],
+)
+def test_what_cannot_be_opened_is_named(arguments, problem):
+    with pytest.raises(ExportError, match=problem):
+        GraphDetector(**arguments)
+
+
+@pytest.mark.slow
+def test_eight_bits_change_little_and_leave_the_output_layers_alone(exported, tmp_path):
+    model, cfg, folder, images = exported
+    nodes = quantize_graph(folder / 'end2end.onnx', tmp_path / 'int8.onnx', cfg, images)
+    graph = onnx.load(str(tmp_path / 'int8.onnx')).graph
+    assert len(nodes) > 20 and not any(f'/{name}' in node for node in nodes for name in OUTPUT_LAYERS)
+    producers = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        sources = {producers[name].op_type for name in node.input[:2] if name in producers}
+        assert ('DequantizeLinear' in sources) == (node.name in nodes) or node.op_type not in ('Conv', 'Gemm')
+    kept = {name for node in graph.node for name in OUTPUT_LAYERS if f'/{name}' in node.name}
+    assert kept == {'rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg', 'conv_logits'}
+    small, whole = (path.stat().st_size for path in (tmp_path / 'int8.onnx', folder / 'end2end.onnx'))
+    assert small < 0.4 * whole
+    eight = GraphDetector(tmp_path / 'int8.onnx').test_step(samples(cfg, images))
+    full = GraphDetector(folder / 'end2end.onnx').test_step(samples(cfg, images))
+    best = [(a.pred_instances.scores.max(), b.pred_instances.scores.max()) for a, b in zip(eight, full)]
+    np.testing.assert_allclose(*zip(*best), atol=0.1)
+
+
+def test_no_image_to_calibrate_with_is_an_error(exported, tmp_path):
+    with pytest.raises(ExportError, match='no image to calibrate with'):
+        quantize_graph(exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx', exported[1], [])
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,51 @@
+"""Evaluate an exported graph: ``python tools/deployment/test_onnx.py CONFIG FOLDER/end2end.onnx``."""
+
+import argparse
+import os
+import sys
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.deploy import GraphDetector
+from mmpanet.deploy.runtimes import RUNTIMES
+from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
+from mmpanet.engine.run_config import check_run_config
+from mmpanet.engine.runner import build_runner
+from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.errors import MMPanetError
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Evaluate an exported graph on the test data of its config')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('graph', help='path of the graph')
+    parser.add_argument(
+        '--runtime', choices=list(RUNTIMES), default='onnxruntime', help='what runs the graph (%(default)s)'
+    )
+    parser.add_argument('--threads', type=positive_int, help='CPU threads (default: the choice of the runtime)')
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+def test(args):
+    cfg = load_run_config(args)
+    check_run_config(cfg, 'test')
+    rcnn = cfg.model.test_cfg.get('rcnn', {})
+    cfg.model = dict(
+        type=GraphDetector.__name__,
+        graph=args.graph,
+        runtime=args.runtime,
+        threads=args.threads or 0,
+        mask_threshold=rcnn.get('mask_thr_binary', 0.5),
+    )
+    cfg.load_from = None
+    cfg.resume = False
+    build_runner(cfg).test()
+
+
+if __name__ == '__main__':
+    try:
+        test(parse_args())
+    except MMPanetError as error:
+        sys.exit(f'test_onnx.py: {error}')
