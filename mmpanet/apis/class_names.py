@@ -54,9 +54,11 @@ def num_classes_of(model: nn.Module) -> Optional[int]:
 
 
 def _configured_meta(cfg: Config, split: str) -> Dict[str, Any]:
-    """What the dataset of a split says, without reading its annotations."""
+    """What the dataset of a split says, or the first one inside its wrappers, without reading its annotations."""
     dataset = deepcopy((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
-    if not dataset:
+    while isinstance(dataset, dict) and ('dataset' in dataset or dataset.get('datasets')):
+        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    if not isinstance(dataset, dict) or not dataset:
         return {}
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     dataset['lazy_init'] = True

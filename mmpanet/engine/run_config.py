@@ -15,6 +15,12 @@ NEEDED = dict(
     train=('model', 'train_dataloader', 'train_cfg', 'optim_wrapper'),
     test=('model', 'test_dataloader', 'test_cfg', 'test_evaluator'),
 )
+# What mmengine's runner takes together or not at all.
+TOGETHER = (
+    ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    ('test_dataloader', 'test_cfg', 'test_evaluator'),
+)
 # Keys of MMDetection 2.x, and what took their place.
 OLD_KEYS = dict(
     data='train_dataloader, val_dataloader and test_dataloader',
@@ -52,7 +58,7 @@ def check_run_config(cfg: Config, task: str) -> None:
         task: 'train' or 'test'.
 
     Raises:
-        ConfigError: If a key is missing or None, or if it is one of MMDetection 2.x.
+        ConfigError: If a key is missing or None, of a wrong type, or one of MMDetection 2.x.
     """
     missing = [key for key in NEEDED[task] if not cfg.get(key)]
     old = [key for key in OLD_KEYS if key in cfg]
@@ -66,6 +72,17 @@ def check_run_config(cfg: Config, task: str) -> None:
         raise ConfigError(
             f'config {cfg.filename}: {held}; to {task}, a config must set all of {", ".join(NEEDED[task])}'
         )
+    for key in NEEDED[task]:
+        allowed = (dict, list) if key.endswith('evaluator') else dict
+        if not isinstance(cfg[key], allowed):
+            raise ConfigError(f'config {cfg.filename}: {key}={cfg[key]!r}, it takes a dict')
+    for keys in TOGETHER:
+        unset = [key for key in keys if cfg.get(key) is None]
+        if 0 < len(unset) < len(keys):
+            raise ConfigError(
+                f'config {cfg.filename}: {unset[0]} is {"None" if unset[0] in cfg else "missing"}; set all of '
+                f'{", ".join(keys)}, or none of them'
+            )
     found = next(_old_arguments(cfg.get(f'{task}_dataloader'), f'{task}_dataloader'), None)
     if found:
         raise ConfigError(
@@ -89,7 +106,7 @@ def _old_arguments(node: Any, key: str) -> Iterator[Tuple[str, str]]:
 
 def use_amp(cfg: Config) -> None:
     """Train with automatic mixed precision."""
-    if not cfg.get('optim_wrapper'):
+    if not isinstance(cfg.get('optim_wrapper'), dict):
         return  # check_run_config says so
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
@@ -100,7 +117,8 @@ def use_amp(cfg: Config) -> None:
 
 def use_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate from the config's batch size to that of this run."""
-    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+    auto_scale_lr = cfg.get('auto_scale_lr')
+    if not isinstance(auto_scale_lr, dict) or 'base_batch_size' not in auto_scale_lr:
         raise ConfigError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
     cfg.auto_scale_lr.enable = True
 
@@ -110,13 +128,16 @@ def check_test_time_augmentation(cfg: Config) -> None:
 
     Raises:
         ConfigError: If the model predicts masks and the TTA model merges only boxes, as mmdet's ``DetTTAModel`` does.
+            Also if ``tta_model`` is no config of a model.
     """
     tta_model = cfg.get('tta_model') or DEFAULT_TTA_MODEL
-    kind: Any = tta_model['type']
+    kind: Any = tta_model.get('type') if isinstance(tta_model, dict) else None
+    if kind is None:
+        raise ConfigError(f'tta_model={tta_model!r}, it takes a dict with type')
     if isinstance(kind, str):  # mmdet's registry does not know its own scope in a name
         kind = MODELS.get(re.sub(r'^mmdet\.(\w+)$', r'\1', kind))
     only_boxes = kind is not None and getattr(kind, 'merge_preds', None) is DetTTAModel.merge_preds
-    head = next(_mask_heads(cfg.model, 'model'), None)
+    head = next(_mask_heads(cfg.get('model'), 'model'), None)
     if only_boxes and head:
         raise ConfigError(
             f'--tta merges only boxes by {kind.__name__}, and this model predicts masks ({head}). Leave them out: '

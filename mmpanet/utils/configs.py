@@ -22,7 +22,7 @@ def load_config(config: PathLike, options: Optional[dict] = None) -> Config:
 
     Raises:
         ConfigError: If there is no such config, if it is not a valid config, if it imports a module that is not
-            installed, or if an option does not fit.
+            installed, if its code raises any other error, or if an option does not fit.
     """
     path = config_path(config)
     try:
@@ -36,10 +36,16 @@ def load_config(config: PathLike, options: Optional[dict] = None) -> Config:
         raise ConfigError(f'config {config}: syntax error: {error}') from error
     except OSError as error:
         raise ConfigError(f'config {config}: {error}') from error
+    except Exception as error:  # a config is Python code, which can raise anything
+        reason = ' '.join(str(error).split())
+        raise ConfigError(f'config {config}: cannot be read: {type(error).__name__}: {reason}') from error
     try:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError) as error:
         raise ConfigError(f'--cfg-options {options}: {error.args[0]}') from error
+    scope = cfg.get('default_scope')
+    if not isinstance(scope, (str, type(None))):
+        raise ConfigError(f"config {config}: default_scope={scope!r}, it takes the name of a scope, such as 'mmdet'")
     return cfg
 
 

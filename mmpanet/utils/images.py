@@ -33,6 +33,8 @@ class ImageInfo(NamedTuple):
         pages: Full images in the file. Thumbnails and previews of cameras do not count.
         bits: Bits per channel.
         mode: Pillow's mode, such as ``RGB``, or OpenCV's type if only OpenCV reads the file.
+        is_turned: Whether its EXIF data turn or mirror it.
+        format: Pillow's name of the format, or an empty string if only OpenCV reads the file.
     """
 
     height: int
@@ -40,6 +42,8 @@ class ImageInfo(NamedTuple):
     pages: int
     bits: int
     mode: str
+    is_turned: bool = False
+    format: str = ''
 
 
 @contextmanager
@@ -86,9 +90,11 @@ def read_image_info(source: Union[Path, bytes], name: str) -> ImageInfo:
     try:
         with open_image(source, name) as image:
             height, width = image.height, image.width
-            if _orientation(image) >= 5:
+            orientation = _orientation(image)
+            if orientation >= 5:
                 height, width = width, height
-            return ImageInfo(height, width, _count_pages(image), _bits(image, source), image.mode)
+            pages, bits = _count_pages(image), _bits(image, source)
+            return ImageInfo(height, width, pages, bits, image.mode, orientation > 1, image.format or '')
     except DataError as error:
         if not isinstance(error.__cause__, UnidentifiedImageError):  # damaged, or too large
             raise
@@ -103,7 +109,7 @@ def _orientation(image: Image.Image) -> int:
     if image.format == 'TIFF' or (image.format == 'PNG' and 'exif' not in image.info):
         return 1  # Pillow turns a TIFF itself, and decodes a whole PNG to look for data behind the pixels
     value = image.getexif().get(ORIENTATION, 1)
-    return value if isinstance(value, int) and value <= 8 else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _count_pages(image: Image.Image) -> int:

@@ -316,6 +316,16 @@ def test_large_images(folder, demo, tmp_path, loader):
             demo(tmp_path / 'large.png', *words)
 
 
+# Its annotations are not at hand, as on a machine that only predicts.
+IN_A_WRAPPER = """
+inner = dict(type='CocoDataset', ann_file='gone.json', metainfo=dict(classes=('a', 'b', 'c', 'd')),
+             pipeline=test_dataloader['dataset']['pipeline'])
+test_dataloader = dict(
+    dataset=dict(_delete_=True, type='ConcatDataset', datasets=[inner], pipeline=inner['pipeline']))
+del inner
+"""
+
+
 @pytest.mark.parametrize(
     'meta, change, names',
     [
@@ -326,8 +336,9 @@ def test_large_images(folder, demo, tmp_path, loader):
         (dict(CLASSES=('a', 'b', 'c', 'd')), '', ('a', 'b', 'c', 'd')),
         (None, "test_dataloader['dataset']['metainfo'] = dict(_delete_=True)\n", ('0', '1', '2', '3')),
         (None, "test_dataloader['dataset']['metainfo'] = dict(classes='names.txt')\n", ('a', 'b', 'c', 'd')),
+        (None, IN_A_WRAPPER, ('a', 'b', 'c', 'd')),
     ],
-    ids=['bare', 'empty', 'own', 'upper case', 'of 2.x', 'of no data', 'of a file'],
+    ids=['bare', 'empty', 'own', 'upper case', 'of 2.x', 'of no data', 'of a file', 'in a wrapper'],
 )
 def test_class_names(folder, tmp_path, monkeypatch, meta, change, names):
     """Never those of COCO because a checkpoint has none."""

@@ -369,7 +369,7 @@ CASES = [
         'an image whose id is a string',
         trains_on(lambda d: d['images'][1].update(id='2')),
         1,
-        (r'images\[1\]', "'id': '2'", 'id .a whole number'),
+        (r'images\[1\]', "id is '2'", 'takes a whole number'),
     ),
     Case(
         ANNOTATIONS,

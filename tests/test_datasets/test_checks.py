@@ -21,7 +21,8 @@ from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import DATASETS
 from mmpanet.datasets.checks import check_annotations, check_datasets, find_datasets
-from mmpanet.datasets.checks.config import find_evaluations, form_faults
+from mmpanet.datasets.checks.config import form_faults
+from mmpanet.datasets.checks.evaluators import find_evaluations
 from mmpanet.utils.errors import DataError
 
 
@@ -438,7 +439,7 @@ IMAGE_CASES = [
     (pages, '1.gif', [dict(LOAD, color_type='unchanged')], 'holds 3 pages'),
     (pages, '1.webp', [LOAD], 'holds 3 pages'),
     (pages, '1.tif', [dict(LOAD, imdecode_backend='tifffile')], ''),
-    (turned, '1.jpg', [LOAD], r'is 64 x 48 \(height x width\), annotated at 48 x 64'),
+    (turned, '1.jpg', [LOAD], r'is 64 x 48 \(height x width\), as its EXIF data turn it, annotated at 48 x 64'),
     (turned, '1.jpg', [dict(LOAD, color_type='color_ignore_orientation')], ''),
     (lambda path: Image.new('RGB', (10, 10)).save(path), '1.png', [LOAD], 'is 10 x 10'),
     (lambda path: path.write_text('404'), '1.png', [LOAD], 'not readable as an image'),

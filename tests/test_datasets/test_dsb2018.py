@@ -12,7 +12,7 @@ from repository import tool_path
 
 from mmpanet.datasets.converters.conversion import split_samples
 from mmpanet.datasets.converters.dsb2018 import convert_dsb2018
-from mmpanet.utils.errors import DataError
+from mmpanet.utils.errors import ConfigError, DataError
 
 TOOL = tool_path('dsb2018')
 SIZE = (40, 48)
@@ -257,6 +257,11 @@ def test_bad_argument_is_named(source, tmp_path, argument, value, error):
     with pytest.raises(error, match=f"^{argument} (is )?'?{value}'? ?"):
         convert_dsb2018(**args)
     assert not (tmp_path / 'out').exists()
+
+
+def test_out_dir_in_the_source(source):
+    with pytest.raises(ConfigError, match="lies in source '.*', where its own files would be read"):
+        convert_dsb2018(source, source / 'out')
 
 
 def test_no_samples(tmp_path):

@@ -2,6 +2,7 @@
 import base64
 import json
 import math
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -247,6 +248,13 @@ BAD_FILES = [
     (lambda path: path.write_text('{"shapes": ['), 'triangle.json: not JSON'),
     (set_key(shapes=None), "triangle.json: not a LabelMe file, it has no list 'shapes'"),
     (set_key(shapes=[dict(points=TRIANGLE)]), "triangle.json: shapes[0] has no 'label'"),
+    (set_key(shapes=[dict(label=None, points=TRIANGLE)]), "triangle.json: shapes[0] has no 'label'"),
+    (set_key(shapes=[dict(label=True, points=TRIANGLE)]), 'triangle.json: shapes[0]: label is True, it takes a text'),
+    (set_key(shapes=[dict(label='', points=TRIANGLE)]), "triangle.json: shapes[0]: label is '', it takes a text"),
+    (
+        set_shape(shape_type='mask', points=TRIANGLE[:2], mask=in_base64(np.full((3, 3, 3), 255, np.uint8))),
+        "triangle.json: shapes[0] ('cat'): 'mask' has 3 channels, it takes a PNG with one",
+    ),
     (set_key(imagePath=None), "triangle.json: has no 'imagePath'"),
     (set_key(imagePath='a.pdf'), "triangle.json: imagePath is 'a.pdf', it takes .jpg"),
     (set_key(imagePath='gone.png'), "triangle.json: no image 'gone.png' beside it, and no 'imageData' in it"),
@@ -345,11 +353,13 @@ def test_image_data_of_other_programs(tmp_path, text):
         '\\\\nas\\x\\a.png',
     ],
 )
-@pytest.mark.parametrize('data', [None, 'copy'])
-def test_paths_of_another_computer(tmp_path, image_path, data):
+@pytest.mark.parametrize('is_copied', [False, True])
+def test_paths_of_another_computer(tmp_path, image_path, is_copied):
+    jpeg = cv2.imencode('.jpg', picture())[1].tobytes()  # as LabelMe copies a TIFF
+    data = base64.b64encode(jpeg).decode() if is_copied else None
     for name in 'ab':
         path = image_path.replace('a.png', f'{name}.png').replace('A.PNG', f'{name.upper()}.PNG')
-        add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], imagePath=path, imageData=data and in_base64(picture(3)))
+        add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], imagePath=path, imageData=data)
     converted, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
     assert converted.problems == [] and len(images['a.png'][2]) == 1
     assert (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture())  # the file beside it
@@ -362,6 +372,55 @@ def test_the_copy_in_the_file_where_the_image_has_changed(tmp_path):
     converted, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
     assert converted.problems == []
     assert (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture(3))
+
+
+def test_the_copy_in_the_file_where_another_image_has_taken_the_place_of_the_image(tmp_path):
+    """LabelMe shows the copy, so that its shapes are of the copy."""
+    for name in 'ab':
+        add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], imageData=in_base64(picture(3)))
+        (tmp_path / 'in' / f'{name}.png').write_bytes(png(np.full((*SIZE, 3), 30, np.uint8)))
+    converted, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
+    assert converted.problems == []
+    assert (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture(3))
+
+
+def test_the_label_that_labelme_ignores(source, tmp_path):
+    """``labelme2coco.py`` of LabelMe's examples leaves out what is called ``__ignore__``."""
+    set_key(shapes=[shape('cat', TRIANGLE), shape('__ignore__', TRIANGLE)])(source / 'triangle.json')
+    converted, images = convert(source, tmp_path)
+    assert converted.classes == ('cat', 'dog') and converted.problems == []
+    assert converted.notes == ["1 shapes '__ignore__' are left out (ignore)"]
+    assert len(images['triangle.png'][2]) == 1
+    converted, images = convert(source, tmp_path / 'as a class', classes=('cat', 'dog', '__ignore__'))
+    assert len(images['triangle.png'][2]) == 2 and converted.notes == []
+
+
+def test_an_image_that_two_files_name(source, tmp_path):
+    (source / 'triangle (1).json').write_bytes((source / 'triangle.json').read_bytes())
+    converted, images = convert(source, tmp_path)
+    assert len(images) == 5
+    assert converted.notes == [
+        '1 images are named by several JSON files, and each file becomes an image of its own; the first is that of '
+        'triangle (1).json and triangle.json'
+    ]
+
+
+def test_two_files_never_become_one_image(source, tmp_path):
+    (source / 'triangle.JSON').write_bytes((source / 'triangle.json').read_bytes())
+    converted, images = convert(source, tmp_path)
+    assert len(images) == 4 == len(list((tmp_path / 'out' / 'images').rglob('*.png')))
+    assert converted.problems == [
+        'triangle.json: its image would be written as triangle.png, as that of triangle.JSON is'
+    ]
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other file systems take no such names')
+def test_names_that_are_not_utf_8(source, tmp_path):
+    """As unpacked from an archive that was made on Windows."""
+    os.rename(source / 'triangle.json', os.fsencode(source) + b'/\xfc.json')
+    converted, images = convert(source, tmp_path)
+    assert converted.problems == [] and len(images['\udcfc.png'][2]) == 1
+    assert os.path.isfile(os.fsencode(tmp_path) + b'/out/images/\xfc.png')
 
 
 @pytest.mark.parametrize('coding, note', [('utf-8', 0), ('utf-8-sig', 0), ('utf-16', 0), ('gb18030', 1)])

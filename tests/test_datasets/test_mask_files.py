@@ -1,7 +1,9 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Mask files of all modes and names: read as Pillow shows them, or refused."""
 
+import os
 import re
+import sys
 
 import cv2
 import numpy as np
@@ -304,3 +306,46 @@ def test_masks_among_the_images(folders, where):
     if where == 'same':
         with pytest.raises(ConfigError, match='is the folder of the images'):
             convert((images, masks))
+
+
+def test_photos_that_are_turned_are_counted(folders):
+    """Whether a mask was drawn on the turned photo cannot be seen where both have the same size."""
+    add_masks(folders)
+    for name, orientation, size in (('a', 3, SIZE[::-1]), ('b', 6, SIZE), ('d', 1, SIZE[::-1])):
+        exif = Image.Exif()
+        exif[274] = orientation
+        Image.new('RGB', size).save(folders[0] / f'{name}.jpg', exif=exif)
+        assert cv2.imread(str(folders[0] / f'{name}.jpg')).shape[:2] == SIZE
+    converted = convert(folders)
+    assert objects(converted) == 8 and converted.problems == []
+    assert converted.notes == [
+        '2 images are turned or mirrored by their EXIF data, as MMDetection loads them, and their masks have to be '
+        'turned too; the first is a.jpg'
+    ]
+
+
+def test_photos_with_a_suffix_that_is_not_taken_are_counted(folders):
+    add_masks(folders)
+    Image.new('RGB', SIZE[::-1]).save(folders[0] / 'e.gif')
+    (folders[0] / 'sub' / 'f.heic').write_bytes(b'x')
+    notes = convert(folders).notes
+    assert len(notes) == 1
+    assert notes[0].startswith(f'2 files in {folders[0]} are not taken for images, the first is e.gif; taken are .jpg')
+
+
+@pytest.mark.parametrize('key', ['images', 'masks'])
+def test_out_dir_in_a_source(folders, key):
+    add_masks(folders)
+    source = folders[['images', 'masks'].index(key)]
+    with pytest.raises(ConfigError, match=f"lies in {key} '.*', where its own files would be read"):
+        convert_masks(*folders, source / 'out', 'objects')
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other file systems take no such names')
+def test_names_that_are_not_utf_8(folders):
+    """As unpacked from an archive that was made on Windows."""
+    add_masks(folders)
+    for folder, suffix in zip(folders, (b'.jpg', b'.png')):
+        os.rename(os.fsencode(folder) + b'/a' + suffix, os.fsencode(folder) + b'/\xfc' + suffix)
+    converted = convert(folders)
+    assert objects(converted) == 8 and converted.problems == [] == converted.notes

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from mmengine.config import Config
+from mmengine.runner import Runner
 from repository import tool_path
 
 from mmdet.models import DetTTAModel
@@ -86,6 +87,21 @@ def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, 
     assert message in str(exit_with.value.code) + capsys.readouterr().err
 
 
+@pytest.mark.parametrize('unset', ['train_cfg', 'val_evaluator', 'test_dataloader', 'val_dataloader'])
+def test_what_goes_together_against_mmengine(unset, tmp_path):
+    """mmengine's runner refuses a part of what it takes together."""
+    splits = {f'{split}_{part}': dict(type='Any') for split in ('val', 'test') for part in ('dataloader', 'cfg')}
+    splits.update(val_evaluator=dict(type='Any'), test_evaluator=dict(type='Any'), train_dataloader={}, train_cfg={})
+    cfg = Config(dict(splits, model=dict(type='Any'), optim_wrapper=dict(type='Any')))
+    cfg[unset] = None
+    with pytest.raises(ValueError, match='either all None or not None|all None or'):
+        Runner(work_dir=str(tmp_path), cfg=cfg, **{key: cfg.get(key) for key in (*splits, 'model', 'optim_wrapper')})
+    task = 'test' if unset == 'train_cfg' else 'train'
+    cfg.update({key: dict(type='Any') for key in ('train_dataloader', 'train_cfg') if key != unset})
+    with pytest.raises(ConfigError, match=f'{unset} is None; set all of'):
+        check_run_config(cfg, task)
+
+
 def test_test_time_augmentation_flips_and_keeps_the_pipeline():
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 64)), dict(type='PackDetInputs')]
     cfg = Config(
@@ -122,6 +138,16 @@ def test_test_time_augmentation_flips_and_keeps_the_pipeline():
             dict(train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[dict(type='Collect')])]))),
             ["train_dataloader.dataset.datasets[0].pipeline[0].type='Collect'", 'PackDetInputs'],
         ),
+        ('train', dict(train_dataloader=[{}]), ['train_dataloader=[{}], it takes a dict']),
+        ('train', dict(optim_wrapper='OptimWrapper'), ["optim_wrapper='OptimWrapper', it takes a dict"]),
+        ('test', dict(model='MaskRCNN'), ["model='MaskRCNN', it takes a dict"]),
+        (
+            'train',
+            dict(val_cfg=dict(type='ValLoop')),
+            ['val_dataloader is missing; set all of val_dataloader, val_cfg'],
+        ),
+        ('train', dict(test_evaluator=None), ['test_evaluator is None; set all of test_dataloader, test_cfg']),
+        ('test', dict(train_cfg=None), ['train_cfg is None; set all of train_dataloader, train_cfg, optim_wrapper']),
         ('test', dict(test_dataloader=dict(samples_per_gpu=2)), ['test_dataloader.samples_per_gpu', 'batch_size']),
     ],
 )

@@ -136,3 +136,25 @@ def test_files_of_operating_systems_are_passed_over(tmp_path):
     assert names() == {*wanted, 'notes.txt'}
     assert names(['.png', '.jpg']) == set(wanted)
     assert names(['.png', '.jpg'], False) == {'a.PNG'}
+
+
+def test_links_to_nothing_are_named(tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'')
+    (tmp_path / 'b.png').symlink_to('gone.png')
+    with pytest.raises(DataError, match=r'b.png: a link to gone.png, which is not there$'):
+        list_files(tmp_path, ['.png'])
+    (tmp_path / 'b.png').unlink()
+    (tmp_path / 'b.png').symlink_to('a.png')
+    assert [path.name for path in list_files(tmp_path, ['.png'])] == ['a.png', 'b.png']
+
+
+def test_links_in_a_circle_are_named(tmp_path):
+    """Python would follow one forty times, and find each file as often."""
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in' / 'a.png').write_bytes(b'')
+    (tmp_path / 'elsewhere').symlink_to('in')
+    assert len(list_files(tmp_path)) == 2
+    (tmp_path / 'in' / 'again').symlink_to('..')
+    with pytest.raises(DataError, match='again: a link to a folder that it lies in$'):
+        list_files(tmp_path)
+    assert len(list_files(tmp_path, recursive=False)) == 0

@@ -6,7 +6,8 @@ nothing. One missing class name shifts all labels after it. A polygon with an od
 Other faults end a run with a bare ``KeyError``, some of them only in the evaluation after the first epoch. The checks
 name each fault: the file, the entry, its value and the allowed values.
 
-- :mod:`.config`: the datasets of a config, the heads of its model and its evaluators
+- :mod:`.config`: the datasets of a config and the heads of its model
+- :mod:`.evaluators`: its evaluators, and whether they have the images of the datasets
 - :mod:`.forms`: keys and values that MMDetection 3.x does not read
 - :mod:`.coco`: the structure of an annotation file: images and categories
 - :mod:`.objects`: the annotations in it
@@ -15,8 +16,8 @@ name each fault: the file, the entry, its value and the allowed values.
 - :mod:`.datasets`: all of them together
 """
 
-from .config import CocoSource, find_datasets
+from .config import CocoSource, find_datasets, unset_faults
 from .datasets import Findings, check_annotations, check_datasets
 from .rle import rle_runs
 
-__all__ = ['CocoSource', 'Findings', 'check_annotations', 'check_datasets', 'find_datasets', 'rle_runs']
+__all__ = ['CocoSource', 'Findings', 'check_annotations', 'check_datasets', 'find_datasets', 'rle_runs', 'unset_faults']

@@ -51,8 +51,12 @@ def check_categories(entries: list, classes: Sequence[str]) -> Tuple[Dict[Any, s
     names: Dict[Any, str] = {}
     faults = []
     for i, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not is_whole(entry.get('id')) or not isinstance(entry.get('name'), str):
+        if not isinstance(entry, dict) or 'id' not in entry or 'name' not in entry:
             faults.append(f'categories[{i}] is {short(entry)}, it takes an object with id (a whole number) and name')
+        elif not is_whole(entry['id']):
+            faults.append(f'categories[{i}]: id is {short(entry["id"])}, it takes a whole number')
+        elif not isinstance(entry['name'], str):
+            faults.append(f'categories[{i}]: name is {short(entry["name"])}, it takes a string')
         elif entry['id'] in names:
             faults.append(
                 f'categories[{i}]: id {entry["id"]} is that of {names[entry["id"]]!r} too, each takes its own'
@@ -90,11 +94,14 @@ def check_images(entries: list) -> Tuple[Dict[Any, dict], List[str]]:
     if not entries:
         faults.append('images is empty, it takes one image or more')
     for i, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not is_whole(entry.get('id')):
+        if not isinstance(entry, dict) or 'id' not in entry:
             faults.append(
                 f'images[{i}] is {short(entry)}, it takes an object with id (a whole number), file_name, '
                 'height and width'
             )
+            continue
+        if not is_whole(entry['id']):
+            faults.append(f'images[{i}]: id is {short(entry["id"])}, it takes a whole number')
             continue
         where = f'images[{i}] (id {entry["id"]})'
         if entry['id'] in images:
@@ -117,3 +124,20 @@ def check_images(entries: list) -> Tuple[Dict[Any, dict], List[str]]:
                 )
                 entry[side] = math.inf
     return images, faults
+
+
+def shared_files(images: Dict[Any, dict]) -> List[str]:
+    """Say how many images have the file name of another one, which MMDetection takes for images of their own."""
+    first: Dict[str, Any] = {}
+    shared = []
+    for number, image in images.items():
+        other = first.setdefault(image['file_name'], number)
+        if other != number and image['file_name']:
+            shared.append((number, other, image['file_name']))
+    if not shared:
+        return []
+    number, other, name = shared[0]
+    return [
+        f'images: {len(shared)} of {len(images)} have the file_name of another one, and each is taken for an image of '
+        f'its own, with its own objects alone; the first is {name!r} (id {number} and {other})'
+    ]

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""What a config says about its data: datasets, classes, the heads of the model, evaluators."""
+"""What a config says about its data: datasets, classes, the heads of the model."""
 
 import os
 from collections import Counter
@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.config import Config
+from mmengine.dataset import RepeatDataset
 from mmengine.fileio import list_from_file
 from mmengine.registry import Registry, init_default_scope
 
 from mmdet.datasets import CocoDataset
-from mmdet.evaluation.metrics import CocoMetric
-from mmdet.registry import DATASETS, METRICS
-from .forms import dataset_form_faults
+from mmdet.registry import DATASETS
+from .forms import argument_faults, dataset_form_faults
 from .images import Loading, find_loading
-from .values import short, some
+from .values import is_integer, short, some
 
 
 class CocoSource(NamedTuple):
@@ -48,22 +48,6 @@ class CocoSource(NamedTuple):
     loading: Loading
 
 
-class Evaluation(NamedTuple):
-    """A ``CocoMetric`` of a config.
-
-    Attributes:
-        key (str): Its place in the config.
-        ann_file (Path | None): The annotation file; None if it evaluates on what the dataset loads.
-        masks (bool): Whether it evaluates masks.
-        format_only (bool): Whether it only writes the results.
-    """
-
-    key: str
-    ann_file: Optional[Path]
-    masks: bool
-    format_only: bool
-
-
 def find_datasets(cfg: Config, split: str) -> List[CocoSource]:
     """Find the datasets in COCO format of a split, also those inside wrappers (``RepeatDataset`` and the like).
 
@@ -83,62 +67,87 @@ def form_faults(cfg: Config, split: str) -> List[str]:
             'data is a key of MMDetection 2.x; MMDetection 3.x takes train_dataloader, val_dataloader and '
             'test_dataloader (see its guide on migration)'
         ]
-    loader = cfg.get(f'{split}_dataloader') or {}
+    loader = cfg.get(f'{split}_dataloader')
+    if loader is None:
+        return []
+    if not isinstance(loader, dict) or 'dataset' not in loader:
+        return [f'{split}_dataloader={short(loader)}, it takes a dict with dataset, batch_size and the like']
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     return [
-        *_unknown_types(loader, f'{split}_dataloader'),
+        *_structure_faults(loader['dataset'], f'{split}_dataloader.dataset'),
         *(fault for node, key, kind in _coco_nodes(cfg, split) for fault in dataset_form_faults(node, key, kind)),
     ]
 
 
-def _registered(name: Any, registry: Registry) -> Any:
-    """What a registry holds under a name; a class stands for itself."""
+def unset_faults(cfg: Config, split: str) -> Iterator[str]:
+    """Name datasets without an annotation file, which a config may have for a split that it does not use."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    for node, key in _leaves(cfg.get(f'{split}_dataloader') or {}, f'{split}_dataloader'):
+        kind = registered(node.get('type'), DATASETS)
+        reads_file = getattr(kind, 'load_data_list', None) is CocoDataset.load_data_list
+        if reads_file and not node.get('ann_file'):
+            yield f'{key}.ann_file={node.get("ann_file")!r}, it takes the path of an annotation file'
+
+
+def registered(name: Any, registry: Registry) -> Any:
+    """What a registry holds under a name, or None. A class stands for itself."""
     if not isinstance(name, str):
-        return name
+        return name if callable(name) else None
     try:
         return registry.get(name)
     except Exception:  # mmengine tries to import what is not registered
         return None
 
 
-def _unknown_types(node: Any, key: str) -> Iterator[str]:
-    """Name dataset classes that are not registered."""
-    if isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from _unknown_types(item, f'{key}[{i}]')
-    elif isinstance(node, dict):
-        kind = node.get('type')
-        if not key.endswith('_dataloader') and _registered(kind, DATASETS) is None:
-            yield (
-                f'{key}.type={short(kind)} is no dataset that is registered; a module that registers it must be '
-                'named in custom_imports'
-            )
-        for name in ('dataset', 'datasets'):
-            yield from _unknown_types(node.get(name), f'{key}.{name}')
+def _structure_faults(node: Any, key: str) -> Iterator[str]:
+    """Say what is no dataset: a value that is no dict, a class that is not registered, a wrapper of nothing."""
+    if not isinstance(node, dict):
+        yield f'{key}={short(node)}, it takes a dict with the type of a dataset'
+        return
+    kind = registered(node.get('type'), DATASETS)
+    if kind is None:
+        yield (
+            f'{key}.type={short(node.get("type"))} is no dataset that is registered; a module that registers it must '
+            'be named in custom_imports'
+        )
+    elif not (isinstance(kind, type) and issubclass(kind, CocoDataset)):  # whose keys are looked at elsewhere
+        yield from argument_faults(node, key, kind)
+    if 'dataset' in node:
+        yield from _structure_faults(node['dataset'], f'{key}.dataset')
+    datasets = node.get('datasets')
+    if isinstance(datasets, (list, tuple)) and datasets:
+        for i, item in enumerate(datasets):
+            yield from _structure_faults(item, f'{key}.datasets[{i}]')
+    elif 'datasets' in node:
+        yield f'{key}.datasets={short(datasets)}, it takes a list of datasets'
+    if kind is RepeatDataset and 'times' in node and not (is_integer(node['times']) and node['times'] > 0):
+        yield f'{key}.times={node["times"]!r}, it takes a whole number above 0'
 
 
 def _coco_nodes(cfg: Config, split: str) -> Iterator[Tuple[dict, str, type]]:
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    yield from _walk_datasets(cfg.get(f'{split}_dataloader') or {}, f'{split}_dataloader')
-
-
-def _walk_datasets(node: Any, key: str) -> Iterator[Tuple[dict, str, type]]:
-    if isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from _walk_datasets(item, f'{key}[{i}]')
-    elif isinstance(node, dict):
+    for node, key in _leaves(cfg.get(f'{split}_dataloader') or {}, f'{split}_dataloader'):
         kind = _coco_class(node)
         if kind is not None:
             yield node, key, kind
-            return
-        for name in ('dataset', 'datasets'):
-            if name in node:
-                yield from _walk_datasets(node[name], f'{key}.{name}')
+
+
+def _leaves(node: Any, key: str) -> Iterator[Tuple[dict, str]]:
+    """The configs of the datasets inside a data loader and inside wrappers, and their places."""
+    if isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _leaves(item, f'{key}[{i}]')
+    elif isinstance(node, dict):
+        inside = [name for name in ('dataset', 'datasets') if name in node]
+        if not inside and not key.endswith('_dataloader'):
+            yield node, key
+        for name in inside:
+            yield from _leaves(node[name], f'{key}.{name}')
 
 
 def _coco_class(node: dict) -> Optional[type]:
     """The class of a dataset's config, if it reads annotations from a file system as ``CocoDataset`` does."""
-    kind = _registered(node.get('type'), DATASETS)
+    kind = registered(node.get('type'), DATASETS)
     if not isinstance(kind, type) or not issubclass(kind, CocoDataset) or not node.get('ann_file'):
         return None
     own_reader = any(
@@ -237,43 +246,3 @@ def _class_counts(node: Any, key: str) -> Iterator[Tuple[str, int]]:
                         if isinstance(head, dict) and isinstance(head.get(option), int):
                             yield f'{stage}.{option}', head[option]
             yield from _class_counts(value, where)
-
-
-def find_evaluations(cfg: Config, split: str) -> List[Evaluation]:
-    """Find the evaluators of a split that evaluate by ``CocoMetric`` on files."""
-    init_default_scope(cfg.get('default_scope') or 'mmdet')
-    found = []
-    for key, node in _walk_evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
-        kind = _registered(node['type'], METRICS)
-        if not isinstance(kind, type) or not issubclass(kind, CocoMetric):
-            continue
-        if getattr(kind, 'compute_metrics', None) is not CocoMetric.compute_metrics:
-            continue
-        ann_file, metric = node.get('ann_file'), node.get('metric', 'bbox')
-        elsewhere = node.get('backend_args') or (isinstance(ann_file, str) and '://' in ann_file)
-        if elsewhere or not isinstance(ann_file or '', (str, os.PathLike)):
-            continue
-        masks = 'segm' in ([metric] if isinstance(metric, str) else metric)
-        found.append(Evaluation(key, Path(ann_file) if ann_file else None, masks, bool(node.get('format_only'))))
-    return found
-
-
-def evaluator_faults(cfg: Config, split: str) -> Iterator[str]:
-    """Name evaluators whose annotation file is not there: mmengine would read it after the first epoch."""
-    for key, node in _walk_evaluators(cfg.get(f'{split}_evaluator'), f'{split}_evaluator'):
-        ann_file = node.get('ann_file')
-        if ann_file is not None and not isinstance(ann_file, (str, os.PathLike)):
-            yield f'{key}.ann_file={short(ann_file)} is a {type(ann_file).__name__}, it takes one path'
-        elif ann_file and '://' not in str(ann_file) and not node.get('backend_args') and not os.path.isfile(ann_file):
-            yield f'{key}.ann_file={ann_file!r}: no such file'
-
-
-def _walk_evaluators(node: Any, key: str) -> Iterator[Tuple[str, dict]]:
-    if isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from _walk_evaluators(item, f'{key}[{i}]')
-    elif isinstance(node, dict):
-        if 'metrics' in node:  # an evaluator of several metrics
-            yield from _walk_evaluators(node['metrics'], f'{key}.metrics')
-        elif 'type' in node:
-            yield key, node

@@ -8,17 +8,9 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tu
 from mmengine.config import Config
 
 from mmpanet.utils.errors import DataError
-from .coco import check_categories, check_images, read_annotation_file
-from .config import (
-    CocoSource,
-    Evaluation,
-    class_names,
-    evaluator_faults,
-    find_datasets,
-    find_evaluations,
-    form_faults,
-    head_faults,
-)
+from .coco import check_categories, check_images, read_annotation_file, shared_files
+from .config import CocoSource, class_names, find_datasets, form_faults, head_faults
+from .evaluators import Evaluation, evaluator_faults, find_evaluations, other_image_faults
 from .images import Loading, image_faults
 from .objects import ObjectFindings, Reading, check_objects
 from .values import some
@@ -60,7 +52,9 @@ def check_datasets(cfg: Config, *splits: str, decode_images: bool = False) -> Li
         faults += form_faults(cfg, split)
         faults += evaluator_faults(cfg, split) if split != 'train' else ()
         evaluations = find_evaluations(cfg, split) if split != 'train' else []
-        for source in find_datasets(cfg, split):
+        sources = find_datasets(cfg, split)
+        faults += other_image_faults(sources, evaluations)
+        for source in sources:
             names, class_faults = class_names(source)
             faults += class_faults
             if class_faults:
@@ -170,13 +164,13 @@ def check_annotations(
     entries = data.get('annotations', ())
     found = check_objects(entries, images, categories, classes, Reading(masks, objects, evaluated, polygons_only))
     faults += found.faults
-    left_out = found.left_out
+    left_out = found.left_out + shared_files(images)
     if objects and images and not faults:
         more, without = _nothing_left(found, entries, classes)
         faults += more
         left_out = left_out + without
     if images and not faults:
-        more, filtered = _filter(images, found.images, filter_cfg, indices, key)
+        more, filtered = _filter(images, found.images, filter_cfg, indices, key, evaluated)
         faults += more
         left_out = left_out + filtered
     if image_folder is not None:
@@ -197,30 +191,37 @@ def _nothing_left(found: ObjectFindings, entries: Sequence[Any], classes: Sequen
 
 
 def _filter(
-    images: Dict[Any, dict], with_objects: set, filter_cfg: Optional[dict], indices: Any, key: str
+    images: Dict[Any, dict], with_objects: set, filter_cfg: Optional[dict], indices: Any, key: str, evaluated: bool
 ) -> Tuple[List[str], List[str]]:
     """What ``CocoDataset.filter_data`` and ``indices`` leave of the images."""
     filter_cfg = filter_cfg or {}
-    without, small, left = 0, 0, 0
+    without, small = 0, 0
+    left = []
     for number, image in images.items():
         if filter_cfg.get('filter_empty_gt', False) and number not in with_objects:
             without += 1
         elif min(image['width'], image['height']) < filter_cfg.get('min_size', 0):
             small += 1
         else:
-            left += 1
+            left.append(number)
     lines = [f'{key}.filter_cfg.filter_empty_gt=True takes away {without} of {len(images)} images'] if without else []
     if small:
         lines.append(f'{key}.filter_cfg.min_size={filter_cfg["min_size"]} takes away {small} of {len(images)} images')
     if not left:
         return [f'no image is left: {", ".join(lines)}'], []
-    if indices is None:
-        return [], lines
     if isinstance(indices, int):
-        used = min(abs(indices), left)
-    else:
-        used = len(indices)
-        wrong = [index for index in indices if not -left <= index < left]
+        left = left[:indices] if indices >= 0 else left[indices:]
+    elif indices is not None:
+        wrong = [index for index in indices if not -len(left) <= index < len(left)]
         if wrong:
-            return [f'{key}.indices holds {some(wrong)}, and {left} images are left'], lines
-    return ([] if used else [f'{key}.indices={indices!r} leaves no image']), lines
+            return [f'{key}.indices holds {some(wrong)}, and {len(left)} images are left'], lines
+        left = [left[index] for index in indices]
+    if not left:
+        return [f'{key}.indices={indices!r} leaves no image'], lines
+    unseen = with_objects.difference(left)
+    if evaluated and unseen:
+        lines.append(
+            f'{key} uses {len(left)} of {len(images)} images, and the evaluation counts the objects in '
+            f'{len(unseen)} others as not found'
+        )
+    return [], lines

@@ -2,12 +2,17 @@
 """The image files of an annotation file: are they there, whole, of the annotated size, and loaded completely?"""
 
 import os
-from pathlib import Path
+import unicodedata
+from pathlib import Path, PureWindowsPath
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
-from mmpanet.utils.errors import DataError
-from mmpanet.utils.images import check_loadable, check_whole, read_image_info
+import cv2
 
+from mmpanet.utils.errors import DataError
+from mmpanet.utils.images import check_loadable, check_whole, decode_image, read_image_info
+
+# Formats that every OpenCV reads; a file of another one is decoded to find out
+COMMON_FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'MPO', 'PPM')
 SAMPLED = 1000  # headers that are read where not all images are decoded
 WHERE = 'data_root, data_prefix.img'
 
@@ -19,11 +24,13 @@ class Loading(NamedTuple):
         first_page: The first page of a file with several.
         eight_bits: 8 bits per channel.
         turned: The image turned as its EXIF data say.
+        by_opencv: What OpenCV reads.
     """
 
     first_page: bool = True
     eight_bits: bool = True
     turned: bool = True
+    by_opencv: bool = True
 
 
 def find_loading(pipeline: Sequence[Any]) -> Loading:
@@ -32,10 +39,11 @@ def find_loading(pipeline: Sequence[Any]) -> Loading:
     kind = first.get('type') if isinstance(first, dict) else None
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     if name.rpartition('.')[2] != 'LoadImageFromFile':
-        return Loading(False, False, False)
+        return Loading(False, False, False, False)
     color_type, backend = first.get('color_type', 'color'), first.get('imdecode_backend') or 'cv2'
     is_plain = color_type in ('color', 'grayscale')
-    return Loading(backend != 'tifffile', backend == 'cv2' and is_plain, backend == 'cv2' and is_plain)
+    by_opencv = backend == 'cv2'
+    return Loading(backend != 'tifffile', by_opencv and is_plain, by_opencv and is_plain, by_opencv)
 
 
 def image_faults(images: Iterable[dict], folder: Path, decode: bool, loading: Loading) -> Iterator[str]:
@@ -60,7 +68,7 @@ def image_faults(images: Iterable[dict], folder: Path, decode: bool, loading: Lo
         if path.parent not in listed:  # one listing instead of a look at every file
             listed[path.parent] = _names(path.parent)
         if path.name not in listed[path.parent] and not os.path.isfile(path):
-            hint = '; it has backslashes, which only Windows reads as folders' if '\\' in name else ''
+            hint = _hint(name, listed.setdefault(folder, _names(folder)))
             yield f'image {name!r} (id {image["id"]}) is not in {folder} ({WHERE}){hint}'
         else:
             found.append((path, image))
@@ -78,6 +86,19 @@ def _names(folder: Path) -> set:
         return set()
 
 
+def _hint(name: str, there: set) -> str:
+    """What the folder holds under a similar name."""
+    if '\\' in name:
+        return '; it has backslashes, which only Windows reads as folders'
+    last = PureWindowsPath(name).name
+    similar = [last] if last in there else sorted(one for one in there if _folded(one) == _folded(last))
+    return f'; {similar[0]!r} is there' if similar else ''
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize('NFC', name).casefold()  # macOS writes accents as characters of their own
+
+
 def _file_fault(path: Path, image: dict, decode: bool, loading: Loading) -> Optional[str]:
     where = f'image {image["file_name"]!r} (id {image["id"]})'
     try:
@@ -86,10 +107,15 @@ def _file_fault(path: Path, image: dict, decode: bool, loading: Loading) -> Opti
             check_loadable(info, where, loading.eight_bits)
         if decode:
             check_whole(path, where)
+        if loading.by_opencv and (decode or info.format not in COMMON_FORMATS):
+            decode_image(path.read_bytes(), cv2.IMREAD_COLOR, where)
     except DataError as error:
         return str(error)
     size: List[float] = [info.height, info.width]
     annotated = [image['height'], image['width']]
     if size != annotated and (loading.turned or size[::-1] != annotated) and max(annotated) < float('inf'):
-        return f'{where} is {size[0]} x {size[1]} (height x width), annotated at {annotated[0]} x {annotated[1]}'
+        turned = ', as its EXIF data turn it' if info.is_turned else ''
+        return (
+            f'{where} is {size[0]} x {size[1]} (height x width){turned}, annotated at {annotated[0]} x {annotated[1]}'
+        )
     return None

@@ -5,7 +5,7 @@ import math
 from numbers import Real
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
-from .rle import is_far_outside, mask_faults
+from .rle import box_around, is_far_outside, mask_faults
 from .values import is_number, is_whole, short, some
 
 
@@ -42,12 +42,58 @@ class LeftOut:
         ]
 
 
+class Boxes:
+    """Boxes that are not those around their masks.
+
+    A box with the corners x1, y1, x2, y2 of its object is the most common one. MMDetection takes them for a box that
+    is larger and lies elsewhere.
+    """
+
+    TOLERANCE = 2  # pixels; or a tenth of the object, whichever is more
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ''
+        self._corners = 0
+        self._decisive = 0  # boxes that cannot be both
+
+    def compare(self, where: str, entry: dict) -> None:
+        """Compare the ``bbox`` of an annotation without faults with its ``segmentation``."""
+        around = box_around(entry['segmentation'])
+        if around is None:
+            return
+        x1, y1, x2, y2 = around
+        tolerance = max(self.TOLERANCE, 0.1 * max(x2 - x1, y2 - y1))
+
+        def fits(box: Sequence[float]) -> bool:
+            return all(abs(one - other) <= tolerance for one, other in zip(entry['bbox'], box))
+
+        is_box, is_corners = fits([x1, y1, x2 - x1, y2 - y1]), fits(around)
+        self._decisive += not (is_box and is_corners)
+        self._corners += is_corners and not is_box
+        if not is_box:
+            self._count += 1
+            self._first = self._first or (
+                f'{where}: bbox {entry["bbox"]}, and {[x1, y1, x2 - x1, y2 - y1]} around its segmentation'
+            )
+
+    def faults(self) -> List[str]:
+        if not self._corners or self._corners < self._decisive:
+            return []
+        return [f'{self._first}; all boxes are x1, y1, x2, y2, and COCO format takes [x, y, width, height]']
+
+    def lines(self, total: int) -> List[str]:
+        if not self._count:
+            return []
+        return [f'boxes: {self._count} of {total} are not those around their segmentation; the first is {self._first}']
+
+
 class ObjectFindings(NamedTuple):
     """What a check of annotations finds.
 
     Attributes:
         faults: What must be fixed.
-        left_out: What MMDetection passes over, one line for each reason.
+        left_out: What MMDetection passes over, one line for each reason; and boxes that contradict their masks.
         per_class: Number of objects to learn from or to evaluate, by class.
         images: Ids of images with an object of the classes, which ``filter_empty_gt`` keeps.
     """
@@ -78,6 +124,7 @@ def check_objects(
     left_out = LeftOut()
     ids: Set[Any] = set()
     of_classes: Set[Any] = set()
+    boxes = Boxes()
     per_class = dict.fromkeys(classes, 0)
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -100,13 +147,17 @@ def check_objects(
             left_out.add(reason, f'{where}{value}')
         else:
             per_class[name] += 1
+            if reading.masks and images[entry['image_id']]['width'] < math.inf:
+                boxes.compare(where, entry)
         if name in per_class:
             of_classes.add(entry['image_id'])
     lines = [
         f'{where}: {fault}' + (f' ({count} annotations)' if count > 1 else '')
         for fault, (where, count) in faults.items()
     ]
-    return ObjectFindings(lines, left_out.lines(len(entries)), per_class, of_classes)
+    lines += boxes.faults()
+    left_out_lines = left_out.lines(len(entries)) + boxes.lines(len(entries))
+    return ObjectFindings(lines, left_out_lines, per_class, of_classes)
 
 
 def _id_faults(entry: dict, ids: set, reading: Reading) -> Iterator[str]:
@@ -136,16 +187,16 @@ def _flag_faults(entry: dict, reading: Reading) -> Iterator[str]:
 
 
 def _reference_faults(entry: dict, images: Dict[Any, dict], categories: Dict[Any, str]) -> Iterator[str]:
-    for key, known, what in (('image_id', images, 'image'), ('category_id', categories, 'category')):
+    for key, known, what in (('image_id', images, 'an image'), ('category_id', categories, 'a category')):
         value = entry.get(key)
         if is_whole(value) and value in known:
             continue
         if isinstance(value, str) and value.strip().lstrip('-').isdigit() and int(value) in known:
             yield f'{key} is {value!r}, a string; ids are numbers, it takes {int(value)}'
         elif is_whole(value):
-            yield f'{key} is {value}, which no {what} has; there are {some(known)}'
+            yield f'{key} is {value}, which no {what.split()[1]} has; there are {some(known)}'
         else:
-            yield f'{key} is {short(value)}, it takes the id of a {what} (a whole number); there are {some(known)}'
+            yield f'{key} is {short(value)}, it takes the id of {what} (a whole number); there are {some(known)}'
 
 
 def _geometry_faults(entry: dict, image: dict, reading: Reading) -> Iterator[str]:

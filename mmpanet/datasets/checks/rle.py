@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Masks of annotations: polygons and run-length encodings (RLE)."""
+"""Masks of annotations: polygons and run-length encodings (RLE), what is wrong with them, and the boxes around them."""
 
-from typing import Any, Iterator, Sequence, Union
+from typing import Any, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 
@@ -61,6 +61,25 @@ def _rle_faults(segmentation: dict, image: dict) -> Iterator[str]:
             f'has counts that say {runs.sum()} pixels, it takes {expected[0] * expected[1]}, those of its image of '
             f'{expected[0]} x {expected[1]}'
         )
+
+
+def box_around(segmentation: Union[list, dict]) -> Optional[List[float]]:
+    """The box around a mask without a fault, as x1, y1, x2, y2 in pixels; None if it has no pixel."""
+    if isinstance(segmentation, list):
+        xs = [x for polygon in segmentation for x in polygon[::2]]
+        ys = [y for polygon in segmentation for y in polygon[1::2]]
+        return [min(xs), min(ys), max(xs), max(ys)]
+    runs = rle_runs(segmentation['counts'])
+    ends = runs.cumsum()[1::2]
+    starts = (ends - runs[1::2])[runs[1::2] > 0]
+    lasts = ends[runs[1::2] > 0] - 1
+    if not len(starts):
+        return None
+    height = segmentation['size'][0]
+    one_column = starts // height == lasts // height
+    top = int((starts % height).min()) if one_column.all() else 0
+    bottom = int((lasts % height).max()) if one_column.all() else height - 1
+    return [int(starts[0]) // height, top, int(lasts[-1]) // height + 1, bottom + 1]
 
 
 def is_far_outside(corners: Sequence[float], image: dict) -> bool:

@@ -29,4 +29,4 @@ def some(values: Any, limit: int = 5) -> str:
     """The first values of many, and how many more there are."""
     values = list(values)
     more = f' and {len(values) - limit} more' if len(values) > limit else ''
-    return (', '.join(map(short, values[:limit])) or 'nothing') + more
+    return (', '.join(map(short, values[:limit])) or 'none') + more

@@ -5,6 +5,7 @@ A *sample* is one image with its objects. A converter reads one sample; :func:`c
 """
 
 import hashlib
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
@@ -62,7 +63,7 @@ def split_samples(names: List[str], val_fraction: float, seed: int) -> Dict[str,
     Returns:
         dict[str, list[str]]: Sorted names of ``train`` and ``val``.
     """
-    drawn = sorted(names, key=lambda name: hashlib.sha256(f'{seed}:{name}'.encode()).digest())
+    drawn = sorted(names, key=lambda name: hashlib.sha256(f'{seed}:{name}'.encode('utf-8', 'surrogateescape')).digest())
     num_val = round(len(names) * val_fraction)
     return dict(train=sorted(drawn[num_val:]), val=sorted(drawn[:num_val]))
 
@@ -93,9 +94,9 @@ def fingerprint(source: Path, paths: Iterable[Path], contents: Iterable[Path] = 
     """
     digest = hashlib.sha256()
     for path in sorted(paths):
-        digest.update(f'{path.relative_to(source)}:{path.stat().st_size}\n'.encode())
+        digest.update(os.fsencode(path.relative_to(source)) + f':{path.stat().st_size}\n'.encode())
     for path in sorted(contents):
-        digest.update(f'{path.relative_to(source)}:'.encode() + hashlib.sha256(path.read_bytes()).digest())
+        digest.update(os.fsencode(path.relative_to(source)) + b':' + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 
@@ -107,6 +108,18 @@ def check_conversion(source: Path, val_fraction: float, on_error: str) -> None:
         raise ConfigError(f'val_fraction is {val_fraction!r}, it takes 0 to 1, exclusive')
     if on_error not in ON_ERROR:
         raise ConfigError(f'on_error is {on_error!r}, it takes {" or ".join(ON_ERROR)}')
+
+
+def check_out_dir(out_dir: Path, source: Path, key: str) -> None:
+    """Refuse to write a dataset into the folder that it is made from, which the next conversion would read again.
+
+    Args:
+        out_dir (Path): The folder of the dataset.
+        source (Path): The folder that is read.
+        key (str): The argument that names ``source``.
+    """
+    if source.resolve() in (out_dir.resolve(), *out_dir.resolve().parents):
+        raise ConfigError(f'out_dir {str(out_dir)!r} lies in {key} {str(source)!r}, where its own files would be read')
 
 
 def check_classes(classes: Optional[Sequence[str]]) -> Tuple[str, ...]:
@@ -161,11 +174,16 @@ def convert_samples(
         if folder is None:
             return None
         images: Dict[str, dict] = {}
+        written: Dict[str, str] = {}  # names of samples by the names of their images
         for name in names:
             try:
                 sample = read_sample(name, report)
             except DataError as error:
                 report(str(error))
+                continue
+            other = written.setdefault(sample.file_name.casefold(), name)
+            if other != name:
+                report(f'{name}: its image would be written as {sample.file_name}, as that of {other} is')
                 continue
             path = folder / IMAGE_DIR / sample.file_name
             path.parent.mkdir(parents=True, exist_ok=True)

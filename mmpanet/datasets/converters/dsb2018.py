@@ -18,7 +18,7 @@ from mmpanet.datasets.coco_writer import encode_instance
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.images import check_loadable, check_whole, decode_image, read_image_info
 from mmpanet.utils.media import is_system_file, list_files
-from .conversion import Converted, Report, Sample, check_conversion, convert_samples, fingerprint
+from .conversion import Converted, Report, Sample, check_conversion, check_out_dir, convert_samples, fingerprint
 from .mask_files import check_not_negative, read_mask
 
 GENERATOR = 'mmpanet.datasets.converters.dsb2018'
@@ -111,6 +111,7 @@ def convert_dsb2018(
     """
     source = Path(source)
     check_conversion(source, val_fraction, on_error)
+    check_out_dir(Path(out_dir), source, 'source')
     names = sorted(path.name for path in source.iterdir() if path.is_dir() and not is_system_file(path.name))
     if not names:
         raise DataError(f'source {str(source)!r} holds no samples')

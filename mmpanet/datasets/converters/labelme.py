@@ -7,7 +7,7 @@ The source is a folder of LabelMe's JSON files, at any depth, one per image. The
 
 import math
 from pathlib import Path
-from typing import Dict, Hashable, List, Optional, Sequence, Set, Tuple, Union
+from typing import Dict, Hashable, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -17,7 +17,16 @@ from mmpanet.datasets.coco_writer import encode_instance, encode_polygons
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.images import decode_image
 from mmpanet.utils.media import IMAGE_SUFFIXES, list_files
-from .conversion import Converted, Report, Sample, check_classes, check_conversion, convert_samples, fingerprint
+from .conversion import (
+    Converted,
+    Report,
+    Sample,
+    check_classes,
+    check_conversion,
+    check_out_dir,
+    convert_samples,
+    fingerprint,
+)
 from .labelme_files import OTHER_ENCODING, decode_base64, find_image, read_image, read_json
 
 GENERATOR = 'mmpanet.datasets.converters.labelme'
@@ -25,6 +34,7 @@ VERSION = 2
 CIRCLE_ERROR = 0.1  # largest distance in pixels between a circle and its polygon
 FARTHEST = 10  # distance of a point from its image, in heights and widths of the image
 WITHOUT_AREA = ('point', 'points', 'line', 'linestrip')
+IGNORED_LABEL = '__ignore__'  # LabelMe's own converters leave out what is called so
 KINDS = ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask')
 
 
@@ -66,7 +76,9 @@ def _pasted_mask(shape: dict, points: np.ndarray, size: Tuple[int, int], where: 
     patch = decode_image(content, cv2.IMREAD_UNCHANGED, f"{where}: 'mask'") > 0
     left, top = np.rint(points.min(axis=0)).astype(int)
     height, width = patch.shape[:2]
-    if patch.ndim != 2 or left < 0 or top < 0 or top + height > size[0] or left + width > size[1]:
+    if patch.ndim != 2:
+        raise DataError(f"{where}: 'mask' has {patch.shape[2]} channels, it takes a PNG with one")
+    if left < 0 or top < 0 or top + height > size[0] or left + width > size[1]:
         raise DataError(
             f"{where}: 'mask' of {height} x {width} at x {left}, y {top} does not lie in its image of "
             f'{size[0]} x {size[1]}'
@@ -158,7 +170,7 @@ class _Survey:
         self.labels: Dict[str, int] = {}
         self.faults: List[str] = []
         self._guessed: List[str] = []  # files that are not UTF-8
-        self._annotated: Set[Path] = set()
+        self._files_of: Dict[Path, List[str]] = {}  # names of JSON files by the image that they name
         for name, path in paths.items():
             try:
                 file = read_json(path, name, encoding)
@@ -170,7 +182,8 @@ class _Survey:
             if file.encoding == OTHER_ENCODING and encoding is None:
                 self._guessed.append(name)
             image = find_image(path.parent, str(file.data.get('imagePath') or ''))
-            self._annotated.update([image.resolve()] if image else [])
+            if image:
+                self._files_of.setdefault(image.resolve(), []).append(name)
 
     def notes(self, ignore: Sequence[str], classes_are_found: bool) -> List[str]:
         """What a user has to know of the files."""
@@ -182,10 +195,16 @@ class _Survey:
             )
         if self.faults and classes_are_found:
             lines.append(f'{len(self.faults)} files cannot be read, and classes that only they hold are missing')
-        without = [image for image in self.images if image.resolve() not in self._annotated]
+        without = [image for image in self.images if image.resolve() not in self._files_of]
         if without:
             first = without[0].relative_to(self.source).as_posix()
             lines.append(f'{len(without)} images have no JSON file, and are left out; the first is {first}')
+        shared = [files for files in self._files_of.values() if len(files) > 1]
+        if shared:
+            lines.append(
+                f'{len(shared)} images are named by several JSON files, and each file becomes an image of its own; the '
+                f'first is that of {" and ".join(shared[0][:2])}'
+            )
         lines += [
             f'{self.labels[label]} shapes {label!r} are left out (ignore)' for label in ignore if label in self.labels
         ]
@@ -213,7 +232,7 @@ def convert_labelme(
         out_dir (str | Path): The folder of the dataset, not in ``source``. It is complete or is not there.
         classes (Sequence[str], optional): The labels, in the order of their ids. By default all labels that are found,
             sorted.
-        ignore (Sequence[str]): Labels to leave out.
+        ignore (Sequence[str]): Labels to leave out, besides LabelMe's own ``__ignore__``.
         val_fraction (float): Fraction of the images for ``val``. Defaults to 0.2.
         seed (int): Seed of the split. Defaults to 0.
         on_error (str): 'skip' leaves out a shape without an area (a point, a line), and for any other fault the whole
@@ -231,10 +250,7 @@ def convert_labelme(
     """
     source = Path(source)
     check_conversion(source, val_fraction, on_error)
-    if source.resolve() in (Path(out_dir).resolve(), *Path(out_dir).resolve().parents):
-        raise ConfigError(
-            f'out_dir {str(out_dir)!r} lies in source {str(source)!r}, where its JSON files would be read'
-        )
+    check_out_dir(Path(out_dir), source, 'source')
     names = check_classes(classes)
     if set(names) & set(ignore):
         raise ConfigError(f'ignore is {tuple(ignore)!r}, and {sorted(set(names) & set(ignore))} are among the classes')
@@ -242,6 +258,8 @@ def convert_labelme(
     if not paths:
         raise DataError(f'source {str(source)!r} holds no JSON files')
     survey = _Survey(source, paths, encoding)
+    if IGNORED_LABEL in survey.labels and IGNORED_LABEL not in (*names, *ignore):
+        ignore = (*ignore, IGNORED_LABEL)
     if not names:
         names = tuple(label for label in sorted(survey.labels) if label not in ignore)
     if not names:

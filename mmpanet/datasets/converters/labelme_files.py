@@ -8,11 +8,16 @@ import re
 from pathlib import Path, PureWindowsPath
 from typing import Any, List, NamedTuple, Optional, Tuple
 
+import cv2
+import numpy as np
+
 from mmpanet.utils.errors import DataError
+from mmpanet.utils.images import decode_image
 from mmpanet.utils.media import IMAGE_SUFFIXES
 from .conversion import loaded_size
 
 BYTE_ORDER_MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
+SAME = 8  # mean difference of gray levels below which two images are taken for the same
 OTHER_ENCODING = 'gb18030'  # of LabelMe before 4.0 on a Chinese Windows
 
 
@@ -64,8 +69,10 @@ def read_json(path: Path, name: str, encoding: Optional[str] = None) -> LabelmeF
         label = shape.get('label') if isinstance(shape, dict) else None
         if isinstance(label, (int, float)) and not isinstance(label, bool):
             label = shape['label'] = str(label)
-        if not isinstance(label, str) or not label:
+        if not isinstance(shape, dict) or shape.get('label') is None:
             raise DataError(f"{name}: shapes[{index}] has no 'label'")
+        if not isinstance(label, str) or not label:
+            raise DataError(f'{name}: shapes[{index}]: label is {label!r}, it takes a text')
     return LabelmeFile(data, encoding)
 
 
@@ -87,7 +94,9 @@ def _decode(path: Path, name: str, encoding: Optional[str]) -> Tuple[str, str]:
 def read_image(data: dict, path: Path, name: str) -> LabelmeImage:
     """Read the image of a JSON file: the file that ``imagePath`` names, or the copy in ``imageData``.
 
-    A path of another computer means a file of the same name beside the JSON file.
+    LabelMe shows the copy if there is one. It is the file itself for PNG and JPEG, and a JPEG of it for other formats,
+    of which the file is the better one. A file that has been replaced since is not taken: it has another size, or it
+    does not look like the copy. A path of another computer means a file of the same name beside the JSON file.
 
     Args:
         data: The content of the JSON file.
@@ -112,16 +121,30 @@ def read_image(data: dict, path: Path, name: str) -> LabelmeImage:
         contents.append(decode_base64(data['imageData'], f"{name}: 'imageData'"))
     if not contents:
         raise DataError(f"{name}: no image {image_path!r} beside it, and no 'imageData' in it")
-    sizes = []
-    for content in contents:
-        size = loaded_size(content, f'{name}: image {image_path!r}')
-        if all(side in (None, found) for side, found in zip(annotated, size)):
-            return LabelmeImage(suffix, content, *size)
-        sizes.append(size)
+    sizes = [loaded_size(content, f'{name}: image {image_path!r}') for content in contents]
+    fitting = [
+        LabelmeImage(suffix, content, *size)
+        for content, size in zip(contents, sizes)
+        if all(side in (None, found) for side, found in zip(annotated, size))
+    ]
+    if len(fitting) == 2 and not _look_alike(fitting[0].content, fitting[1].content):
+        return fitting[1]
+    if fitting:
+        return fitting[0]
     raise DataError(
         f'{name}: annotated at {annotated[0]} x {annotated[1]} (height x width), '
         f'image {image_path!r} is {sizes[0][0]} x {sizes[0][1]}'
     )
+
+
+def _look_alike(first: bytes, second: bytes) -> bool:
+    """Whether two images are the same but for their compression, as far as their means over 8 x 8 pixels show."""
+    if first == second:
+        return True
+    one, other = (decode_image(data, cv2.IMREAD_GRAYSCALE, 'image') for data in (first, second))
+    size = (max(1, one.shape[1] // 8), max(1, one.shape[0] // 8))
+    one, other = (cv2.resize(gray, size, interpolation=cv2.INTER_AREA).astype(int) for gray in (one, other))
+    return bool(np.abs(one - other).mean() < SAME)
 
 
 def _side(data: dict, key: str, name: str) -> Optional[int]:

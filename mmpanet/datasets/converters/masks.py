@@ -17,9 +17,10 @@ well, as in Cityscapes: 26003 // 1000 is class 26.
 """
 
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Union
 
 from mmpanet.utils.errors import ConfigError, DataError
+from mmpanet.utils.images import read_image_info
 from mmpanet.utils.media import IMAGE_SUFFIXES, list_files
 from .conversion import (
     Converted,
@@ -27,6 +28,7 @@ from .conversion import (
     Sample,
     check_classes,
     check_conversion,
+    check_out_dir,
     convert_samples,
     fingerprint,
     loaded_size,
@@ -59,6 +61,28 @@ def _find_images(images: Path, masks: Path, mask_suffix: str) -> Dict[str, Path]
     if not found:
         raise DataError(f'images {str(images)!r} holds no image ({", ".join(IMAGE_SUFFIXES)})')
     return found
+
+
+def _notes_on_images(images: Path, masks: Path, turned: Sequence[str]) -> List[str]:
+    """Files that are not taken for images, and images whose masks must be turned as they are."""
+    lines = []
+    others = [
+        path
+        for path in list_files(images)
+        if path.suffix.lower() not in IMAGE_SUFFIXES and masks.resolve() not in path.resolve().parents
+    ]
+    if others:
+        first = others[0].relative_to(images).as_posix()
+        lines.append(
+            f'{len(others)} files in {images} are not taken for images, the first is {first}; taken are '
+            f'{", ".join(IMAGE_SUFFIXES)}'
+        )
+    if turned:
+        lines.append(
+            f'{len(turned)} images are turned or mirrored by their EXIF data, as MMDetection loads them, and their '
+            f'masks have to be turned too; the first is {turned[0]}'
+        )
+    return lines
 
 
 def convert_masks(
@@ -112,6 +136,7 @@ def convert_masks(
     for key, folder in (('images', images), ('masks', masks)):
         if not folder.is_dir():
             raise DataError(f'{key} {str(folder)!r} is not a folder')
+        check_out_dir(Path(out_dir), folder, key)
     check_conversion(images, val_fraction, on_error)
     names = check_classes(classes)
     if kind not in KINDS:
@@ -145,11 +170,15 @@ def convert_masks(
     )
     reader = MaskReader(masks, options, found)
 
+    turned: List[str] = []
+
     def read_sample(name: str, report: Report) -> Sample:
         path = found[name]
         content = path.read_bytes()
         file_name = path.relative_to(images).as_posix()
         size = loaded_size(content, file_name)
+        if read_image_info(content, file_name).is_turned:
+            turned.append(file_name)
         return Sample(file_name, content, *size, reader.read(name, size, report))
 
     recipe = dict(
@@ -180,5 +209,5 @@ def convert_masks(
         seed,
         on_error,
         force,
-        reader.notes,
+        lambda: [*reader.notes(), *_notes_on_images(images, masks, turned)],
     )

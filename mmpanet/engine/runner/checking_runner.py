@@ -11,8 +11,8 @@ from torch import nn
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
-from mmpanet.datasets.checks import check_datasets
-from mmpanet.utils.errors import CheckpointError, MMPanetError
+from mmpanet.datasets.checks import check_datasets, unset_faults
+from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
 
@@ -64,6 +64,9 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
     def _check_annotations(self, *splits: str) -> None:
         if not self.cfg.get('check_annotations', True):
             return
+        unset = [fault for split in splits for fault in unset_faults(self.cfg, split)]
+        if unset:
+            raise DataError(*unset)
         try:
             left_out = check_datasets(self.cfg, *splits)
         except MMPanetError as error:
