@@ -53,11 +53,16 @@ def num_classes_of(model: nn.Module) -> Optional[int]:
     return None
 
 
+def first_dataset(dataset: Any) -> Any:
+    """A copy of the config of a dataset, or of the first one inside wrappers, which read annotations when built."""
+    while isinstance(dataset, dict) and (dataset.get('dataset') or dataset.get('datasets')):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return deepcopy(dataset)
+
+
 def _configured_meta(cfg: Config, split: str) -> Dict[str, Any]:
     """What the dataset of a split says, or the first one inside its wrappers, without reading its annotations."""
-    dataset = deepcopy((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
-    while isinstance(dataset, dict) and ('dataset' in dataset or dataset.get('datasets')):
-        dataset = dataset['dataset'] if 'dataset' in dataset else dataset['datasets'][0]
+    dataset = first_dataset((cfg.get(f'{split}_dataloader') or {}).get('dataset'))
     if not isinstance(dataset, dict) or not dataset:
         return {}
     init_default_scope(cfg.get('default_scope') or 'mmdet')

@@ -18,7 +18,7 @@ from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.utils.errors import CheckpointError, ConfigError, DataError
 from mmpanet.utils.images import check_loadable, read_image_info, silent_opencv
 from mmpanet.visualization import displayable
-from .class_names import dataset_meta_of
+from .class_names import dataset_meta_of, first_dataset
 
 Loaded = Tuple[np.ndarray, Dict[str, Any]]
 
@@ -73,7 +73,10 @@ class CheckedInferencer(DetInferencer):
         return image, data
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        steps = get_test_pipeline_cfg(cfg)
+        try:
+            steps = get_test_pipeline_cfg(cfg)
+        except RuntimeError as error:
+            raise ConfigError('test_dataloader.dataset has no pipeline, which is what loads images') from error
         loader: Dict[str, Any] = next((step for step in steps if 'Load' in str(step['type'])), {})
         kind = loader.get('type')
         self.loads_as_mmdet = kind is LoadImageFromFile or str(kind).rpartition('.')[2] == 'LoadImageFromFile'
@@ -91,7 +94,9 @@ class CheckedInferencer(DetInferencer):
         if not (cfg.get('test_dataloader') or {}).get('dataset'):
             raise ConfigError('test_dataloader.dataset is not in the config, and its pipeline is what loads images')
         meta = dict(dataset_meta=dataset_meta_of(checkpoint, cfg, model))
-        super()._load_weights_to_model(model, dict(state_dict=state_dict, meta=meta), cfg)
+        # mmdet takes the colors of the classes from this dataset.
+        colors = Config(dict(test_dataloader=dict(dataset=first_dataset(cfg.test_dataloader.dataset))))
+        super()._load_weights_to_model(model, dict(state_dict=state_dict, meta=meta), colors)
 
     def _get_chunk_data(self, inputs: Iterable[str], chunk_size: int) -> Iterator[List[Loaded]]:
         paths = iter(inputs)

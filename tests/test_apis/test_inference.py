@@ -318,11 +318,13 @@ def test_large_images(folder, demo, tmp_path, loader):
 
 # Its annotations are not at hand, as on a machine that only predicts.
 IN_A_WRAPPER = """
-inner = dict(type='CocoDataset', ann_file='gone.json', metainfo=dict(classes=('a', 'b', 'c', 'd')),
-             pipeline=test_dataloader['dataset']['pipeline'])
-test_dataloader = dict(
-    dataset=dict(_delete_=True, type='ConcatDataset', datasets=[inner], pipeline=inner['pipeline']))
-del inner
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(64, 64), keep_ratio=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+inner = dict(type='CocoDataset', ann_file='gone.json', metainfo=dict(classes=('a', 'b', 'c', 'd')), pipeline=pipeline)
+test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[inner]))
+del inner, pipeline
 """
 
 

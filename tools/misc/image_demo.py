@@ -12,6 +12,7 @@ from mmpanet.apis import find_inputs, load_inferencer, predict
 from mmpanet.utils.argument_types import fraction, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import DataError, MMPanetError
+from mmpanet.utils.media import list_files
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,6 +66,10 @@ def main() -> None:
         )
     except MMPanetError as error:
         sys.exit(f'image_demo.py: {error}')
+    for folder in filter(Path.is_dir, args.inputs):
+        others = [path for path in list_files(folder, recursive=False) if path not in sources]
+        if others:
+            print(f'note: {len(others)} files in {folder} are not taken, the first is {others[0].name}', file=sys.stderr)
     for number, source in enumerate(sources, start=1):
         try:
             written = predict(
