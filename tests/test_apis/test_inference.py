@@ -80,6 +80,16 @@ def test_folder_and_switches(folder, demo):
     assert len(list((out / 'preds').iterdir())) == len(images(folder, None)) and not (out / 'vis').exists()
 
 
+def test_files_of_a_folder_that_are_not_taken_are_counted(folder, tmp_path, capsys):
+    (tmp_path / 'in').mkdir()
+    (tmp_path / 'in' / 'a.png').write_bytes(images(folder)[0].read_bytes())
+    for name in ('b.gif', 'c.heic', '.DS_Store'):
+        (tmp_path / 'in' / name).write_bytes(b'x')
+    words = (folder / 'tiny.py', folder / 'weights.pth', tmp_path / 'in', '--out-dir', tmp_path, '--device', 'cpu')
+    run_tool('image_demo', *words, '--no-pictures')
+    assert f'note: 2 files in {tmp_path / "in"} are not taken, the first is b.gif' in capsys.readouterr().err
+
+
 def test_without_labels_fewer_pixels_are_painted(folder, tmp_path):
     pictures = []
     for name, words in [('with', []), ('without', ['--no-labels'])]:

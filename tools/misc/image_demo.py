@@ -69,7 +69,9 @@ def main() -> None:
     for folder in filter(Path.is_dir, args.inputs):
         others = [path for path in list_files(folder, recursive=False) if path not in sources]
         if others:
-            print(f'note: {len(others)} files in {folder} are not taken, the first is {others[0].name}', file=sys.stderr)
+            print(
+                f'note: {len(others)} files in {folder} are not taken, the first is {others[0].name}', file=sys.stderr
+            )
     for number, source in enumerate(sources, start=1):
         try:
             written = predict(
