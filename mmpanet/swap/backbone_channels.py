@@ -49,7 +49,7 @@ def backbone_maps(cfg: Config, path: Tuple[str, ...] = ('model',)) -> BackboneMa
             return _maps_of(backbone, in_channels, 'cpu', size)
         except Exception as failure:  # the backbone may be anybody's
             error = failure
-    raise ConfigError(f'{where}: it does not run on an image of {IMAGE_SIZES[-1]} x {IMAGE_SIZES[-1]} pixels: {error}')
+    raise ConfigError(f'{where}: on an image of {IMAGE_SIZES[-1]} x {IMAGE_SIZES[-1]} pixels: {error}')
 
 
 @torch.no_grad()
@@ -57,6 +57,9 @@ def _maps_of(backbone: nn.Module, in_channels: int, device: str, size: int = IMA
     backbone.eval()  # returns None in mmdet's ResNet
     maps = backbone(torch.zeros(1, in_channels, size, size, device=device))
     maps = [maps] if isinstance(maps, Tensor) else list(maps)
+    flat = next((one for one in maps if one.dim() != 4), None)
+    if flat is not None:
+        raise ValueError(f'it gives a tensor of shape {tuple(flat.shape)}, and a neck needs maps of (B, C, H, W)')
     return BackboneMaps([one.size(1) for one in maps], [round(size / one.size(-1)) for one in maps])
 
 
@@ -65,7 +68,7 @@ def wrong_in_channels(model: dict, channels: Sequence[int]) -> Optional[dict]:
 
     Channels of levels that the neck does not use may be wrong, as in mmdet's FPN.
     """
-    neck = necks_of(model)[0]
+    neck = necks_of(model)[0]  # of ``neck``, and the first of several
     given = neck.get('in_channels')
     if not isinstance(given, (list, tuple)) or len(given) != len(channels):
         return neck
@@ -80,7 +83,7 @@ def correct_in_channels(cfg: Config, path: Tuple[str, ...], notes: List[str]) ->
     A backbone that cannot be built or run here is left alone.
     """
     model = node_at(cfg, path)
-    if not model.get('backbone'):
+    if not (model.get('backbone') and model.get('neck')):
         return
     try:
         maps = backbone_maps(cfg, path)

@@ -135,18 +135,18 @@ def plan_swap(
                 skipped.append(f'{where}: it has no roi_head')
                 continue
         else:
-            neck, reason = _find_neck(model, scope)
-            if neck is None:
+            necks, reason = _find_necks(model, scope)
+            if not necks:
                 if roi_head and model.get('roi_head'):
                     reason += '; with --roi-head-only its RoI head can be swapped'
                 skipped.append(f'{where}.neck: {reason}')
                 continue
-            neck_class = class_of(neck['type'], neck.get('_scope_', scope))
-            if neck_class is PANetNeck and not roi_head:
+            fpns = [neck for neck in necks if class_of(neck['type'], scope) is not PANetNeck]
+            if not fpns and not roi_head:
                 skipped.append(f'{where}.neck: it is a PANetNeck already')
                 continue
-            if neck_class is not PANetNeck:
-                if grow and neck_class is PAFPN:
+            for neck in fpns:
+                if grow and class_of(neck['type'], scope) is PAFPN:
                     raise SwapError(f'{where}.neck: a PAFPN cannot grow, because its path is not the one of PANet')
                 _swap_neck(neck, scope, warm_start or grow, fusion, notes)
         if roi_head:
@@ -184,13 +184,14 @@ def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:
     swap.notes.append(f'{key} is {checkpoint} in the new config')
 
 
-def _find_neck(model: dict, scope: Optional[str]) -> Tuple[Optional[dict], str]:
-    """Find the neck in ``model.neck`` that can be swapped, or the reason why there is none."""
-    reasons = []
+def _find_necks(model: dict, scope: Optional[str]) -> Tuple[List[dict], str]:
+    """Find the necks of a model that can be swapped, and the reasons why others cannot."""
+    found, reasons = [], []
     for neck in necks_of(model):
         neck_class = class_of(neck['type'], scope)
         if neck_class in (FPN, PAFPN, PANetNeck):
-            return neck, ''
+            found.append(neck)
+            continue
         name = name_of(neck['type'])
         if neck_class is None:
             reason = (
@@ -204,7 +205,7 @@ def _find_neck(model: dict, scope: Optional[str]) -> Tuple[Optional[dict], str]:
         else:
             reason = "it is not mmdet's FPN"
         reasons.append(f'{name} stays, {reason}')
-    return None, '; '.join(reasons)
+    return found, '; '.join(reasons)
 
 
 def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, fusion: str, notes: List[str]) -> None:

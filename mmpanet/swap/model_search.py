@@ -6,11 +6,14 @@ from typing import Any, Iterator, List, Tuple
 from mmpanet.models import AdaptiveFeaturePooling, PANetNeck, RotatedAdaptiveFeaturePooling
 from .types import name_of
 
+# Where a model has its necks. MMDetection3D's models have one for images and one for points.
+NECK_KEYS = ('neck', 'img_neck', 'pts_neck')
+
 
 def find_models(node: Any, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
-    """Find all dicts with a ``neck`` in a config's model, with their paths, from the outermost inwards."""
+    """Find all dicts with a neck in a config's model, with their paths, from the outermost inwards."""
     if isinstance(node, dict):
-        if node.get('neck') is not None:
+        if any(node.get(key) for key in NECK_KEYS):
             yield path, node
         for key in list(node.keys()):
             yield from find_models(node[key], (*path, key))
@@ -20,8 +23,9 @@ def find_models(node: Any, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple
 
 
 def necks_of(model: dict) -> List[dict]:
-    """``model.neck`` as a list. In a config it is one dict or a list of several."""
-    return [model['neck']] if isinstance(model['neck'], dict) else list(model['neck'])
+    """The necks of a model as one list. Each of its keys may have one dict or a list of several."""
+    necks = [model.get(key) or [] for key in NECK_KEYS]
+    return [neck for some in necks for neck in ([some] if isinstance(some, dict) else some)]
 
 
 def extractors_of(model: dict) -> List[dict]:

@@ -46,6 +46,18 @@ def test_a_backbone_of_one_map():
     assert backbone_maps(cfg) == ([4], [8])
 
 
+def test_a_backbone_that_gives_no_maps():
+    """As some of classifiers do unless they are told to leave out their pooling."""
+
+    @MODELS.register_module(force=True)
+    class PooledBackbone(torch.nn.Module):
+        def forward(self, x):
+            return (x.mean((2, 3)),)
+
+    with pytest.raises(ConfigError, match=r'it gives a tensor of shape \(1, 3\), and a neck needs maps'):
+        backbone_maps(config(dict(type='PooledBackbone')))
+
+
 def test_a_backbone_that_does_not_run():
 
     @MODELS.register_module(force=True)
@@ -53,7 +65,7 @@ def test_a_backbone_that_does_not_run():
         def forward(self, x):
             raise RuntimeError('images must have 1024 pixels')
 
-    with pytest.raises(ConfigError, match='model.backbone: it does not run on .* images must have 1024 pixels'):
+    with pytest.raises(ConfigError, match='model.backbone: on an image of .* images must have 1024 pixels'):
         backbone_maps(config(dict(type='BackboneForLargeImages')))
     with pytest.raises(ConfigError, match='model.backbone cannot be built: BackboneOfMine is not in'):
         backbone_maps(config(dict(type='BackboneOfMine')))
@@ -120,3 +132,32 @@ def test_the_tool(tmp_path):
     assert right.returncode == 0 and len(right.stdout.splitlines()) == 1
     path.write_text("model = dict(type='RetinaNet')\n")
     assert run().stderr.splitlines()[-1].endswith('no model in it has a backbone and a neck')
+
+
+@pytest.mark.parametrize(
+    'backbone, channels, strides',
+    [
+        (dict(type='mmpretrain.TIMMBackbone', model_name='efficientnet_b0'), [16, 24, 40, 112, 320], [2, 4, 8, 16, 32]),
+        (
+            dict(type='mmpretrain.TIMMBackbone', model_name='convnext_tiny', out_indices=(0, 1, 2, 3)),
+            [96, 192, 384, 768],
+            [4, 8, 16, 32],
+        ),
+        (
+            dict(type='mmpretrain.ConvNeXt', arch='tiny', out_indices=(0, 1, 2, 3), gap_before_final_norm=False),
+            [96, 192, 384, 768],
+            [4, 8, 16, 32],
+        ),
+        (dict(type='mmpretrain.VAN', arch='tiny', out_indices=(0, 1, 2, 3)), [32, 64, 160, 256], [4, 8, 16, 32]),
+    ],
+)
+def test_backbones_of_other_packages(backbone, channels, strides):
+    """They are tried where both packages are installed."""
+    pytest.importorskip('timm')
+    pytest.importorskip('mmpretrain')
+    if 'model_name' in backbone:
+        backbone = {**backbone, 'features_only': True, 'pretrained': False}
+    cfg = config(backbone, num_outs=len(channels) + 1)
+    assert backbone_maps(cfg) == (channels, strides)
+    swapped = plan_swap(cfg, check_channels=True).config
+    assert swapped.model.neck.in_channels == channels

@@ -152,3 +152,17 @@ def test_what_is_refused_of_rotated_heads():
     with pytest.raises(SwapError, match='type=GVRatioRoIHead: its box head predicts vertices too'):
         swap_config(cfg, roi_head=True)
     assert swap_config(cfg).model.neck.type == 'mmdet.PANetNeck'
+
+
+def test_necks_for_images_and_for_points():
+    """MMDetection3D's models of several sensors."""
+    fpn = dict(type='mmdet.FPN', in_channels=[8, 16], out_channels=8, num_outs=2)
+    model = dict(type='MVXFasterRCNN', img_neck=dict(fpn), pts_neck=dict(type='SECONDFPN', in_channels=[8, 16]))
+    swapped = swap_config(Config(dict(model=model, default_scope='mmdet3d')))
+    assert swapped.model.img_neck == {**fpn, 'type': 'mmdet.PANetNeck'}
+    assert swapped.model.pts_neck == model['pts_neck']
+    model['pts_neck'] = dict(fpn)
+    swapped = swap_config(Config(dict(model=model, default_scope='mmdet3d')))
+    assert swapped.model.img_neck == swapped.model.pts_neck == {**fpn, 'type': 'mmdet.PANetNeck'}
+    with pytest.raises(SwapError, match='it is a PANetNeck already'):
+        swap_config(swapped)

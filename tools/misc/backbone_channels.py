@@ -32,7 +32,9 @@ def parse_args():
 def main():
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options)
-    models = [(path, model) for path, model in find_models(cfg.get('model')) if model.get('backbone')]
+    models = [
+        (path, model) for path, model in find_models(cfg.get('model')) if model.get('backbone') and model.get('neck')
+    ]
     if not models:
         raise ConfigError(f'config {args.config}: no model in it has a backbone and a neck')
     wrong = 0
