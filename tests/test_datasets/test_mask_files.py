@@ -253,6 +253,26 @@ def test_a_wrong_suffix_is_never_no_mask(folders, name):
     assert '1 of 4 samples are left out' in converted.notes
 
 
+@pytest.mark.parametrize('name', ['a.png.gz', 'a.nii.gz', 'a.ome.tif', 'A.Ome.TIFF'])
+@pytest.mark.parametrize('empty', [False, True])
+def test_several_suffixes_are_never_no_mask(folders, name, empty):
+    add_masks(folders, names=('b', 'sub/c', 'd'))
+    (folders[1] / name).write_bytes(b'x')
+    converted = convert(folders, empty_without_mask=empty)
+    assert objects(converted) == 6
+    assert len(converted.problems) == 1
+    assert converted.problems[0].startswith(f'truth/{name}: is it the mask of this image? Then its name is a.png')
+
+
+def test_names_with_dots(folders):
+    for name in ('a.left', 'a.right'):
+        cv2.imwrite(str(folders[0] / f'{name}.jpg'), np.full((*SIZE, 3), 90, np.uint8))
+    add_masks(folders, names=('a.left', 'b', 'sub/c', 'd'))
+    converted = convert(folders, empty_without_mask=True)
+    assert objects(converted) == 8 and converted.problems == []
+    assert converted.notes == ['2 images have no mask, and so no objects (empty_without_mask)']
+
+
 def test_other_files_beside_a_mask_do_no_harm(folders):
     add_masks(folders)
     (folders[1] / 'a.json').write_text('{}')

@@ -60,6 +60,7 @@ class MaskReader:
         self.used: Set[Path] = set()
         self._by_name: Dict[str, List[Path]] = {}
         self._by_folded_name: Dict[str, List[Path]] = {}
+        self._by_start: Dict[str, List[Path]] = {}  # by the name before further suffixes: a.nii.gz, a.ome.tif
         exact = {_normalized(name + options.mask_suffix) for name in names}
         for path in self.files:
             relative = path.relative_to(root)
@@ -70,6 +71,8 @@ class MaskReader:
                 self._by_name.setdefault(stem, []).append(path)
                 if stem not in exact:
                     self._by_folded_name.setdefault(stem.casefold(), []).append(path)
+                    for start in _starts(stem) if options.kind != 'files' else ():
+                        self._by_start.setdefault(start.casefold(), []).append(path)
 
     def read(self, name: str, size: Tuple[int, int], report: Report) -> List[dict]:
         """Make the COCO annotations of the objects in image ``name``.
@@ -106,6 +109,12 @@ class MaskReader:
         stem = _normalized(stem)
         found = self._by_name.get(stem) or self._by_folded_name.get(stem.casefold()) or []
         self.used.update(found)
+        alike = [] if found else self._by_start.get(stem.casefold(), [])
+        if alike:
+            raise DataError(
+                f'{self._display(alike[0])}: is it the mask of this image? Then its name is '
+                f'{Path(stem).name}{MASK_SUFFIXES[0]}; a mask is one of {", ".join(MASK_SUFFIXES)}'
+            )
         is_empty_folder = self.options.kind == 'files' and (self.root / stem).is_dir()
         if not found and not is_empty_folder:
             if not self.options.empty_without_mask:
@@ -192,6 +201,13 @@ class MaskReader:
                 report(f'{shown}: empty mask')
                 continue
             yield mask, classes.index(category) + 1
+
+
+def _starts(stem: str) -> List[str]:
+    """What comes before each dot in the last part of a path."""
+    folder, slash, name = stem.rpartition('/')
+    parts = name.split('.')
+    return [folder + slash + '.'.join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _normalized(name: str) -> str:
