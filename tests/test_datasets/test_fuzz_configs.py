@@ -119,6 +119,13 @@ def spoiled_configs(draw):
     return config
 
 
+OF_A_KEY = re.compile(r'(config config.json: |--|\w+_dataloader\b|\w+_evaluator\b|model\b|data )')
+OF_A_FILE = re.compile(
+    '.*: (annotations|images?|its images|categories|classes|no such annotation file|no image is left|not a JSON file|'
+    'holds|has no list|cannot be read)'
+)
+
+
 def refusal_of(action, *arguments):
     """The lines of a refusal; None without one."""
     try:
@@ -151,18 +158,14 @@ def whole_config_is_right_or_refused(config, amp):
                 lines = refusal_of(use_auto_scale_lr, copy.deepcopy(cfg)) or []
                 lines += (refusal_of(use_amp, copy.deepcopy(cfg)) or []) if amp else []
             if not lines and task == 'test':
-                lines = refusal_of(check_test_time_augmentation, cfg) or []
-                assert lines or not cfg.model.get('roi_head', {}).get('mask_head')
-                lines = []
+                roi_head = cfg.model.get('roi_head')
+                predicts_masks = isinstance(roi_head, dict) and roi_head.get('mask_head')
+                assert bool(refusal_of(check_test_time_augmentation, cfg)) == bool(predicts_masks)
             refused += lines
         refused += refusal_of(check_datasets, cfg, 'train', 'val', 'test') or []
         unset = [fault for split in ('train', 'val', 'test') for fault in unset_faults(cfg, split)]
         for line in [*refused, *unset]:
-            assert re.match(
-                r'(config config.json: |--|\w+_dataloader\b|\w+_evaluator\b|model\b|data )', line
-            ) or re.match(
-                r'.*: (annotations|images|categories|classes|no such annotation file|no image is left)', line
-            ), line
+            assert OF_A_KEY.match(line) or OF_A_FILE.match(line), line
             assert '\n' not in line and len(line) < 2000, line
         if not refused and not unset:
             trains_and_evaluates(cfg)
