@@ -24,6 +24,8 @@ from .instance_errors import Annotations
 CONFIDENCE = 0.95
 AREAS = {'mAP_s': 'small', 'mAP_m': 'medium', 'mAP_l': 'large'}
 IOUS = {'mAP_50': 0.5, 'mAP_75': 0.75}
+# The numbers of detections per image that count: for AP itself as in COCOeval, for the others as in mmdet's CocoMetric.
+DETECTIONS_OF_AP, DETECTIONS = 100, 1000
 
 
 class PairedDifference(NamedTuple):
@@ -109,7 +111,7 @@ class _Matches(NamedTuple):
     objects: np.ndarray  # the number of objects in each image
 
 
-Model = Dict[str, List[_Matches]]  # by range of areas, one entry per category
+Model = Dict[str, List[_Matches]]  # by range of areas, and 'mAP'; one entry per category
 
 
 def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, Any]]:
@@ -133,14 +135,18 @@ def _match(truth: COCO, predictions: List[Dict[str, Any]], image_ids: List[int],
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         evaluation = COCOeval(truth, truth.loadRes(predictions), kind)
         evaluation.params.imgIds = image_ids
+        evaluation.params.maxDets = [DETECTIONS]
         evaluation.evaluate()
     parameters = evaluation.params
     images, areas = len(image_ids), parameters.areaRngLbl
-    model: Model = {area: [] for area in areas}
+    model: Model = {name: [] for name in ('mAP', *areas)}
     for category in range(len(parameters.catIds)):
         for area_index, area in enumerate(areas):
             start = (category * len(areas) + area_index) * images  # by category, then area, then image
-            model[area].append(_concatenate(evaluation.evalImgs[start : start + images], parameters.maxDets[-1]))
+            found = evaluation.evalImgs[start : start + images]
+            model[area].append(_concatenate(found, DETECTIONS))
+            if area == 'all':
+                model['mAP'].append(_concatenate(found, DETECTIONS_OF_AP))
     return model
 
 
@@ -171,7 +177,7 @@ def _average_precisions(model: Model, counts: np.ndarray) -> Dict[str, float]:
     """Every metric of AP_KINDS, if image i counts ``counts[i]`` times. NaN where there are no objects."""
     parameters = COCOeval(iouType='bbox').params
     everywhere = _mean_over_categories(model['all'], counts, parameters.recThrs)
-    values = {'mAP': float(everywhere.mean())}
+    values = {'mAP': float(_mean_over_categories(model['mAP'], counts, parameters.recThrs).mean())}
     for metric, iou in IOUS.items():
         values[metric] = float(everywhere[np.isclose(parameters.iouThrs, iou)][0])
     for metric, area in AREAS.items():

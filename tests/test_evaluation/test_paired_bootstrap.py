@@ -65,11 +65,27 @@ def coco_stats(scenes, chosen):
     stats = []
     for found in models:
         evaluation = COCOeval(truth, truth.loadRes([dict(one) for one in found]), 'bbox')
+        evaluation.params.maxDets = [100, 300, 1000]  # as mmdet's CocoMetric
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
         stats.append(evaluation.stats[: len(STATS)])
     return np.array(stats)
+
+
+def test_images_with_more_than_a_hundred_detections(scenes, tmp_path):
+    """AP counts a hundred detections per image, and the other metrics a thousand, as in mmdet's tables."""
+    objects, coarse, fine = scenes
+    rng = np.random.default_rng(1)
+    false = [
+        dict(image_id=1, category_id=1, bbox=rng.uniform(5, 80, 4).tolist(), score=2 + rng.random()) for _ in range(98)
+    ]
+    crowded = (objects, coarse + false, fine + false)
+    for name, content in zip(('truth', 'coarse', 'fine'), (dataset(objects), *crowded[1:])):
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
+    results = paired_bootstrap(tmp_path / 'truth.json', [tmp_path / 'coarse.json', tmp_path / 'fine.json'], resamples=2)
+    whole = coco_stats(crowded, range(1, NUM_IMAGES + 1))
+    np.testing.assert_allclose([[one.first, one.second] for one in results], whole.T, atol=1e-12)
 
 
 def test_against_a_plain_loop_over_pycocotools(scenes, files):
