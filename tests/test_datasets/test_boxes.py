@@ -73,6 +73,18 @@ def test_some_wrong_boxes_are_counted(tmp_path):
     ]
 
 
+@pytest.mark.parametrize('side', ['height', 'width'])
+@pytest.mark.parametrize('segmentation', [None, 'missing', [], [None], [[]], dict(counts=None)])
+def test_masks_of_an_image_without_a_size_are_not_looked_at(tmp_path, side, segmentation):
+    data = make_coco()
+    del data['images'][0][side]
+    data['annotations'][0]['segmentation'] = segmentation
+    if segmentation == 'missing':
+        del data['annotations'][0]['segmentation']
+    faults, _ = check(tmp_path, data)
+    assert len(faults) == 1 and f'{side} is None' in faults[0]
+
+
 def test_boxes_that_are_a_little_larger_are_right(tmp_path):
     """Programs round, and COCO's own boxes and polygons differ by a pixel."""
     data = make_coco()

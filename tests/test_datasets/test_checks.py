@@ -505,7 +505,7 @@ def test_configs_of_mmdet_are_understood(monkeypatch):
     """None of the forms in MMDetection's own configs is refused, and none crashes the check."""
     root = f'{get_installed_path("mmdet")}/.mim/configs'
     configs = [path for path in sorted(Path(root).rglob('*.py')) if '_base_' not in path.parts]
-    looked_at = 0
+    looked_at, wrong = 0, []
     for path in configs:
         try:
             cfg = Config.fromfile(path)
@@ -515,6 +515,11 @@ def test_configs_of_mmdet_are_understood(monkeypatch):
             assert form_faults(cfg, split) == [], path
             looked_at += len(find_datasets(cfg, split))
             find_evaluations(cfg, split)
-        faults = [fault for fault in faults_of(cfg, 'train', 'val', 'test') if 'no such' not in fault]
-        assert not faults, (path, faults)
+        # No metric is called MOTChallengeMetrics, as a config of ByteTrack has it.
+        wrong += [
+            (path.name, fault)
+            for fault in faults_of(cfg, 'train', 'val', 'test')
+            if 'no such' not in fault and "'MOTChallengeMetrics' is no metric" not in fault
+        ]
+    assert not wrong
     assert looked_at > 1000

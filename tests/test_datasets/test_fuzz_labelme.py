@@ -152,6 +152,7 @@ def mask_of_labelme(shape):
         draw.rectangle([*np.min(points, axis=0), *np.max(points, axis=0)], outline=1, fill=1)
     else:
         draw.polygon([tuple(point) for point in points], outline=1, fill=1)
+        draw.line([tuple(point) for point in [*points, points[0]]], fill=1)  # Pillow skips thin parts of a polygon
     return np.array(image) > 0
 
 

@@ -147,7 +147,7 @@ def check_objects(
             left_out.add(reason, f'{where}{value}')
         else:
             per_class[name] += 1
-            if reading.masks and images[entry['image_id']]['width'] < math.inf:
+            if reading.masks and _is_sized(images[entry['image_id']]):
                 boxes.compare(where, entry)
         if name in per_class:
             of_classes.add(entry['image_id'])
@@ -218,9 +218,14 @@ def _geometry_faults(entry: dict, image: dict, reading: Reading) -> Iterator[str
         return
     if not is_number(area) or area < 0:
         yield f'area is {short(area)}, it takes a number of pixels'
-    if reading.masks and image['height'] * image['width'] < math.inf:
+    if reading.masks and _is_sized(image):
         for fault in mask_faults(entry.get('segmentation'), image):
             yield f'segmentation {fault}'
+
+
+def _is_sized(image: dict) -> bool:
+    """Whether the size of an image is known, without which its masks are not looked at."""
+    return image['height'] < math.inf and image['width'] < math.inf
 
 
 def _why_left_out(entry: dict, name: str, classes: Sequence[str], reading: Reading) -> Tuple[str, str]:
