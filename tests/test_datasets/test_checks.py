@@ -515,11 +515,12 @@ def test_configs_of_mmdet_are_understood(monkeypatch):
             assert form_faults(cfg, split) == [], path
             looked_at += len(find_datasets(cfg, split))
             find_evaluations(cfg, split)
-        # No metric is called MOTChallengeMetrics, as a config of ByteTrack has it.
+        # A config of ByteTrack names a metric MOTChallengeMetrics, and one of VOC gives CocoMetric a key of VOCMetric.
+        # mmengine can build neither.
         wrong += [
             (path.name, fault)
             for fault in faults_of(cfg, 'train', 'val', 'test')
-            if 'no such' not in fault and "'MOTChallengeMetrics' is no metric" not in fault
+            if not re.search("no such|'MOTChallengeMetrics' is no metric|eval_mode='11points' is no key", fault)
         ]
     assert not wrong
     assert looked_at > 1000
