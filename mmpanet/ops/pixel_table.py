@@ -85,7 +85,7 @@ def pool_bins(
     """
     levels = levels[:, None] if levels is not None and levels.dim() == 1 else levels
     num_levels, (h, w) = len(feats) if levels is None else levels.size(1), output_size
-    table = PixelTable.apply(*feats)
+    table = _PixelTable.apply(*feats)
     # Half precision has too few bits for coordinates.
     rois = rois.detach().to(torch.promote_types(table.dtype, torch.float32))
     # Fewer taps make the backward faster. To drop some, the host must know their number, which costs nothing on a CPU
@@ -116,7 +116,7 @@ def pool_bins(
     return pooled.view(len(rois), num_levels, h, w, feats[0].size(1)).permute(0, 1, 4, 2, 3)
 
 
-class PixelTable(torch.autograd.Function):
+class _PixelTable(torch.autograd.Function):
     """A table (R, C) with one row per pixel, made of L maps (B, C, H_l, W_l).
 
     ``torch.cat`` of permuted maps does the same in twice the time. The backward of neither copies anything.
