@@ -9,6 +9,8 @@ WORKERS ?= auto
 STACKS_DIR ?= .stacks
 # More words for the runner of the stacks, such as --skip tests.
 STACKS_ARGS ?=
+# More words for .dev_scripts/gpu.py, such as --device cuda:1.
+GPU_ARGS ?=
 
 # GNU OpenMP's threads spin while they wait for each other, which makes everything slow on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -25,7 +27,7 @@ DATA_SOURCES := tools/dataset_converters/make_shapes.py $(shell find mmpanet/dat
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help install train retrain report data test test-slow stacks stack lint format types coverage docs wheel clean
+.PHONY: help install train retrain report data test test-slow stacks stack gpu lint format types coverage docs wheel clean
 
 help:  ## list the targets
 	@echo 'make TARGET [VENV=.venv] [PYTHON=python3] [CONFIG=...] [WORKERS=auto]'
@@ -57,6 +59,9 @@ stacks:  ## build and try every stack of requirements/stacks, and write the tabl
 
 stack:  ## the same for one of them: make stack STACK=torch21
 	@$(PYTHON) .dev_scripts/stacks/run.py --folder $(STACKS_DIR) $(STACKS_ARGS) $(or $(STACK),$(error say which: make stack STACK=torch21))
+
+gpu: $(STAMPS)/tests  ## on a machine with a GPU: the tests for it, timings, and what the pooling should use there
+	@$(BIN)/python .dev_scripts/gpu.py $(GPU_ARGS)
 
 lint: $(STAMPS)/tests  ## check style (settings in pyproject.toml) and English
 	$(BIN)/python -m ruff format --check .

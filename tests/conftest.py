@@ -29,6 +29,12 @@ def mmdet_scope():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope='session')
+def device():
+    """The device of tests marked ``gpu``: $MMPANET_TEST_DEVICE, such as cuda, or the CPU."""
+    return torch.device(os.environ.get('MMPANET_TEST_DEVICE', 'cpu'))
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ import sys
 from multiprocessing import forkserver
 from unittest import mock
 
+import torch
 from mmengine.config import Config
 from repository import ROOT, tool_path
 
@@ -55,8 +56,11 @@ model['train_cfg'] = dict(
 def fresh_processes():
     """A context whose processes start from one that has imported everything and computed nothing.
 
-    A fork of the process that tests would take its OpenMP threads for its own, and wait for them.
+    A fork of the process that tests would take its OpenMP threads for its own, and wait for them. Where there is a
+    GPU, each imports everything itself, since a fork cannot use a GPU that its parent has asked for.
     """
+    if torch.cuda.is_available():
+        return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['quick_processes'])
     # Python up to 3.12 does not hand on sys.path, and then leaves out what it cannot import, without a word.

@@ -74,9 +74,10 @@ class TestWorkload:
 
 
 @pytest.mark.parametrize('name', VARIANTS)
-def test_every_variant_runs_on_the_fixed_rois(name):
+@pytest.mark.gpu
+def test_every_variant_runs_on_the_fixed_rois(name, device):
     """Box and mask heads see as many RoIs as were asked for, in inference and in training."""
-    prepared = PreparedModel(small(name), SMALL, RunSettings())
+    prepared = PreparedModel(small(name), SMALL, RunSettings(str(device)))
     roi_head, seen = prepared.module.roi_head, {}
     for branch in ('bbox', 'mask'):
         getattr(roi_head, f'{branch}_head').register_forward_pre_hook(
@@ -303,10 +304,11 @@ def test_peak_memory_counts_the_tensors_of_a_run():
 
 
 @pytest.mark.parametrize('name', ['fpn+channels_last', 'panet+channels_last'])
-def test_channels_last_gives_the_same(name):
+@pytest.mark.gpu
+def test_channels_last_gives_the_same(name, device):
     prepared, expected = (
-        PreparedModel(small(name), SMALL, RunSettings()),
-        PreparedModel(small(name.partition('+')[0]), SMALL, RunSettings()),
+        PreparedModel(small(name), SMALL, RunSettings(str(device))),
+        PreparedModel(small(name.partition('+')[0]), SMALL, RunSettings(str(device))),
     )
     assert prepared.batches[0][0].is_contiguous(memory_format=torch.channels_last)
     expected.module.load_state_dict(prepared.module.state_dict())

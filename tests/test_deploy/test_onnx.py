@@ -111,7 +111,18 @@ def open_graph(folder):
     return onnxruntime.InferenceSession(str(folder / 'end2end.onnx'), providers=['CPUExecutionProvider'])
 
 
-def test_panet_gives_the_detections_of_pytorch(exported, images):
+@pytest.mark.gpu
+def test_panet_gives_the_detections_of_pytorch(exported, images, device, monkeypatch):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    provider = dict(cpu='CPUExecutionProvider', cuda='CUDAExecutionProvider')[device.type]
+    if provider not in onnxruntime.get_available_providers():
+        pytest.skip(f'this onnxruntime has no {provider}')
+    open_session = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        'InferenceSession',
+        lambda path, options, providers: open_session(path, options, providers=[provider]),
+    )
     check_equal(*exported, images)
 
 

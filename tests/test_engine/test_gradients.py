@@ -15,6 +15,13 @@ from mmengine.optim import OptimWrapper
 from pinned_model import batch, build
 from process_group import run_in_group
 
+SYNC_BN = """
+norm_cfg = dict(_delete_=True, type='SyncBN')
+model['neck']['norm_cfg'] = norm_cfg
+model['roi_head']['bbox_head']['norm_cfg'] = norm_cfg
+model['roi_head']['mask_head']['norm_cfg'] = norm_cfg
+"""
+
 
 def gradients(model, data):
     """Those of one step as the trainer takes it."""
@@ -23,7 +30,7 @@ def gradients(model, data):
     model.train_step(data, wrapper)
     module = getattr(model, 'module', model)
     assert all(parameter.grad is not None for parameter in module.parameters())
-    return {name: parameter.grad.numpy() for name, parameter in module.named_parameters()}
+    return {name: parameter.grad.cpu().numpy() for name, parameter in module.named_parameters()}
 
 
 def part(objects, rank, size):
@@ -32,9 +39,12 @@ def part(objects, rank, size):
     return {key: value[rank * count : (rank + 1) * count] for key, value in whole.items()}
 
 
-def gradients_of_rank(rank, size, config, objects):
-    torch.distributed.init_process_group('gloo')
-    model = MMDistributedDataParallel(build(config), broadcast_buffers=False, find_unused_parameters=False)
+def gradients_of_rank(rank, size, config, objects, device='cpu'):
+    if torch.device(device).type == 'cuda':
+        torch.cuda.set_device(rank % torch.cuda.device_count())
+    torch.distributed.init_process_group('gloo')  # which also takes several processes on one GPU
+    model = build(config).to(device)
+    model = MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=False)
     return gradients(model, part(objects, rank, size))
 
 
@@ -44,11 +54,16 @@ def largest_difference(one, other):
     return max(abs(one[name] - other[name]).max() / max(abs(other[name]).max(), 1e-12) for name in one)
 
 
-@pytest.mark.parametrize('size', [2, 4])
-def test_equal_one_process_with_the_whole_batch(config, size):
+@pytest.mark.parametrize('size, norm', [(2, 'GN'), (4, 'GN'), (2, 'SyncBN')])
+@pytest.mark.gpu
+def test_equal_one_process_with_the_whole_batch(config, size, norm, device):
+    if norm == 'SyncBN':
+        if device.type == 'cpu':
+            pytest.skip('torch has SyncBN for GPUs only')
+        config.write_text(config.read_text() + SYNC_BN)
     objects = [2, 2, 2, 2]
-    whole = gradients(build(config), batch(objects))
-    ranks = run_in_group(size, gradients_of_rank, size, config, objects)
+    whole = gradients(build(config).to(device), batch(objects))
+    ranks = run_in_group(size, gradients_of_rank, size, config, objects, str(device))
     difference = max(largest_difference(of_rank, whole) for of_rank in ranks)
     print(f'{size} processes: largest relative difference of a gradient {difference:.1e}')
     assert difference < 1e-6

@@ -102,19 +102,31 @@ def test_early_stopping_ends_a_training_that_gets_no_better(cfg):
     assert runner.epoch == 3  # the first, and two that are not better by 2
 
 
-def test_amp_on_a_cpu_is_refused_by_mmengine(cfg):
+@pytest.mark.gpu
+def test_amp_on_a_gpu(cfg, device):
+    """mmengine refuses it on a CPU."""
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    if torch.cuda.is_available():
-        assert isinstance(build_runner(cfg).build_optim_wrapper(cfg.optim_wrapper), AmpOptimWrapper)
+    if device.type != 'cpu':
+        cfg.randomness.deterministic = False  # not all operators of a GPU can be
+        runner = build_runner(cfg)
+        runner.train()
+        assert isinstance(runner.optim_wrapper, AmpOptimWrapper)
+        assert all(torch.isfinite(parameter).all() for parameter in runner.model.parameters())
         return
+    if torch.cuda.is_available():
+        pytest.skip('the trainer takes the GPU that is here')
     with pytest.raises(AssertionError, match='only available training on gpu'):
         build_runner(cfg).train()
 
 
 @pytest.mark.parametrize('objects', [[2, 2], [0, 0]], ids=['objects', 'none'])
-def test_bfloat16_by_autocast(config, objects):
-    """What AmpOptimWrapper does in a step, by the CPU's autocast: losses near those of float32, a gradient each."""
-    model, data = build(config).float(), batch(objects)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.gpu
+def test_autocast(config, objects, dtype, device):
+    """What AmpOptimWrapper does in a step: losses near those of float32, and a gradient for each parameter."""
+    if device.type == 'cpu' and dtype == torch.float16:
+        pytest.skip("the CPU's autocast is for bfloat16")
+    model, data = build(config).float().to(device), batch(objects)
     data['inputs'] = [image.float() for image in data['inputs']]
     for sample in data['data_samples']:
         sample.gt_instances.bboxes = sample.gt_instances.bboxes.float()
@@ -122,7 +134,7 @@ def test_bfloat16_by_autocast(config, objects):
     losses = []
     for enabled in (False, True):
         model.zero_grad()
-        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=enabled):
+        with torch.autocast(device.type, dtype=dtype, enabled=enabled):
             processed = model.data_preprocessor(copy.deepcopy(data), training=True)
             loss, _ = model.parse_losses(model(**processed, mode='loss'))
         loss.backward()

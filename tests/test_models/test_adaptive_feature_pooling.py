@@ -97,10 +97,11 @@ def test_against_a_plain_loop_in_float64(sampling_ratio, aligned):
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('output_size', [7, 14, (5, 9)])
 @pytest.mark.parametrize('height,width', [(96, 144), (33, 61), (4, 200)])
-def test_backends_agree_with_mmcv(height, width, output_size, aligned):
+@pytest.mark.gpu
+def test_backends_agree_with_mmcv(height, width, output_size, aligned, device):
     """Forward and backward against mmcv's operator, for each level."""
-    feats = [feat.requires_grad_() for feat in maps(height, width)]
-    rois = torch.cat([some_rois(40, height, width), DEGENERATE_ROIS[:-1]])
+    feats = [feat.to(device).requires_grad_() for feat in maps(height, width)]
+    rois = torch.cat([some_rois(40, height, width), DEGENERATE_ROIS[:-1]]).to(device)
     h, w = output_size if isinstance(output_size, tuple) else (output_size,) * 2
     expected = torch.stack(
         [roi_align(feat, rois, (h, w), scale, 2, 'avg', aligned) for feat, scale in zip(feats, SCALES)], 1
@@ -124,8 +125,9 @@ def test_gradients_in_double_precision():
 
 
 @pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
-def test_channels_last_maps(backend):
-    feats, rois = maps(), some_rois(20)
+@pytest.mark.gpu
+def test_channels_last_maps(backend, device):
+    feats, rois = [feat.to(device) for feat in maps()], some_rois(20).to(device)
     expected = build(backend)(feats, rois)
     feats = [feat.to(memory_format=torch.channels_last) for feat in feats]
     torch.testing.assert_close(build(backend)(feats, rois), expected)
@@ -152,18 +154,20 @@ def test_chunks_give_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
-def test_no_rois(backend):
-    feats = [feat.requires_grad_() for feat in maps()]
-    out = build(backend)(feats, torch.zeros(0, 5))
+@pytest.mark.gpu
+def test_no_rois(backend, device):
+    feats = [feat.to(device).requires_grad_() for feat in maps()]
+    out = build(backend)(feats, torch.zeros(0, 5, device=device))
     assert out.shape == (0, 4, 8, 7, 7)
     out.sum().backward()
     assert all((feat.grad == 0).all() for feat in feats)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision(dtype):
+@pytest.mark.gpu
+def test_half_precision(dtype, device):
     """Only the values are rounded. The coordinates stay in float32."""
-    feats, rois = maps(800, 1344, batch=1), some_rois(50, 800, 1344, batch=1)
+    feats, rois = [feat.to(device) for feat in maps(800, 1344, batch=1)], some_rois(50, 800, 1344, batch=1).to(device)
     expected = build('embedding_bag')([f.to(dtype).float() for f in feats], rois)
     out = build('embedding_bag')([feat.to(dtype) for feat in feats], rois)
     assert out.dtype == dtype

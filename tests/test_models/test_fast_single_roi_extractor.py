@@ -39,11 +39,12 @@ def some_rois(num, height=512, width=640):
 @pytest.mark.parametrize('roi_scale_factor', [None, 1.3])
 @pytest.mark.parametrize('strides', [STRIDES, [8], [4, 8, 16, 32, 64]])
 @pytest.mark.parametrize('output_size,sampling_ratio', [(7, 2), (14, 1), (3, 3), (7, 0)])
-def test_the_same_as_mmdets(output_size, sampling_ratio, strides, roi_scale_factor):
+@pytest.mark.gpu
+def test_the_same_as_mmdets(output_size, sampling_ratio, strides, roi_scale_factor, device):
     """Forward and backward, with RoIs on each level. Adaptive sampling uses mmcv's operator."""
     torch.manual_seed(0)
-    feats = [feat.requires_grad_() for feat in maps(strides=strides)]
-    rois = some_rois(60)
+    feats = [feat.to(device).requires_grad_() for feat in maps(strides=strides)]
+    rois = some_rois(60).to(device)
     ours = build(output_size=output_size, sampling_ratio=sampling_ratio, strides=strides)
     theirs = build('SingleRoIExtractor', output_size, sampling_ratio, strides)
     levels = theirs.map_roi_levels(rois, len(strides))
@@ -64,8 +65,9 @@ def test_without_rois_every_map_has_a_gradient():
     assert all(feat.grad is not None for feat in feats)
 
 
-def test_channels_last_and_bfloat16():
-    feats, rois = maps(), some_rois(40)
+@pytest.mark.gpu
+def test_channels_last_and_bfloat16(device):
+    feats, rois = [feat.to(device) for feat in maps()], some_rois(40).to(device)
     expected = build('SingleRoIExtractor')(feats, rois)
     last = [feat.to(memory_format=torch.channels_last) for feat in feats]
     torch.testing.assert_close(build()(last, rois), expected, rtol=0, atol=1e-4)

@@ -76,13 +76,14 @@ def losses(model, data):
 
 @pytest.mark.parametrize('num_items', [(3, 2), (2, 0), (0, 0)])
 @pytest.mark.parametrize('norm', ['GN', 'BN', 'SyncBN', None])
-def test_trains_and_predicts(panet, norm, num_items):
+@pytest.mark.gpu
+def test_trains_and_predicts(panet, norm, num_items, device):
     """With and without objects; every parameter gets a finite gradient."""
     norm_cfg = norm and dict(type=norm, **(dict(num_groups=4) if norm == 'GN' else {}))
     panet.neck.norm_cfg = norm_cfg
     panet.roi_head.bbox_head.norm_cfg = norm_cfg
     panet.roi_head.mask_head.norm_cfg = norm_cfg
-    model = build(panet).train()
+    model = build(panet).to(device).train()
     losses(model, batch(model, num_items)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
