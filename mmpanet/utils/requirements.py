@@ -25,7 +25,7 @@ class Requirement(NamedTuple):
 # higher versions. mmdet itself checks whether it goes with the installed mmcv.
 REQUIREMENTS = {
     'torch': Requirement('2.0.1', '2.15', 'pip install torch'),
-    'mmengine': Requirement('0.10.0', '1.0.0', INSTALL_STACK),
+    'mmengine': Requirement('0.10.0', '0.11.0', INSTALL_STACK),
     'mmcv': Requirement('2.0.1', '2.4.0', INSTALL_MMCV),
     'mmdet': Requirement('3.1.0', '3.6.0', INSTALL_STACK),
 }

@@ -1,11 +1,13 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The stacks that mmpanet is run on: what their files pin is what mmpanet accepts, from the oldest to the newest."""
 
+import configparser
 import json
 import sys
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from repository import ROOT
 
@@ -69,6 +71,25 @@ def test_the_oldest_stack_has_the_oldest_versions_accepted():
         lower = [spec.version for spec in requirement.specifier if spec.operator == '>=']
         if lower:
             assert Version(versions[requirement.name]).release[:2] == Version(lower[0]).release[:2], requirement
+
+
+def test_nothing_newer_than_the_newest_stacks_is_accepted():
+    """Up to the next minor version; torch and mmcv, which no file of ours limits, give a warning."""
+    newest = {module: Version('0') for module in REQUIREMENTS}
+    for stack in STACKS:
+        for distribution, version in pinned(stack).items():
+            module = MODULES.get(distribution, distribution)
+            if module in newest:
+                newest[module] = max(newest[module], Version(version))
+    for module, (_, beyond, _) in REQUIREMENTS.items():
+        major, minor = newest[module].release[:2]
+        assert Version(beyond) == Version(f'{major}.{minor + 1}'), module
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / 'setup.cfg')
+    accepted = SpecifierSet(settings['options']['python_requires'])
+    pythons = [environment.Stack(stack, '.').python_version for stack in STACKS]
+    minors = sorted(int(version.split('.')[1]) for version in pythons)
+    assert [minor for minor in range(30) if accepted.contains(f'3.{minor}')] == list(range(minors[0], minors[-1] + 1))
 
 
 def test_the_pinned_stack_is_what_make_installs():
