@@ -10,6 +10,7 @@ import io
 import struct
 import warnings
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Iterator, NamedTuple, Union
 
@@ -109,7 +110,20 @@ def _orientation(image: Image.Image) -> int:
     if image.format == 'TIFF' or (image.format == 'PNG' and 'exif' not in image.info):
         return 1  # Pillow turns a TIFF itself, and decodes a whole PNG to look for data behind the pixels
     value = image.getexif().get(ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return value if isinstance(value, int) and 1 <= value <= 8 and _opencv_turns(image.format or '') else 1
+
+
+@lru_cache(maxsize=None)
+def _opencv_turns(image_format: str) -> bool:
+    """Whether this OpenCV turns images of a format as their EXIF data say. OpenCV 4 does not turn WebP, 5 does."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[ORIENTATION] = 6
+    try:
+        Image.new('RGB', (2, 1)).save(file, 'JPEG' if image_format == 'MPO' else image_format, exif=exif)
+    except _UNREADABLE:  # Pillow cannot write it
+        return True
+    pixels = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    return pixels is None or pixels.shape[:2] == (2, 1)
 
 
 def _count_pages(image: Image.Image) -> int:

