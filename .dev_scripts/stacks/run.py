@@ -43,6 +43,9 @@ def parse_args():
         help="pytest's arguments (%(default)s)",
     )
     parser.add_argument(
+        '--failed', action='store_true', help='run again only the tests that failed in the recorded run, and correct it'
+    )
+    parser.add_argument(
         '--optional', action='store_true', help='pass over a stack that cannot be installed here, and say why'
     )
     parser.add_argument('--no-record', dest='record', action='store_false', help='leave docs/ as it is')
@@ -57,7 +60,8 @@ def run_tests(stack, arguments):
     """Run pytest on the checkout's tests and the installed package.
 
     Returns:
-        dict: Numbers of tests ``passed``, ``failed`` and ``skipped``, the ``failures`` by name, and the ``minutes``.
+        dict: Numbers of tests ``passed``, ``failed`` and ``skipped``, the ``failures`` by pytest's names, and the
+        ``minutes``.
     """
     start = time.time()
     report = stack.folder / 'tests.xml'
@@ -68,7 +72,7 @@ def run_tests(stack, arguments):
             [
                 str(stack.python),
                 str(Path(__file__).with_name('pytest_installed.py')),
-                *('-q', '-p', 'no:cacheprovider', f'--junitxml={report}'),
+                *('-q', '-p', 'no:cacheprovider', '-o', 'junit_family=xunit1', f'--junitxml={report}'),
                 *shlex.split(arguments),
             ],
             cwd=str(ROOT),
@@ -82,12 +86,32 @@ def run_tests(stack, arguments):
     for case in xml.etree.ElementTree.parse(report).iter('testcase'):
         if case.find('failure') is not None or case.find('error') is not None:
             counts['failed'] += 1
-            failures.append(f'{case.get("classname")}::{case.get("name")}')
+            failures.append(test_name(case))
         elif case.find('skipped') is not None:
             counts['skipped'] += 1
         else:
             counts['passed'] += 1
     return dict(counts, failures=failures, minutes=round((time.time() - start) / 60, 1))
+
+
+def test_name(case):
+    """A test of a JUnit report as pytest names it: file, class if it has one, and function."""
+    module = case.get('file')[: -len('.py')].replace('/', '.')
+    classes = case.get('classname')[len(module) + 1 :].split('.')
+    return '::'.join(filter(None, [case.get('file'), *classes, case.get('name')]))
+
+
+def run_failed_again(stack, older):
+    """Run the tests that failed in an older run; the numbers of that run, corrected."""
+    new = run_tests(stack, shlex.join(older['failures'])) if older['failures'] else {}
+    return dict(
+        passed=older['passed'] + new.get('passed', 0),
+        failed=new.get('failed', 0),
+        skipped=older['skipped'] + new.get('skipped', 0),
+        failures=new.get('failures', []),
+        minutes=older['minutes'],
+        again=older.get('again', 0) + len(older['failures']),
+    )
 
 
 def run_stack(name, args):
@@ -110,7 +134,10 @@ def run_stack(name, args):
         record['journey'] = Journey(stack).run(report)
         good = good and all(outcome in ('ok', 'no onnx here') for outcome in record['journey'].values())
     if 'tests' not in args.skip:
-        record['tests'] = run_tests(stack, args.pytest)
+        older = tables.load().get(name, {}).get('tests')
+        if args.failed and not older:
+            raise StackError('--failed: no run of the tests is recorded')
+        record['tests'] = run_failed_again(stack, older) if args.failed else run_tests(stack, args.pytest)
         log('{passed} passed, {failed} failed, {skipped} skipped in {minutes} minutes'.format(**record['tests']))
         for failure in record['tests']['failures']:
             log(f'failed: {failure}')

@@ -39,6 +39,8 @@ def version_table():
         versions = [record['versions'].get(module, '') for module in MODULES]
         tests = record.get('tests')
         passed = '{passed} passed, {failed} failed, {skipped} skipped'.format(**tests) if tests else 'not run'
+        if tests and tests.get('again'):
+            passed += f' ({tests["again"]} of them in a second run, after a mend)'
         rows.append([f'`{name}`', *versions, passed, record['date']])
     return markdown(titles, rows)
 

@@ -17,6 +17,7 @@ if not (ROOT / '.dev_scripts').is_dir():
     pytest.skip('only a checkout has the runner of the stacks', allow_module_level=True)
 sys.path.insert(0, str(ROOT / '.dev_scripts' / 'stacks'))
 import environment  # noqa: E402
+import run as stacks_run  # noqa: E402
 import tables  # noqa: E402
 
 sys.path.remove(str(ROOT / '.dev_scripts' / 'stacks'))
@@ -103,6 +104,25 @@ def test_a_python_that_is_not_there_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv('PYENV_ROOT', str(tmp_path))
     with pytest.raises(environment.MissingPythonError, match=r'no Python 3\.10'):
         environment.find_python('3.10')
+
+
+@pytest.mark.parametrize('name', ['tests/test_a/test_b.py::test_c[1-x.y]', 'tests/test_b.py::TestClass::test_c'])
+def test_tests_are_named_as_pytest_does(name):
+    file, *inner = name.split('::')
+    case = dict(file=file, classname='.'.join([file[:-3].replace('/', '.'), *inner[:-1]]), name=inner[-1])
+    assert stacks_run.test_name(case) == name
+
+
+def test_tests_that_failed_are_run_again(monkeypatch):
+    def run_tests(stack, arguments):
+        assert arguments == "'a.py::test_a[1 2]' a.py::test_b"
+        return dict(passed=1, failed=1, skipped=0, failures=['a.py::test_b'], minutes=0.1)
+
+    monkeypatch.setattr(stacks_run, 'run_tests', run_tests)
+    older = dict(passed=10, failed=2, skipped=3, failures=['a.py::test_a[1 2]', 'a.py::test_b'], minutes=5)
+    assert stacks_run.run_failed_again(None, older) == dict(
+        passed=11, failed=1, skipped=3, failures=['a.py::test_b'], minutes=5, again=2
+    )
 
 
 def test_tables_go_between_their_marks_and_keep_what_was_not_run_again(monkeypatch, tmp_path):
