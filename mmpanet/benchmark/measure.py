@@ -114,9 +114,13 @@ def flops_by_part(model: PreparedModel, mode: str) -> Dict[str, int]:
     """Floating-point operations of one run, see :func:`count_by_part`.
 
     A multiply-add counts as two. Convolutions and matrix products are counted. RoIAlign of any kind, norms,
-    activations, sums, NMS, the arithmetic of the losses and the optimizer are not.
+    activations, sums, NMS, the arithmetic of the losses and the optimizer are not. Empty with torch 2.0, which has no
+    counter.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # torch 2.0 has none
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+    except ImportError:
+        return {}
 
     # mmpanet.ops.onednn_linear calls it, and torch's counter does not know it.
     onednn = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if HAS_ONEDNN_LINEAR else {}

@@ -184,6 +184,8 @@ class PreparedModel:
         if 'channels_last' in model.options:
             self._use_channels_last()
         if 'compile' in model.options:
+            if not hasattr(nn.Module, 'compile'):
+                raise BenchmarkError(f'{model.name}: torch {torch.__version__} cannot compile parts, torch 2.1 can')
             for name, part in self.module.named_modules():
                 if name.rpartition('.')[2] in COMPILED_PARTS and not isinstance(part, nn.ModuleList):
                     part.compile(dynamic=None)

@@ -156,6 +156,7 @@ def _cost_table(mode: str, results: Sequence[ModelResult], write_table: WriteTab
         memory = ['-', '-']
         if result.memory is not None and first.memory is not None:
             memory = [f'{result.memory / MIB:.0f}', f'{result.memory / first.memory:.2f}']
+        flops = [_in_giga(result.flops), f'{result.flops / first.flops:.2f}'] if first.flops else ['-', '-']
         rows.append(
             [
                 result.name,
@@ -164,8 +165,7 @@ def _cost_table(mode: str, results: Sequence[ModelResult], write_table: WriteTab
                 str(len(result.seconds)),
                 *memory,
                 f'{result.parameters / MEGA:.1f}',
-                _in_giga(result.flops),
-                f'{result.flops / first.flops:.2f}',
+                *flops,
             ]
         )
     return write_table(rows, [mode, 's', 'x', 'rounds', 'peak MiB', 'x', 'M parameters', 'GFLOP', 'x'])

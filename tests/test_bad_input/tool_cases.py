@@ -121,7 +121,7 @@ CASES = [
     Case(
         SWAP,
         'a config with a syntax error',
-        swaps('--out', 'new.py', config='model = dict(type=\n'),
+        swaps('--out', 'new.py', config='model = = 1\n'),
         1,
         ('config.py', 'line', 'syntax'),
     ),
@@ -411,7 +411,7 @@ CASES = [
     Case(
         RUN,
         'a config to train with a syntax error',
-        trains_with(writes('model = dict(\n', 'config.py')),
+        trains_with(writes('model = = 1\n', 'config.py')),
         1,
         ('config.py', 'line', 'syntax'),
     ),

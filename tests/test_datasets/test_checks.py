@@ -392,6 +392,7 @@ def test_splits_without_an_annotation_file_are_passed_over(tmp_path, monkeypatch
     assert find_datasets(cfg, 'train') == [] and faults_of(cfg, 'train') == []
 
 
+@pytest.mark.skipif('V3DetDataset' not in DATASETS, reason='this mmdet has no V3Det')
 def test_a_dataset_class_that_knows_no_classes(tmp_path, monkeypatch):
     """V3Det reads them from a file of its own."""
     cfg = make_config(tmp_path, monkeypatch, type='V3DetDataset', metainfo=None)

@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.images import MAX_PIXELS, check_loadable, decode_image, open_image, read_image_info
@@ -58,18 +58,15 @@ def test_previews_are_no_pages(tmp_path):
     """Cameras write a second, smaller image into a JPEG, and a map for zooming has smaller versions of itself."""
     PAGES[0].save(tmp_path / 'photo.jpg', 'MPO', save_all=True, append_images=PAGES[1:2])
     small = PAGES[0].resize((3, 2))
-    PAGES[0].save(tmp_path / 'map.tif', save_all=True, append_images=[_reduced(small)])
+    PAGES[0].save(tmp_path / 'map.tif')
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / 'map.tif')) as stack:
+        small.save(stack, 'TIFF', tiffinfo={254: 1})
     with Image.open(tmp_path / 'photo.jpg') as photo, Image.open(tmp_path / 'map.tif') as stack:
         assert photo.n_frames == stack.n_frames == 2
     for name in ('photo.jpg', 'map.tif'):
         info = read_image_info(tmp_path / name, name)
         assert (info.height, info.width, info.pages) == (*SIZE, 1)
         check_loadable(info, name)
-
-
-def _reduced(image):
-    image.encoderinfo = dict(tiffinfo={254: 1})
-    return image
 
 
 @pytest.mark.parametrize('name', ['a.jpg', 'a.png', 'a.webp'])
