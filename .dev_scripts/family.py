@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from family_zoo.inputs import INPUTS
+from family_zoo.tables import tables
 from family_zoo.trial import configs_of, try_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +27,8 @@ VERSIONS = ('mmpanet', 'torch', 'mmcv', 'mmdet', 'mmengine', 'onedl-mmcv', 'oned
 
 def parse_args():
     parser = argparse.ArgumentParser(description='Swap, build, train and run the configs of another package.')
-    parser.add_argument('package', choices=PACKAGES)
+    parser.add_argument('package', choices=PACKAGES, nargs='?')
+    parser.add_argument('--table', action='store_true', help='only print the tables of docs/family.md')
     parser.add_argument('--only', metavar='TEXT', help='only configs with this text in their path')
     parser.add_argument(
         '--results',
@@ -34,7 +36,10 @@ def parse_args():
         default=ROOT / 'docs' / 'results' / 'family.jsonl',
         help='file that keeps the results (default: %(default)s)',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not (args.package or args.table):
+        parser.error('name a package, or give --table')
+    return args
 
 
 def environment(package):
@@ -51,8 +56,11 @@ def environment(package):
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    importlib.import_module(f'{args.package}.models')
     known = [json.loads(line) for line in args.results.read_text().splitlines()] if args.results.exists() else []
+    if args.table:
+        print(tables(known))
+        return
+    importlib.import_module(f'{args.package}.models')
     done = {result['config'] for result in known if result['package'] == args.package}
     folder = Path('work_dirs/family').resolve()
     folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def try_config(path: Path, make_data: MakeData) -> Optional[dict]:
     try:
         cfg = load_config(path)
     except Exception as error:  # a config of another package may raise anything
-        return dict(load=short(error)) if 'fpn' in path.name else None
+        return dict(load=short(error)) if '_fpn_' in path.name else None
     found = find_fpn(cfg)
     if found is None:
         return None
