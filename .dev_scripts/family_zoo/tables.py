@@ -50,7 +50,7 @@ def _reasons(packages: Dict[str, List[dict]]) -> List[list]:
                 why = result.get(step, True)
                 if why is True or why == '-':
                     continue
-                if why == result.get('before', {}).get(step):
+                if why == result.get('before', {}).get(step) and not why.startswith('not tried'):
                     why += '; the same without the swap'
                 reasons[package, words, why] += 1
     return [[package, step, count, why] for (package, step, why), count in reasons.items()]
