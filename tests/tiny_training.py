@@ -107,7 +107,7 @@ def run_tool(name, *words):
     before = sys.argv, dict(os.environ)
     sys.argv = [f'{name}.py', *map(str, words)]
     try:
-        module.main()
+        return module.main()
     finally:
         sys.argv = before[0]
         os.environ.clear()

@@ -1,11 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmengine.config import Config
-from repository import ROOT
+from tiny_training import run_tool
 
 from mmdet.registry import MODELS
 from mmpanet.swap.backbone_channels import backbone_maps, wrong_in_channels
@@ -114,24 +111,20 @@ def test_the_zoo_is_right(zoo_config):
         assert not plan_swap(zoo_config(name), check_channels=True).notes
 
 
-def test_the_tool(tmp_path):
+def test_the_tool(tmp_path, capsys):
     path = tmp_path / 'config.py'
     config(dict(type='ResNet', depth=18)).dump(str(path))
 
-    def run(*options):
-        command = [sys.executable, str(ROOT / 'tools' / 'misc' / 'backbone_channels.py'), str(path), *options]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    wrong = run()
-    assert wrong.returncode == 1
-    assert wrong.stdout.splitlines() == [
+    assert run_tool('backbone_channels', path) == 1
+    assert capsys.readouterr().out.splitlines() == [
         'model.backbone (ResNet): in_channels=[64, 128, 256, 512], strides [4, 8, 16, 32]',
         'model.neck (FPN) has in_channels=[256, 512, 1024, 2048], which does not fit',
     ]
-    right = run('--cfg-options', 'model.backbone.depth=50')
-    assert right.returncode == 0 and len(right.stdout.splitlines()) == 1
+    assert run_tool('backbone_channels', path, '--cfg-options', 'model.backbone.depth=50') == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
     path.write_text("model = dict(type='RetinaNet')\n")
-    assert run().stderr.splitlines()[-1].endswith('no model in it has a backbone and a neck')
+    with pytest.raises(ConfigError, match='no model in it has a backbone and a neck'):
+        run_tool('backbone_channels', path)
 
 
 @pytest.mark.parametrize(
