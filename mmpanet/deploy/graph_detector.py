@@ -71,7 +71,7 @@ class GraphDetector(BaseModel):
                     f'the graph draws masks into the resized image, {tuple(image.shape[1:])}, not into the original '
                     f'one, {(height, width)}: export with --masks box'
                 )
-            return torch.from_numpy(masks[:, :height, :width]).bool()
+            return torch.from_numpy(masks)
         drawn = torch.zeros(len(masks), height, width, dtype=torch.bool)
         for i, mask in enumerate(torch.from_numpy(masks)):
             part, (rows, columns) = _do_paste_mask(mask[None, None], boxes[i : i + 1], height, width, skip_empty=True)

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 import numpy as np
 from mmengine.config import Config
 
+from mmpanet.utils.environment import instruction_sets
 from mmpanet.utils.errors import ExportError
 from mmpanet.utils.files import atomic_write
 from .verify import image_pipeline
@@ -49,6 +50,14 @@ def quantize_graph(
         raise ExportError(f'{error.name} is not installed: pip install onnx onnxruntime') from error
     if not images:
         raise ExportError('there is no image to calibrate with')
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self, inputs: Iterator[Dict[str, np.ndarray]]) -> None:
+            self.inputs = inputs
+
+        def get_next(self) -> Optional[Dict[str, np.ndarray]]:
+            return next(self.inputs, None)
+
     with tempfile.TemporaryDirectory() as folder, atomic_write(target) as file:
         prepared = str(Path(folder, 'prepared.onnx'))
         quant_pre_process(str(graph), prepared, skip_symbolic_shape=True)
@@ -57,11 +66,11 @@ def quantize_graph(
         quantization.quantize_static(
             prepared,
             str(file),
-            _Images(cfg, images, next(iter(model.graph.input)).name),
+            Reader(_calibration_inputs(cfg, images, model.graph.input[0].name)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             # Without VNNI a sum of two products of eight bits can overflow its sixteen bits.
-            reduce_range=not has_vnni(),
+            reduce_range='VNNI' not in instruction_sets(),
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_quantize=nodes,
@@ -70,15 +79,7 @@ def quantize_graph(
     return nodes
 
 
-def has_vnni() -> bool:
-    """Whether the processor multiplies and adds numbers of eight bits without overflow."""
-    try:
-        return 'vnni' in Path('/proc/cpuinfo').read_text()
-    except OSError:  # not Linux
-        return False
-
-
-def is_output(node: str) -> bool:
+def _is_output(node: str) -> bool:
     """Whether a node belongs to an output layer. The second use of a layer has a number behind its name."""
     return any(re.sub(r'_\d+$', '', part) in OUTPUT_LAYERS for part in node.split('/'))
 
@@ -86,29 +87,16 @@ def is_output(node: str) -> bool:
 def _quantizable(graph: Any) -> Iterator[str]:
     constants = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
-        if node.op_type in QUANTIZED_OPERATORS and constants.intersection(node.input[1:2]) and not is_output(node.name):
+        if (
+            node.op_type in QUANTIZED_OPERATORS
+            and constants.intersection(node.input[1:2])
+            and not _is_output(node.name)
+        ):
             yield node.name
 
 
-class _Images:
-    """onnxruntime's ``CalibrationDataReader``: one image after the other, as the test pipeline makes them."""
-
-    def __init__(self, cfg: Config, images: Sequence[Union[str, Path]], name: str) -> None:
-        self.pipeline = image_pipeline(cfg)
-        self.images = iter(enumerate(images))
-        self.name = name
-
-    def get_next(self) -> Optional[Dict[str, np.ndarray]]:
-        number, path = next(self.images, (0, None))
-        if path is None:
-            return None
-        return {self.name: self.pipeline(dict(img_path=str(path), img_id=number))['inputs'].numpy()[None]}
-
-    def __iter__(self) -> '_Images':
-        return self
-
-    def __next__(self) -> Dict[str, np.ndarray]:
-        found = self.get_next()
-        if found is None:
-            raise StopIteration
-        return found
+def _calibration_inputs(cfg: Config, images: Sequence[Union[str, Path]], name: str) -> Iterator[Dict[str, np.ndarray]]:
+    """One image after the other, as the test pipeline makes them."""
+    pipeline = image_pipeline(cfg)
+    for number, path in enumerate(images):
+        yield {name: pipeline(dict(img_path=str(path), img_id=number))['inputs'].numpy()[None]}

@@ -11,7 +11,6 @@ The environment variable ``MMPANET_ONEDNN_LINEAR`` turns the operator on (1) or 
 """
 
 import os
-from pathlib import Path
 from typing import Any, Optional, Tuple
 
 import torch
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmpanet.utils.environment import cpu_fields
 from mmpanet.utils.errors import ConfigError
 
 # With fewer multiply-adds the gain is smaller than the cost of the additional Python code.
@@ -119,14 +119,7 @@ def _prefers_onednn() -> bool:
         return wanted == '1'
     # torch before 2.1 does not tell, and does not have the operator in this form.
     capability = getattr(getattr(torch.backends, 'cpu', None), 'get_cpu_capability', str)()
-    return 'AVX512' in capability and _is_amd()
-
-
-def _is_amd() -> bool:
-    try:
-        return 'AuthenticAMD' in Path('/proc/cpuinfo').read_text()
-    except OSError:  # not Linux
-        return False
+    return 'AVX512' in capability and cpu_fields().get('vendor_id') == 'AuthenticAMD'
 
 
 HAS_ONEDNN_LINEAR = _has_onednn_linear()

@@ -82,15 +82,26 @@ def commit(folder: Path) -> Optional[str]:
 
 def cpu_name() -> str:
     """The CPU's model and its instruction sets, such as ``'AMD EPYC (AVX2, AVX512)'``."""
+    model = cpu_fields().get('model name') or platform.processor() or platform.machine()
+    found = instruction_sets()
+    return model + (f' ({", ".join(found)})' if found else '')
+
+
+def instruction_sets() -> List[str]:
+    """Which of ``INSTRUCTION_SETS`` the CPU has; none where the system does not tell."""
+    fields = cpu_fields()
+    flags = set(fields.get('flags', fields.get('Features', '')).split())  # 'Features' on ARM
+    return [name for name, needed in INSTRUCTION_SETS.items() if flags.intersection(needed)]
+
+
+def cpu_fields() -> Dict[str, str]:
+    """What Linux says of the first CPU, such as ``'vendor_id'``; empty on other systems."""
     fields: Dict[str, str] = {}
     if CPU_INFO.is_file():
         for line in CPU_INFO.read_text().splitlines():
             key, _, value = line.partition(':')
             fields.setdefault(key.strip(), value.strip())
-    flags = set(fields.get('flags', fields.get('Features', '')).split())  # 'Features' on ARM
-    found = [name for name, needed in INSTRUCTION_SETS.items() if flags.intersection(needed)]
-    model = fields.get('model name') or platform.processor() or platform.machine()
-    return model + (f' ({", ".join(found)})' if found else '')
+    return fields
 
 
 def bug_report() -> str:

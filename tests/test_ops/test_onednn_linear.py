@@ -98,7 +98,7 @@ def test_torch_has_the_operator():
 def test_who_chooses_onednn(switch, capability, vendor, expected, monkeypatch):
     cpu = SimpleNamespace(get_cpu_capability=lambda: capability)
     monkeypatch.setattr(torch.backends, 'cpu', cpu, raising=False)
-    monkeypatch.setattr(fast.Path, 'read_text', lambda path: f'vendor_id : {vendor}')
+    monkeypatch.setattr(fast, 'cpu_fields', lambda: dict(vendor_id=vendor))
     monkeypatch.setenv(fast.SWITCH, switch)
     assert fast._prefers_onednn() == expected
 
