@@ -3,56 +3,22 @@
 
 import json
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmcv.ops import nms
 from mmengine.config import Config
 from repository import ROOT
+from small_detectors import FPN, NUM_CLASSES, PANET, build, config, pixels, write_image
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
-from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmpanet.deploy import ExportError, compare_detections, export_detector
 from mmpanet.deploy.box_coding import decode_boxes
 from mmpanet.deploy.operators import NO_BOX, best_of, suppressed_scores
 from mmpanet.deploy.roi_heads import paste_masks
 from mmpanet.models.inclusive_boxes import InclusiveBBoxCoder
-
-PANET = ROOT / 'configs/dsb2018/mask-rcnn_r18_panet_dsb2018.py'
-FPN = ROOT / 'configs/dsb2018/mask-rcnn_r18_fpn_dsb2018.py'
-NUM_CLASSES = 3
-FEW_BOXES = {
-    'model.test_cfg.rcnn.score_thr': 0.05,
-    'model.test_cfg.rcnn.max_per_img': 20,
-    'model.test_cfg.rpn.max_per_img': 40,
-}
-
-SPREAD = ('rpn_cls.weight', 'fc_reg.weight', 'retina_cls.weight', 'conv_cls.weight', 'atss_cls.weight')
-
-
-def build(cfg, **options):
-    """A detector that finds many objects of several classes."""
-    torch.manual_seed(0)
-    cfg.merge_from_dict({**FEW_BOXES, **options})
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    for name, parameter in model.named_parameters():
-        # A fresh detector is sure of nothing: spread its scores and its boxes.
-        if name.endswith(('fc_cls.weight', 'conv_logits.weight')):
-            torch.nn.init.normal_(parameter, std=0.3)
-        elif name.endswith(SPREAD):
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model.eval()
-
-
-def config(path=PANET):
-    cfg = Config.fromfile(path)
-    cfg.model.roi_head.bbox_head.num_classes = NUM_CLASSES
-    cfg.model.roi_head.mask_head.num_classes = NUM_CLASSES
-    return cfg
 
 
 def with_roi_head(path, kind):
@@ -79,16 +45,6 @@ def images(tmp_path_factory):
     """Of sizes that are no multiples of anything."""
     folder = tmp_path_factory.mktemp('images')
     return [write_image(folder / f'{i}.png', size, i) for i, size in enumerate([(97, 131), (120, 70)])]
-
-
-def pixels(size, seed):
-    coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
-    return cv2.resize(coarse, size[::-1])
-
-
-def write_image(path, size, seed):
-    cv2.imwrite(str(path), pixels(size, seed))
-    return path
 
 
 def check_equal(model, cfg, folder, images, least=10):

@@ -1,16 +1,13 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-import math
 
 import pytest
 import torch
 from mmcv.ops import roi_align
+from pooling_reference import SCALES, STRIDES, maps, pixels_beside
 
 from mmdet.registry import MODELS
 from mmpanet.models import AdaptiveFeaturePooling
 from mmpanet.ops import multi_level_roi_align
-
-STRIDES = [4, 8, 16, 32]
-SCALES = [1 / stride for stride in STRIDES]
 
 
 def build(backend='auto', output_size=7, **roi_layer) -> AdaptiveFeaturePooling:
@@ -20,10 +17,6 @@ def build(backend='auto', output_size=7, **roi_layer) -> AdaptiveFeaturePooling:
             type='AdaptiveFeaturePooling', roi_layer=roi_layer, out_channels=8, featmap_strides=STRIDES, backend=backend
         )
     )
-
-
-def maps(height=96, width=144, batch=2, channels=8, dtype=torch.float32):
-    return [torch.randn(batch, channels, -(-height // stride), -(-width // stride), dtype=dtype) for stride in STRIDES]
 
 
 def some_rois(num, height=96, width=144, batch=2, dtype=torch.float32):
@@ -53,15 +46,6 @@ DEGENERATE_ROIS = torch.tensor(
 def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
     """RoIAlign by its definition, computed number by number."""
 
-    def axis(position, size):
-        if position < -1 or position > size:
-            return []
-        position = max(position, 0.0)
-        low = int(math.floor(position))
-        if low >= size - 1:
-            return [(size - 1, 1.0)]
-        return [(low, low + 1 - position), (low + 1, position - low)]
-
     h, w = output_size
     out = torch.zeros(len(rois), len(feats), feats[0].size(1), h, w, dtype=torch.float64)
     for n, (image, *corners) in enumerate(rois.tolist()):
@@ -75,8 +59,8 @@ def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
                 y = y1 + roi_h * (i + 0.5) / (h * sampling_ratio)
                 for j in range(w * sampling_ratio):
                     x = x1 + roi_w * (j + 0.5) / (w * sampling_ratio)
-                    for row, row_weight in axis(y, feat.size(2)):
-                        for column, weight in axis(x, feat.size(3)):
+                    for row, row_weight in pixels_beside(y, feat.size(2)):
+                        for column, weight in pixels_beside(x, feat.size(3)):
                             out[n, level, :, i // sampling_ratio, j // sampling_ratio] += (
                                 row_weight * weight * feat[int(image), :, row, column]
                             )

@@ -4,14 +4,12 @@ import math
 import pytest
 import torch
 from mmcv.ops import roi_align_rotated
+from pooling_reference import SCALES, STRIDES, maps, pixels_beside
 
 from mmdet.registry import MODELS
 from mmpanet.models import RotatedAdaptiveFeaturePooling
 from mmpanet.ops import multi_level_roi_align, multi_level_roi_align_rotated
 from mmpanet.utils.errors import ConfigError
-
-STRIDES = [4, 8, 16, 32]
-SCALES = [1 / stride for stride in STRIDES]
 
 
 def build(backend='auto', roi_layer=None, **kwargs) -> RotatedAdaptiveFeaturePooling:
@@ -26,10 +24,6 @@ def build(backend='auto', roi_layer=None, **kwargs) -> RotatedAdaptiveFeaturePoo
             **kwargs,
         )
     )
-
-
-def maps(height=96, width=144, batch=2, channels=8, dtype=torch.float32):
-    return [torch.randn(batch, channels, -(-height // stride), -(-width // stride), dtype=dtype) for stride in STRIDES]
 
 
 def some_rois(num, height=96, width=144, batch=2, dtype=torch.float32):
@@ -60,13 +54,6 @@ DEGENERATE_ROIS = torch.tensor(
 def roi_align_rotated_loop(feats, rois, output_size, sampling_ratio, aligned, clockwise):
     """RoIAlign of rotated boxes by its definition, computed number by number."""
 
-    def axis(position, size):
-        position = max(position, 0.0)
-        low = int(math.floor(position))
-        if low >= size - 1:
-            return [(size - 1, 1.0)]
-        return [(low, low + 1 - position), (low + 1, position - low)]
-
     h, w = output_size
     out = torch.zeros(len(rois), len(feats), feats[0].size(1), h, w, dtype=torch.float64)
     for n, (image, x, y, width, height, angle) in enumerate(rois.tolist()):
@@ -83,10 +70,8 @@ def roi_align_rotated_loop(feats, rois, output_size, sampling_ratio, aligned, cl
                     dy = roi_h * ((i + 0.5) / (h * sampling_ratio) - 0.5)
                     column = x * scale - shift + dx * math.cos(angle) - dy * math.sin(angle)
                     row = y * scale - shift + dx * math.sin(angle) + dy * math.cos(angle)
-                    if not (-1 <= row <= feat.size(2) and -1 <= column <= feat.size(3)):
-                        continue
-                    for pixel_row, row_weight in axis(row, feat.size(2)):
-                        for pixel_column, weight in axis(column, feat.size(3)):
+                    for pixel_row, row_weight in pixels_beside(row, feat.size(2)):
+                        for pixel_column, weight in pixels_beside(column, feat.size(3)):
                             out[n, level, :, i // sampling_ratio, j // sampling_ratio] += (
                                 row_weight * weight * feat[int(image), :, pixel_row, pixel_column]
                             )
