@@ -72,8 +72,9 @@ class GraphDetector(BaseModel):
                     f'one, {(height, width)}: export with --masks box'
                 )
             return torch.from_numpy(masks)
-        drawn = torch.zeros(len(masks), height, width, dtype=torch.bool)
+        binary = self.mask_threshold >= 0  # below 0 mmdet gives probabilities in eight bits
+        drawn = torch.zeros(len(masks), height, width, dtype=torch.bool if binary else torch.uint8)
         for i, mask in enumerate(torch.from_numpy(masks)):
             part, (rows, columns) = _do_paste_mask(mask[None, None], boxes[i : i + 1], height, width, skip_empty=True)
-            drawn[i][rows, columns] = part[0] >= self.mask_threshold
+            drawn[i][rows, columns] = part[0] >= self.mask_threshold if binary else (part[0] * 255).to(torch.uint8)
         return drawn

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
-from test_onnx import FPN, build, config, write_image
+from small_detectors import FPN, build, config, write_image
 
 from mmpanet.deploy import ExportError, GraphDetector, export_detector, quantize_graph
 from mmpanet.deploy.int8 import OUTPUT_LAYERS
@@ -53,6 +53,19 @@ def test_predictions_are_those_of_mmdet_in_the_original_image(exported):
         np.testing.assert_allclose(dets[right, 4], other.scores[left], atol=1e-4)
         assert one.masks.shape[1:] == other.masks.shape[1:] == (96, 128)
         assert (one.masks[right] != other.masks[left]).sum() <= 1e-3 * other.masks.sum()
+
+
+@torch.no_grad()
+def test_masks_without_a_threshold_are_probabilities_in_eight_bits(exported, monkeypatch):
+    model, cfg, folder, images = exported
+    monkeypatch.setattr(model.roi_head.test_cfg, 'mask_thr_binary', -1)
+    [found] = GraphDetector(folder / 'end2end.onnx', mask_threshold=-1).test_step(samples(cfg, images[:1]))
+    [expected] = model.test_step(samples(cfg, images[:1]))
+    one, other = found.pred_instances, expected.pred_instances
+    pairs = match_detections(other, torch.cat([one.bboxes, one.scores[:, None]], dim=1).numpy(), one.labels.numpy())
+    assert one.masks.dtype == other.masks.dtype == torch.uint8 and len(pairs) == len(other) > 5
+    differences = one.masks[pairs[:, 1]].int() - other.masks[pairs[:, 0]].int()
+    assert differences.abs().max() <= 1
 
 
 def test_masks_in_the_resized_image_are_refused(exported):
