@@ -8,11 +8,9 @@ from contextlib import contextmanager
 from functools import wraps
 from multiprocessing.connection import Connection
 from pathlib import Path
-from statistics import median
 from time import perf_counter
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
-import numpy as np
 import torch
 import torch.nn as nn
 from mmengine.config import Config
@@ -23,8 +21,6 @@ from mmpanet.utils.errors import BenchmarkError
 from .models import TRAINING, BenchmarkModel, PreparedModel, RunSettings
 from .workload import Workload
 
-RESAMPLES = 5000
-CONFIDENCE = 0.95
 # The parts of a detector in the order of the forward pass: the module's own name, and the name in the tables.
 PARTS = {
     'backbone': 'backbone',
@@ -40,17 +36,6 @@ HEAD_METHODS = ('predict', 'loss', 'loss_and_predict', 'loss_and_target')  # mmd
 # They make glibc return freed memory at once, so that a process holds no more than its tensors need.
 MALLOC_SETTINGS = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_TRIM_THRESHOLD_': '65536'}
 PROCESS_STATUS = Path('/proc/self/status')
-
-
-class Ratio(NamedTuple):
-    """A median of paired ratios with its bootstrap interval."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f'{self.median:.2f} ({self.low:.2f} to {self.high:.2f})'
 
 
 def time_in_turns(
@@ -95,14 +80,6 @@ def _now(device: torch.device) -> float:
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
     return perf_counter()
-
-
-def paired_ratio(times: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Ratio:
-    """The median of the ratios of paired rounds, with its 95 % interval from a bootstrap over rounds."""
-    ratios = np.asarray(times) / np.asarray(baseline)
-    choices = np.random.default_rng(seed).integers(len(ratios), size=(RESAMPLES, len(ratios)))
-    low, high = np.quantile(np.median(ratios[choices], axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Ratio(median(ratios.tolist()), float(low), float(high))
 
 
 def seconds_by_part(model: PreparedModel, mode: str) -> Dict[str, float]:

@@ -16,7 +16,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures.bbox import bbox2roi
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, RotatedAdaptiveFeaturePooling
 from mmpanet.utils.environment import environment_summary
-from .measure import Ratio, flops_by_part, paired_ratio, peak_memory, seconds_by_part, time_in_turns
+from mmpanet.utils.paired_ratios import Ratio, paired_ratio
+from .measure import flops_by_part, peak_memory, seconds_by_part, time_in_turns
 from .models import BenchmarkModel, PreparedModel, RunSettings
 from .workload import Workload
 

@@ -1,0 +1,72 @@
+"""Show what the number of proposals costs in AP and saves in time.
+
+``python tools/analysis_tools/proposal_sweep.py --model CONFIG CHECKPOINT --model CONFIG CHECKPOINT``
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+from mmengine.config import DictAction  # noqa: E402
+
+import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.evaluation.proposal_sweep import sweep_proposals, sweep_table, write_sweep  # noqa: E402
+from mmpanet.utils.argument_types import positive_int  # noqa: E402
+from mmpanet.utils.configs import load_config  # noqa: E402
+from mmpanet.utils.errors import MMPanetError  # noqa: E402
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Test trained two-stage detectors with several numbers of proposals per image, side by side on the '
+        'test data of their configs, and write a table and a picture of AP and time.'
+    )
+    parser.add_argument(
+        '--model',
+        dest='models',
+        nargs=2,
+        action='append',
+        required=True,
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='a detector; give it once per detector. Times are compared with the first one',
+    )
+    parser.add_argument('--names', nargs='+', help='names of the detectors (default: those of the configs)')
+    parser.add_argument(
+        '--proposals',
+        nargs='+',
+        type=positive_int,
+        default=[50, 100, 200, 300, 500, 1000],
+        metavar='NUMBER',
+        help='values of model.test_cfg.rpn.max_per_img (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override all configs'
+    )
+    parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'proposals'), help='(default: %(default)s)')
+    args = parser.parse_args()
+    args.names = args.names or [Path(config).stem for config, _ in args.models]
+    if len(set(args.names)) != len(args.models):
+        parser.error(f'--names: {len(args.models)} detectors need as many different names, not {args.names}')
+    return args
+
+
+def main():
+    args = parse_args()
+    models = {}
+    try:
+        for name, (config, checkpoint) in zip(args.names, args.models):
+            models[name] = load_config(config, args.cfg_options)
+            models[name].update(load_from=checkpoint, resume=False, work_dir=str(args.out_dir / name))
+        points = sweep_proposals(models, args.proposals, progress=lambda line: print(line, flush=True))
+        print(sweep_table(points))
+        for file in write_sweep(points, args.out_dir):
+            print(file)
+    except MMPanetError as error:
+        sys.exit(f'proposal_sweep.py: {error}')
+
+
+if __name__ == '__main__':
+    main()
