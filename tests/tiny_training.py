@@ -90,8 +90,8 @@ def make_data(folder, num_train=8, num_val=4, **settings):
     return f'{folder}/'
 
 
-def write_config(path, data, more=''):
-    path.write_text(CONFIG.format(base=str(BASE), data=data) + more)
+def write_config(path, data, more='', base=BASE):
+    path.write_text(CONFIG.format(base=str(base), data=data) + more)
     return path
 
 

@@ -13,12 +13,16 @@ import signal
 import pytest
 import torch
 from killed_training import Training
-from tiny_training import NOTHING_AT_RANDOM, make_data, write_config
+from mmengine.config import Config
+from repository import ROOT
+from tiny_training import NOTHING_AT_RANDOM, make_data, run_tool, write_config
 
+from mmdet.registry import MODELS
 from mmpanet.checkpoints.files import load_untrusted
 
 KILLS = 20
 EPOCHS = 30
+FPN = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_fpn_shapes.py'
 
 
 @pytest.fixture(scope='module')
@@ -32,6 +36,7 @@ def state(work_dir, epochs):
     return dict(
         weights=checkpoint['state_dict'],
         optimizer=checkpoint['optimizer'],
+        averaged=checkpoint.get('ema_state_dict'),
         schedulers=checkpoint['param_schedulers'],
         progress=(checkpoint['meta']['epoch'], checkpoint['meta']['iter']),
         losses={name: torch.as_tensor(history[name].data[0]) for name in history if 'loss' in name},
@@ -54,18 +59,16 @@ def assert_equal(one, other, name='state'):
         assert one == other, name
 
 
-def kill_again_and_again(tmp_path, data, kills, epochs, max_keep_ckpts):
-    """Every other kill is inside the write of a checkpoint; returns what each resume went on from."""
-    config = write_config(
-        tmp_path / 'tiny.py',
-        data,
-        NOTHING_AT_RANDOM
-        + (
-            f"train_cfg['max_epochs'] = {epochs}\n"
-            f"default_hooks['checkpoint'] = dict(type='CheckpointHook', interval=1, max_keep_ckpts={max_keep_ckpts})\n"
-            "log_level = 'INFO'\n"
-        ),
+def settings(epochs):
+    return NOTHING_AT_RANDOM + (
+        f"train_cfg['max_epochs'] = {epochs}\n"
+        "default_hooks['checkpoint'] = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)\n"
+        "log_level = 'INFO'\n"
     )
+
+
+def kill_again_and_again(tmp_path, config, kills, epochs):
+    """Every other kill is inside the write of a checkpoint; returns what each resume went on from."""
     whole = Training([config, '--work-dir', tmp_path / 'whole'], tmp_path / 'whole.log')
     assert whole.wait() == 0, whole.log.read_text()
 
@@ -95,12 +98,30 @@ def kill_again_and_again(tmp_path, data, kills, epochs, max_keep_ckpts):
 
 @pytest.mark.slow
 def test_twenty_kills(tmp_path, data):
-    begun = kill_again_and_again(tmp_path, data, KILLS, EPOCHS, max_keep_ckpts=1)
+    begun = kill_again_and_again(tmp_path, write_config(tmp_path / 'tiny.py', data, settings(EPOCHS)), KILLS, EPOCHS)
     assert begun == sorted(begun)  # never behind where it was
     assert len(begun) == KILLS + 1 and begun[-1] > 0
     print(f'epochs gone on from, at each of {KILLS} resumes: {begun[1:]}')
 
 
 def test_two_kills(tmp_path, data):
-    begun = kill_again_and_again(tmp_path, data, 2, 5, max_keep_ckpts=1)
+    begun = kill_again_and_again(tmp_path, write_config(tmp_path / 'tiny.py', data, settings(5)), 2, 5)
     assert begun == sorted(begun)
+
+
+def test_two_kills_of_a_grown_model_with_averaged_weights(tmp_path, data):
+    """PANet grown out of an FPN, whose gates have a learning rate of their own."""
+    hook = "custom_hooks = [dict(type='EMAHook', momentum=0.1)]\n"
+    fpn = write_config(tmp_path / 'fpn.py', data, settings(5) + hook, base=FPN)
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=MODELS.build(Config.fromfile(fpn).model).state_dict()), tmp_path / 'fpn.pth')
+    words = ['--roi-head', '--grow', '--checkpoint', tmp_path / 'fpn.pth', '--out-checkpoint', tmp_path / 'grown.pth']
+    run_tool('swap_neck', fpn, *words, '--out', tmp_path / 'grown.py')
+    begun = kill_again_and_again(tmp_path, tmp_path / 'grown.py', 2, 5)
+    assert begun == sorted(begun)
+    end = state(tmp_path / 'killed', 5)
+    [openings] = (
+        value for name, value in end['weights'].items() if name.endswith('bbox_head.shared_fcs.0.level_gates')
+    )
+    averaged = end['averaged'][next(name for name in end['averaged'] if name.endswith('0.level_gates'))]
+    assert openings.abs().max() > 0 and not torch.equal(openings, averaged)
