@@ -12,8 +12,12 @@ STACKS_ARGS ?=
 # More words for .dev_scripts/gpu.py, such as --device cuda:1.
 GPU_ARGS ?=
 
-# GNU OpenMP's threads spin while they wait for each other, which makes everything slow on a busy machine.
-export OMP_WAIT_POLICY ?= PASSIVE
+# The threads of GNU OpenMP wait for each other by spinning, which makes everything slow on a busy machine. They spin for
+# a moment only, unless OMP_WAIT_POLICY says otherwise.
+ifndef OMP_WAIT_POLICY
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT ?= 3000
+endif
 
 BIN := $(VENV)/bin
 DATA := data/shapes

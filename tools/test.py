@@ -4,9 +4,10 @@ import argparse
 import os
 import sys
 
-# GNU OpenMP reads this once, when torch is loaded. By default its threads spin while they wait for each other, and a
-# step takes several times as long on a busy machine: docs/troubleshooting.md.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+# The threads of GNU OpenMP wait for each other by spinning, which makes a step several times as long on a busy machine.
+# It reads these when torch is loaded: docs/troubleshooting.md.
+if 'OMP_WAIT_POLICY' not in os.environ:
+    os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT=os.environ.get('GOMP_SPINCOUNT', '3000'))
 
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmdet.engine.hooks.utils import trigger_visualization_hook

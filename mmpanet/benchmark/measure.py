@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Four measurements: time of several functions in turn, time and FLOPs of each part of a detector, peak memory."""
+"""Three measurements: time and FLOPs of each part of a detector, and its peak memory."""
 
 import multiprocessing
 import os
@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from functools import wraps
 from multiprocessing.connection import Connection
 from pathlib import Path
-from time import perf_counter
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 import torch.nn as nn
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from mmpanet.ops.onednn_linear import HAS_ONEDNN_LINEAR
 from mmpanet.utils.errors import BenchmarkError
+from mmpanet.utils.paired_times import now
 from .models import TRAINING, BenchmarkModel, PreparedModel, RunSettings
 from .workload import Workload
 
@@ -38,53 +38,9 @@ MALLOC_SETTINGS = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_TRIM_THRESHOLD_': 
 PROCESS_STATUS = Path('/proc/self/status')
 
 
-def time_in_turns(
-    functions: Mapping[str, Callable[[], object]],
-    rounds: int,
-    device: torch.device,
-    progress: Callable[[str], None] = lambda line: None,
-) -> Dict[str, List[float]]:
-    """Time functions in turn: A B C, C B A, and so on.
-
-    A round goes through the functions forward and backward; the time of a function in a round is the mean of both. A
-    machine that becomes slower or faster during a round therefore changes all times alike. One more round at the start
-    warms up and does not count.
-
-    Args:
-        functions: What to time, by name.
-        rounds: How many rounds count.
-        device: Where the functions run. Each time includes all work that was queued there.
-        progress: Called with one line per round.
-
-    Returns:
-        Seconds of each round, by name.
-    """
-    times: Dict[str, List[float]] = {name: [] for name in functions}
-    for i in range(rounds + 1):
-        seconds = dict.fromkeys(functions, 0.0)
-        for name in [*functions, *reversed(list(functions))]:
-            start = _now(device)
-            functions[name]()
-            seconds[name] += (_now(device) - start) / 2
-        progress(
-            (f'round {i}/{rounds}: ' if i else 'warm-up: ')
-            + ', '.join(f'{name} {value:.3f} s' for name, value in seconds.items())
-        )
-        if i:
-            for name, value in seconds.items():
-                times[name].append(value)
-    return times
-
-
-def _now(device: torch.device) -> float:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    return perf_counter()
-
-
 def seconds_by_part(model: PreparedModel, mode: str) -> Dict[str, float]:
     """Seconds of one run, see :func:`count_by_part`."""
-    return count_by_part(model, mode, lambda: _now(model.device))
+    return count_by_part(model, mode, lambda: now(model.device))
 
 
 def flops_by_part(model: PreparedModel, mode: str) -> Dict[str, int]:

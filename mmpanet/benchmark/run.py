@@ -16,8 +16,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures.bbox import bbox2roi
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, RotatedAdaptiveFeaturePooling
 from mmpanet.utils.environment import environment_summary
-from mmpanet.utils.paired_ratios import Ratio, paired_ratio
-from .measure import flops_by_part, peak_memory, seconds_by_part, time_in_turns
+from mmpanet.utils.paired_times import Ratio, paired_ratio, time_in_turns
+from .measure import flops_by_part, peak_memory, seconds_by_part
 from .models import BenchmarkModel, PreparedModel, RunSettings
 from .workload import Workload
 
@@ -81,7 +81,7 @@ def run_benchmark(
         modes: 'inference', 'training' or both.
         workload: What the models run on.
         settings: How they run.
-        rounds: How many rounds each model is timed, see :func:`~.measure.time_in_turns`.
+        rounds: How many rounds each model is timed, see :func:`~mmpanet.utils.paired_times.time_in_turns`.
         memory: Whether the peak memory is measured, which takes one process per model and mode.
         progress: Called with one line per step.
     """

@@ -81,7 +81,8 @@ class ONNXNonMaxSuppression(torch.autograd.Function):
 
         selected = g.op(
             'NonMaxSuppression',
-            boxes,
+            # OpenVINO wants to know the 4 before it runs, and does not find it behind quantized deltas.
+            g.op('Reshape', boxes, constant([0, -1, 4], torch.int64)),
             g.op('Unsqueeze', scores, constant([1], torch.int64)),
             constant([2**31 - 1], torch.int64),
             constant([iou_threshold], torch.float32),

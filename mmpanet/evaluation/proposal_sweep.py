@@ -17,7 +17,7 @@ from mmpanet.engine.runner import build_runner
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import atomic_write
-from mmpanet.utils.paired_ratios import Ratio, paired_ratio
+from mmpanet.utils.paired_times import Ratio, paired_ratio
 from mmpanet.utils.palette import COLORS
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, METRIC_PREFIX, metric_titles, percent

@@ -13,14 +13,14 @@ from repository import ROOT
 
 from mmdet.structures.bbox import bbox_overlaps
 from mmpanet.benchmark import measure, run
-from mmpanet.benchmark.measure import count_by_part, flops_by_part, peak_memory, seconds_by_part, time_in_turns
+from mmpanet.benchmark.measure import count_by_part, flops_by_part, peak_memory, seconds_by_part
 from mmpanet.benchmark.models import VARIANTS, PreparedModel, RunSettings, build, find_images, find_model
 from mmpanet.benchmark.report import as_text, pooling_text, write_benchmark, write_sweep
 from mmpanet.benchmark.run import SWEEPABLE, Benchmark, ModelResult, run_benchmark, run_pooling_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANetNeck
 from mmpanet.utils.errors import BenchmarkError, ConfigError
-from mmpanet.utils.paired_ratios import Ratio, paired_ratio
+from mmpanet.utils.paired_times import Ratio, paired_ratio, time_in_turns
 
 CPU = torch.device('cpu')
 HAS_FLOP_COUNTER = find_spec('torch.utils.flop_counter') is not None

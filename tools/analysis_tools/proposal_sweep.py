@@ -4,19 +4,16 @@
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+from mmengine.config import DictAction
 
-from mmengine.config import DictAction  # noqa: E402
-
-import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
-from mmpanet.evaluation.proposal_sweep import sweep_proposals, sweep_table, write_sweep  # noqa: E402
-from mmpanet.utils.argument_types import positive_int  # noqa: E402
-from mmpanet.utils.configs import load_config  # noqa: E402
-from mmpanet.utils.errors import MMPanetError  # noqa: E402
+import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.evaluation.proposal_sweep import sweep_proposals, sweep_table, write_sweep
+from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import MMPanetError
 
 
 def parse_args():

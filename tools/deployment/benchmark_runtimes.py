@@ -1,0 +1,133 @@
+"""Time detectors in PyTorch and as exported graphs, from the image to its masks. See docs/deploy.md.
+
+``python tools/deployment/benchmark_runtimes.py fpn panet --runtime onnxruntime openvino --int8``
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import mmcv
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+
+import mmpanet  # noqa: F401  registers PANet's modules
+from mmpanet.benchmark.models import DEFAULT_BASE, build, find_model
+from mmpanet.deploy import export_detector, quantize_graph
+from mmpanet.deploy.export import GRAPH, INT8_GRAPH
+from mmpanet.deploy.runtimes import RUNTIMES
+from mmpanet.deploy.speed import eager_detector, graph_detector, random_detector, torchvision_detector
+from mmpanet.deploy.verify import image_pipeline
+from mmpanet.swap.verification import generated_image
+from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.environment import environment_summary
+from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.paired_times import paired_ratio, time_in_turns
+from mmpanet.utils.tables import markdown_table
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description='Export detectors and time them in turn (A B C, C B A) on one image: in PyTorch, as a graph in '
+        'each runtime, and beside the detectors of torchvision. Each time holds normalization, network, both NMS and '
+        'the drawing of masks. The first detector in PyTorch is what the others are compared with.'
+    )
+    parser.add_argument(
+        'models', nargs='+', metavar='MODEL', help='variants of --base by the names of benchmark.py, or configs'
+    )
+    parser.add_argument('--base', default=DEFAULT_BASE, metavar='CONFIG', help='(default: %(default)s)')
+    parser.add_argument(
+        '--checkpoints',
+        nargs='+',
+        metavar='FILE',
+        help='trained weights, one file per model. Random weights are changed so that --detections boxes are found',
+    )
+    parser.add_argument('--runtime', nargs='+', choices=list(RUNTIMES), default=['onnxruntime'], help='(%(default)s)')
+    parser.add_argument('--int8', action='store_true', help='time graphs in eight bits too')
+    parser.add_argument(
+        '--torchvision',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='detectors of torchvision with random weights, such as maskrcnn_resnet50_fpn',
+    )
+    parser.add_argument('--image', type=Path, metavar='FILE', help='an image (default: a generated one of --size)')
+    parser.add_argument(
+        '--size', nargs=2, type=positive_int, default=(480, 640), metavar=('HEIGHT', 'WIDTH'), help='(480 640)'
+    )
+    parser.add_argument('--proposals', type=positive_int, default=1000, help='at most, per image (%(default)s)')
+    parser.add_argument('--detections', type=positive_int, default=100, help='at most, per image (%(default)s)')
+    parser.add_argument('--rounds', type=positive_int, default=5, help='of two runs each (%(default)s)')
+    parser.add_argument('--threads', type=positive_int, help='CPU threads (default: the choice of torch)')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs', 'runtimes'), help='folder for the graphs (%(default)s)'
+    )
+    args = parser.parse_args()
+    if args.checkpoints and len(args.checkpoints) != len(args.models):
+        parser.error(f'--checkpoints: {len(args.models)} models need as many, not {len(args.checkpoints)}')
+    return args
+
+
+def detectors_of(model, image_file, args, threads):
+    """A model in PyTorch and as graphs, by name."""
+    cfg = model.cfg
+    init_default_scope('mmdet')
+    cfg.model.test_cfg.rpn.update(
+        max_per_img=args.proposals, nms_pre=max(args.proposals, cfg.model.test_cfg.rpn.nms_pre)
+    )
+    cfg.model.test_cfg.rcnn.max_per_img = args.detections
+    if not args.image:  # the generated image has the size that was asked for
+        for step in cfg.test_dataloader.dataset.pipeline:
+            if step['type'] == 'Resize':
+                step.pop('scale', None)
+                step.update(scale_factor=1.0, keep_ratio=True)
+    torch.manual_seed(0)
+    module = build(model).eval()
+    data = pseudo_collate([image_pipeline(cfg)(dict(img_path=str(image_file), img_id=0))])
+    detect = eager_detector(module, data) if model.checkpoint else random_detector(module, data)
+    yield f'{model.name}, PyTorch', detect
+    folder = args.out / Path(model.name).stem
+    export_detector(module, cfg, folder)
+    graphs = {'': folder / GRAPH}
+    if args.int8:
+        graphs[', int8'] = folder / INT8_GRAPH
+        quantize_graph(folder / GRAPH, folder / INT8_GRAPH, cfg, [image_file])
+    for runtime in args.runtime:
+        for suffix, graph in graphs.items():
+            yield f'{model.name}, {runtime}{suffix}', graph_detector(graph, runtime, threads, data['inputs'][0])
+
+
+def run(args):
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    threads = torch.get_num_threads()
+    args.out.mkdir(parents=True, exist_ok=True)
+    image_file = args.image or args.out / 'image.png'
+    if not args.image:
+        mmcv.imwrite(generated_image(*args.size).permute(1, 2, 0).numpy(), str(image_file))
+    detectors = {}
+    for name, checkpoint in zip(args.models, args.checkpoints or [None] * len(args.models)):
+        detectors.update(detectors_of(find_model(name, checkpoint, args.base), image_file, args, threads))
+    image = torch.from_numpy(mmcv.imread(str(image_file)).transpose(2, 0, 1).copy())
+    for name in args.torchvision:
+        detectors[f'torchvision, {name}'] = torchvision_detector(name, image, args.proposals, args.detections)
+    found = {name: detect() for name, detect in detectors.items()}
+    times = time_in_turns(detectors, args.rounds, torch.device('cpu'), lambda line: print(line, file=sys.stderr))
+    first = next(iter(detectors))
+    rows = [
+        [name, f'{sorted(taken)[len(taken) // 2]:.3f}', paired_ratio(taken, times[first]), found[name]]
+        for name, taken in times.items()
+    ]
+    print(', '.join(f'{key} {value}' for key, value in environment_summary('cpu').items()))
+    print(f'{args.proposals} proposals, {args.rounds} rounds\n')
+    print(markdown_table(rows, ['detector', 's', 'x', 'detections']))
+
+
+if __name__ == '__main__':
+    warnings.simplefilter('ignore')
+    try:
+        run(parse_args())
+    except MMPanetError as error:
+        sys.exit(f'benchmark_runtimes.py: {error}')
