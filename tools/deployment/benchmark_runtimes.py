@@ -74,10 +74,10 @@ def detectors_of(model, image_file, args, threads):
     """A model in PyTorch and as graphs, by name."""
     cfg = model.cfg
     init_default_scope('mmdet')
-    cfg.model.test_cfg.rpn.update(
-        max_per_img=args.proposals, nms_pre=max(args.proposals, cfg.model.test_cfg.rpn.nms_pre)
-    )
-    cfg.model.test_cfg.rcnn.max_per_img = args.detections
+    test_cfg = cfg.model.test_cfg
+    if 'rpn' in test_cfg:
+        test_cfg.rpn.update(max_per_img=args.proposals, nms_pre=max(args.proposals, test_cfg.rpn.nms_pre))
+    test_cfg.get('rcnn', test_cfg).max_per_img = args.detections  # a detector of one stage has one part
     if not args.image:  # the generated image has the size that was asked for
         for step in cfg.test_dataloader.dataset.pipeline:
             if step['type'] == 'Resize':
@@ -99,7 +99,7 @@ def detectors_of(model, image_file, args, threads):
             yield f'{model.name}, {runtime}{suffix}', graph_detector(graph, runtime, threads, data['inputs'][0])
 
 
-def run(args):
+def measure(args):
     if args.threads:
         torch.set_num_threads(args.threads)
     threads = torch.get_num_threads()
@@ -125,9 +125,14 @@ def run(args):
     print(markdown_table(rows, ['detector', 's', 'x', 'detections']))
 
 
-if __name__ == '__main__':
+def main():
+    args = parse_args()
     warnings.simplefilter('ignore')
     try:
-        run(parse_args())
+        measure(args)
     except MMPanetError as error:
         sys.exit(f'benchmark_runtimes.py: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,68 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""What is timed: detectors with random weights that detect as much as trained ones, in PyTorch and as graphs."""
+
+import re
+import sys
+
+import pytest
+import torch
+from small_detectors import FPN, PANET
+from tiny_training import run_tool
+
+from mmpanet.deploy import ExportError
+from mmpanet.deploy.speed import CANDIDATES, make_scores_spread, torchvision_detector
+
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+SMALL = """
+_base_ = {base!r}
+model = dict(
+    backbone=dict(base_channels=8),
+    roi_head=dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5)))
+"""
+IN_CHANNELS = "model['neck'] = dict(in_channels=[8, 16, 32, 64])\n"
+
+
+@pytest.fixture
+def configs(tmp_path):
+    for name, base in (('fpn', FPN), ('panet', PANET)):
+        (tmp_path / f'{name}.py').write_text(SMALL.format(base=str(base)) + IN_CHANNELS)
+    return tmp_path / 'fpn.py', tmp_path / 'panet.py'
+
+
+def test_all_detectors_of_the_table_find_as_many_objects(configs, tmp_path, capsys):
+    words = ['--size', 96, 128, '--proposals', 60, '--detections', 12, '--rounds', 2, '--out', tmp_path / 'out']
+    run_tool('benchmark_runtimes', *configs, *words)
+    rows = re.findall(
+        r'\| (.*), (PyTorch|onnxruntime) \| [\d.]+ \| ([\d.]+) \(.*\) \| (\d+) \|', capsys.readouterr().out
+    )
+    assert [(name, runtime) for name, runtime, *_ in rows] == [
+        ('fpn', 'PyTorch'),
+        ('fpn', 'onnxruntime'),
+        ('panet', 'PyTorch'),
+        ('panet', 'onnxruntime'),
+    ]
+    assert [int(found) for *_, found in rows] == [12] * 4
+    assert rows[0][2] == '1.00'
+
+
+def test_a_one_stage_detector_needs_a_checkpoint(tmp_path):
+    with pytest.raises(SystemExit, match='a RetinaNet'):
+        run_tool('benchmark_runtimes', 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', '--out', tmp_path)
+
+
+def test_spread_scores_pass_the_threshold_in_the_number_that_was_asked_for():
+    layer, rois = torch.nn.Linear(16, 6), torch.randn(300, 16)
+    threshold = make_scores_spread(layer, lambda: layer(rois), background=-1)
+    logits = layer(rois)
+    assert logits.std().item() == pytest.approx(3, rel=0.01)
+    assert (logits.softmax(1)[:, :-1] >= threshold).sum() == CANDIDATES
+    assert not layer._forward_hooks
+
+
+def test_torchvision_is_named_if_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'torchvision', None)
+    monkeypatch.setitem(sys.modules, 'torchvision.models', None)
+    with pytest.raises(ExportError, match='torchvision is not installed: pip install torchvision'):
+        torchvision_detector('maskrcnn_resnet50_fpn', torch.zeros(3, 64, 64, dtype=torch.uint8), 10, 5)
