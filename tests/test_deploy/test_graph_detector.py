@@ -114,3 +114,29 @@ def test_no_image_to_calibrate_with_is_an_error(exported, tmp_path):
     with pytest.raises(ExportError, match='no image to calibrate with'):
         quantize_graph(exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx', exported[1], [])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_openvino_runs_eight_bits(exported, tmp_path):
+    """It needs the size of a box before it runs."""
+    pytest.importorskip('openvino')
+    model, cfg, folder, images = exported
+    quantize_graph(folder / 'end2end.onnx', tmp_path / 'int8.onnx', cfg, images)
+    one, other = (
+        GraphDetector(tmp_path / 'int8.onnx', runtime).test_step(samples(cfg, images))
+        for runtime in ('openvino', 'onnxruntime')
+    )
+    for a, b in zip(one, other):
+        assert a.pred_instances.scores.max() == pytest.approx(b.pred_instances.scores.max().item(), abs=0.1)
+
+
+def test_boxes_in_front_of_the_suppression_have_a_known_size(exported):
+    graph = onnx.load(str(exported[2] / 'end2end.onnx')).graph
+    producers = {output: node for node in graph.node for output in node.output}
+    constants = {one.name: one for one in graph.initializer}
+    suppressions = [node for node in graph.node if node.op_type == 'NonMaxSuppression']
+    assert suppressions
+    for node in suppressions:
+        reshape = producers[node.input[0]]
+        shape = constants.get(reshape.input[1]) or producers[reshape.input[1]].attribute[0].t
+        assert reshape.op_type == 'Reshape' and onnx.numpy_helper.to_array(shape).tolist() == [0, -1, 4]
