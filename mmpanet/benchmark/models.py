@@ -3,6 +3,7 @@
 
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -178,6 +179,8 @@ class PreparedModel:
             samples = [sample.to(self.device) for sample in workload.make_samples()]
             self.batches = [(workload.make_images().to(self.device), samples)]
             fix_proposals_and_detections(self.module, workload, self.device)
+        if self.dtype != torch.float32 and self.device.type == 'cpu':
+            _detect_in_float32(self.module)
         roi_head: Any = getattr(self.module, 'roi_head', None)
         if settings.rois_per_chunk and hasattr(roi_head, 'rois_per_chunk'):
             roi_head.rois_per_chunk = settings.rois_per_chunk
@@ -251,6 +254,19 @@ class PreparedModel:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+
+def _detect_in_float32(module: nn.Module) -> None:
+    """Give the detection of a dense head float32, because mmcv's NMS for the CPU takes nothing else."""
+    for name in ('rpn_head', 'bbox_head'):
+        head: Any = getattr(module, name, None)
+        if hasattr(head, 'predict_by_feat'):
+            head.predict_by_feat = partial(_call_in_float32, head.predict_by_feat)
+
+
+def _call_in_float32(function: Callable[..., Any], *outputs: Any, **kwargs: Any) -> Any:
+    with torch.autocast('cpu', enabled=False):
+        return function(*([level.float() for level in output] if output else output for output in outputs), **kwargs)
 
 
 def _make_maps_contiguous(module: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:

@@ -264,7 +264,8 @@ def test_a_good_config(tmp_path, monkeypatch):
 DATASET = 'train_dataloader.dataset.'
 FORMS = [
     (dict(type='Cocodataset'), f"{DATASET}type='Cocodataset' is no dataset that is registered"),
-    (dict(data_root='\0'), rf"{DATASET}data_root='.x00' is a str, it takes a path"),
+    (dict(data_root='\0'), rf"{DATASET}data_root='.x00' holds a control character, it takes a path without"),
+    (dict(ann_file='a\nb.json'), rf"{DATASET}ann_file='a.nb.json' holds a control character, it takes a path without"),
     (dict(filter_cfg=''), f"{DATASET}filter_cfg='' is no dict, it takes dict"),
     (dict(data_prefix=None), f'{DATASET}data_prefix=None is a NoneType'),
     (dict(ann_file=['train.json', 'train.json']), f'{DATASET}ann_file=.* is a list, it takes one path'),

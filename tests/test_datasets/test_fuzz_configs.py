@@ -158,9 +158,11 @@ def whole_config_is_right_or_refused(config, amp):
                 lines = refusal_of(use_auto_scale_lr, copy.deepcopy(cfg)) or []
                 lines += (refusal_of(use_amp, copy.deepcopy(cfg)) or []) if amp else []
             if not lines and task == 'test':
-                roi_head = cfg.model.get('roi_head')
-                predicts_masks = isinstance(roi_head, dict) and roi_head.get('mask_head')
-                assert bool(refusal_of(check_test_time_augmentation, cfg)) == bool(predicts_masks)
+                # Under a misspelled key too: such a model cannot be built.
+                predicts_masks = any(
+                    isinstance(part, dict) and bool(part.get('mask_head')) for part in cfg.model.values()
+                )
+                assert bool(refusal_of(check_test_time_augmentation, cfg)) == predicts_masks
             refused += lines
         refused += refusal_of(check_datasets, cfg, 'train', 'val', 'test') or []
         unset = [fault for split in ('train', 'val', 'test') for fault in unset_faults(cfg, split)]

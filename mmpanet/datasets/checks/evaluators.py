@@ -14,7 +14,7 @@ from mmpanet.utils.errors import DataError
 from .coco import read_annotation_file
 from .config import CocoSource, registered
 from .forms import argument_faults, metric_faults
-from .values import short, some
+from .values import fits_in_a_line, short, some
 
 
 class Evaluation(NamedTuple):
@@ -67,6 +67,8 @@ def evaluator_faults(cfg: Config, split: str) -> Iterator[str]:
         ann_file = node.get('ann_file')
         if ann_file is not None and not isinstance(ann_file, (str, os.PathLike)):
             yield f'{key}.ann_file={short(ann_file)} is a {type(ann_file).__name__}, it takes one path'
+        elif not fits_in_a_line(str(ann_file or '')):
+            yield f'{key}.ann_file={short(ann_file)} holds a control character, it takes a path without'
         elif ann_file and '://' not in str(ann_file) and not node.get('backend_args') and not os.path.isfile(ann_file):
             yield f'{key}.ann_file={ann_file!r}: no such file'
         yield from argument_faults(node, key, kind)

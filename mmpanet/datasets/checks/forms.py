@@ -6,7 +6,7 @@ import os
 from types import MappingProxyType
 from typing import Any, Iterator, Mapping, Set, Tuple
 
-from .values import is_integer, short
+from .values import fits_in_a_line, is_integer, short
 
 # Keys of MMDetection 2.x in a dataset, and what 3.x has in their place
 OLD_DATASET_KEYS = dict(
@@ -32,14 +32,16 @@ def dataset_form_faults(node: dict, key: str, kind: type) -> Iterator[str]:
                 f'{key}.{name}={short(value)} is a list, it takes one path; several datasets take '
                 "type='ConcatDataset' with datasets=[...]"
             )
-        elif not isinstance(value, (str, os.PathLike)) or '\0' in str(value):
+        elif not isinstance(value, (str, os.PathLike)):
             yield f'{key}.{name}={short(value)} is a {type(value).__name__}, it takes a path'
+        elif not fits_in_a_line(str(value)):
+            yield f'{key}.{name}={short(value)} holds a control character, it takes a path without'
     prefix = node.get('data_prefix', {})
     if not isinstance(prefix, dict):
         yield f'{key}.data_prefix={short(prefix)} is a {type(prefix).__name__}, it takes dict(img={short(prefix)})'
     elif 'img' not in prefix and 'img_prefix' not in node:
         yield f'{key}.data_prefix={short(dict(prefix))} has no img, the image folder, such as dict(img="images/")'
-    elif not all(isinstance(value, str) and '\0' not in value for value in prefix.values()):
+    elif not all(isinstance(value, str) and fits_in_a_line(value) for value in prefix.values()):
         yield f'{key}.data_prefix={short(dict(prefix))}, it takes paths, such as dict(img="images/")'
     metainfo = node.get('metainfo')
     if metainfo is not None and not isinstance(metainfo, dict):

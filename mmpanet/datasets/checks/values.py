@@ -30,3 +30,8 @@ def some(values: Any, limit: int = 5) -> str:
     values = list(values)
     more = f' and {len(values) - limit} more' if len(values) > limit else ''
     return (', '.join(map(short, values[:limit])) or 'none') + more
+
+
+def fits_in_a_line(text: str) -> bool:
+    """Whether a message can show a path in one line: it holds no line break, no tab and no zero byte."""
+    return not any(ord(character) < ord(' ') for character in text)

@@ -6,6 +6,7 @@ refuses them for a model on the CPU. On a machine without an accelerator the pro
 ``torch.distributed.launch``) has started form a gloo group here.
 """
 
+import atexit
 from datetime import timedelta
 from typing import Any, Dict, Optional
 
@@ -35,6 +36,8 @@ class CpuGroupRunner(Runner):
             timeout = (env_cfg.get('dist_cfg') or {}).get('timeout')
             options = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
             torch.distributed.init_process_group('gloo', **options)
+            # A group that is left open has threads, and now and then they end a process by SIGABRT when it exits.
+            atexit.register(_close_group)
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: Optional[Dict[str, Any]], model: nn.Module) -> nn.Module:
@@ -50,6 +53,11 @@ class CpuGroupRunner(Runner):
         if issubclass(MODEL_WRAPPERS.get(wrapper['type']), DistributedDataParallel):
             wrapper['device_ids'] = None
         return super().wrap_model(wrapper, model)
+
+
+def _close_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _refuse_sync_bn(model: nn.Module) -> None:
