@@ -12,13 +12,14 @@ from mmengine.config import Config
 from repository import ROOT
 
 from mmdet.structures.bbox import bbox_overlaps
-from mmpanet.benchmark import measure, run
+from mmpanet.benchmark import run
 from mmpanet.benchmark.measure import count_by_part, flops_by_part, peak_memory, seconds_by_part
 from mmpanet.benchmark.models import VARIANTS, PreparedModel, RunSettings, build, find_images, find_model
 from mmpanet.benchmark.report import as_text, pooling_text, write_benchmark, write_sweep
 from mmpanet.benchmark.run import SWEEPABLE, Benchmark, ModelResult, run_benchmark, run_pooling_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANetNeck
+from mmpanet.utils import paired_times
 from mmpanet.utils.errors import BenchmarkError, ConfigError
 from mmpanet.utils.paired_times import Ratio, paired_ratio, time_in_turns
 
@@ -154,7 +155,7 @@ class TestMeasure:
     def test_order_and_times(self, monkeypatch):
         """On a machine that becomes slower with every call, and equally so for all functions."""
         clock, calls, said = Clock(), [], []
-        monkeypatch.setattr(measure, 'perf_counter', clock)
+        monkeypatch.setattr(paired_times, 'perf_counter', clock)
 
         def function(name, seconds):
             calls.append(name)
