@@ -180,7 +180,7 @@ class PreparedModel:
             self.batches = [(workload.make_images().to(self.device), samples)]
             fix_proposals_and_detections(self.module, workload, self.device)
         if self.dtype != torch.float32 and self.device.type == 'cpu':
-            _detect_in_float32(self.module)
+            _use_mmcv_in_float32(self.module)
         roi_head: Any = getattr(self.module, 'roi_head', None)
         if settings.rois_per_chunk and hasattr(roi_head, 'rois_per_chunk'):
             roi_head.rois_per_chunk = settings.rois_per_chunk
@@ -256,8 +256,11 @@ class PreparedModel:
         return torch.autocast(self.device.type, self.dtype)
 
 
-def _detect_in_float32(module: nn.Module) -> None:
-    """Give the detection of a dense head float32, because mmcv's NMS for the CPU takes nothing else."""
+def _use_mmcv_in_float32(module: nn.Module) -> None:
+    """Give mmcv's RoIAlign and NMS float32, because they take nothing else on the CPU."""
+    for part in module.modules():
+        if type(part).__module__.startswith('mmdet.') and isinstance(part, BaseRoIExtractor):
+            part.register_forward_pre_hook(_make_maps_float32)
     for name in ('rpn_head', 'bbox_head'):
         head: Any = getattr(module, name, None)
         if hasattr(head, 'predict_by_feat'):
@@ -267,6 +270,11 @@ def _detect_in_float32(module: nn.Module) -> None:
 def _call_in_float32(function: Callable[..., Any], *outputs: Any, **kwargs: Any) -> Any:
     with torch.autocast('cpu', enabled=False):
         return function(*([level.float() for level in output] if output else output for output in outputs), **kwargs)
+
+
+def _make_maps_float32(module: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
+    feats, *others = args
+    return (tuple(feat.float() for feat in feats), *others)
 
 
 def _make_maps_contiguous(module: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:

@@ -1,11 +1,13 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Whether a config says how to train or to test, and the changes that command lines make to it."""
 
+import importlib.util
 import re
 from copy import deepcopy
 from typing import Any, Iterator, Tuple
 
 from mmengine.config import Config
+from mmengine.registry import MODELS as ROOT_MODELS
 
 from mmdet.models import DetTTAModel
 from mmdet.registry import MODELS
@@ -83,11 +85,22 @@ def check_run_config(cfg: Config, task: str) -> None:
                 f'config {cfg.filename}: {unset[0]} is {"None" if unset[0] in cfg else "missing"}; set all of '
                 f'{", ".join(keys)}, or none of them'
             )
+    scope = cfg.get('default_scope')
+    if scope and not _is_scope(scope):
+        raise ConfigError(
+            f'config {cfg.filename}: default_scope={scope!r}, and no package or registry of this name is here; it '
+            "takes the name of a package, such as 'mmdet'"
+        )
     found = next(_old_arguments(cfg.get(f'{task}_dataloader'), f'{task}_dataloader'), None)
     if found:
         raise ConfigError(
             f'config {cfg.filename}: {found[0]} is of MMDetection 2.x; in MMDetection 3.x it is {found[1]}'
         )
+
+
+def _is_scope(name: str) -> bool:
+    """Whether mmengine finds types under this scope: it is a package, or a registry that is imported already."""
+    return name in ROOT_MODELS.children or (name.isidentifier() and importlib.util.find_spec(name) is not None)
 
 
 def _old_arguments(node: Any, key: str) -> Iterator[Tuple[str, str]]:

@@ -14,7 +14,7 @@ from repository import ROOT
 from mmdet.structures.bbox import bbox_overlaps
 from mmpanet.benchmark import run
 from mmpanet.benchmark.measure import count_by_part, flops_by_part, peak_memory, seconds_by_part
-from mmpanet.benchmark.models import VARIANTS, PreparedModel, RunSettings, build, find_images, find_model
+from mmpanet.benchmark.models import MODES, VARIANTS, PreparedModel, RunSettings, build, find_images, find_model
 from mmpanet.benchmark.report import as_text, pooling_text, write_benchmark, write_sweep
 from mmpanet.benchmark.run import SWEEPABLE, Benchmark, ModelResult, run_benchmark, run_pooling_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
@@ -67,6 +67,17 @@ class TestWorkload:
         ):
             assert torch.equal(one, other)
         assert not torch.equal(SMALL.make_images(), SMALL._replace(seed=1).make_images())
+
+
+@pytest.mark.parametrize('name', ['fpn', 'panet'])
+def test_half_precision_on_the_cpu(name):
+    """mmcv's RoIAlign and NMS take nothing but float32 there."""
+    prepared = PreparedModel(small(name), SMALL, RunSettings(dtype='bfloat16'))
+    exact = PreparedModel(small(name), SMALL, RunSettings())
+    for mode in MODES:
+        prepared.run(mode)
+    loss, exact_loss = prepared.compute_loss().item(), exact.compute_loss().item()
+    assert loss != exact_loss and loss == pytest.approx(exact_loss, rel=0.05)
 
 
 @pytest.mark.parametrize('name', VARIANTS)

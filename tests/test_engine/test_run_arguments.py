@@ -77,6 +77,7 @@ def test_local_rank_in_either_spelling(config, monkeypatch, spelling):
         ('train', ['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "has 'ApexOptimWrapper'"),
         ('test', ['no.pth', '--out', 'predictions.json'], 'ends in .pkl or .pickle'),
         ('test', ['no.pth', '--tta'], '--tta merges only boxes'),
+        ('train', ['--cfg-options', 'default_scope=mmdett'], "default_scope='mmdett', and no package or registry"),
     ],
 )
 def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, name, words, message):
