@@ -60,8 +60,15 @@ def check_run_config(cfg: Config, task: str) -> None:
         task: 'train' or 'test'.
 
     Raises:
-        ConfigError: If a key is missing or None, of a wrong type, or one of MMDetection 2.x.
+        ConfigError: If a key is missing or None, of a wrong type, or one of MMDetection 2.x, or if nothing has the
+            default scope.
     """
+    scope = cfg.get('default_scope')
+    if scope and not _is_scope(scope):
+        raise ConfigError(
+            f'config {cfg.filename}: default_scope={scope!r}, and no package or registry of this name is here; it '
+            "takes the name of a package, such as 'mmdet'"
+        )
     missing = [key for key in NEEDED[task] if not cfg.get(key)]
     old = [key for key in OLD_KEYS if key in cfg]
     if missing and old:
@@ -85,12 +92,6 @@ def check_run_config(cfg: Config, task: str) -> None:
                 f'config {cfg.filename}: {unset[0]} is {"None" if unset[0] in cfg else "missing"}; set all of '
                 f'{", ".join(keys)}, or none of them'
             )
-    scope = cfg.get('default_scope')
-    if scope and not _is_scope(scope):
-        raise ConfigError(
-            f'config {cfg.filename}: default_scope={scope!r}, and no package or registry of this name is here; it '
-            "takes the name of a package, such as 'mmdet'"
-        )
     found = next(_old_arguments(cfg.get(f'{task}_dataloader'), f'{task}_dataloader'), None)
     if found:
         raise ConfigError(
