@@ -245,10 +245,8 @@ class PreparedModel:
         self.batches = [
             (images.contiguous(memory_format=torch.channels_last), samples) for images, samples in self.batches
         ]
-        for part in self.module.modules():
-            # mmcv's RoIAlign misreads maps in this format, so its users need copies. Our op copies where it must.
-            if type(part).__module__.startswith('mmdet.') and isinstance(part, BaseRoIExtractor):
-                part.register_forward_pre_hook(_make_maps_contiguous)
+        # mmcv's RoIAlign misreads maps in this format, so its users need copies. Our op copies where it must.
+        _change_maps_of_mmdet(self.module, Tensor.contiguous)
 
     def _autocast(self) -> ContextManager[Any]:
         if self.dtype == torch.float32:
@@ -258,9 +256,7 @@ class PreparedModel:
 
 def _use_mmcv_in_float32(module: nn.Module) -> None:
     """Give mmcv's RoIAlign and NMS float32, because they take nothing else on the CPU."""
-    for part in module.modules():
-        if type(part).__module__.startswith('mmdet.') and isinstance(part, BaseRoIExtractor):
-            part.register_forward_pre_hook(_make_maps_float32)
+    _change_maps_of_mmdet(module, Tensor.float)
     for name in ('rpn_head', 'bbox_head'):
         head: Any = getattr(module, name, None)
         if hasattr(head, 'predict_by_feat'):
@@ -272,14 +268,16 @@ def _call_in_float32(function: Callable[..., Any], *outputs: Any, **kwargs: Any)
         return function(*([level.float() for level in output] if output else output for output in outputs), **kwargs)
 
 
-def _make_maps_float32(module: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
-    feats, *others = args
-    return (tuple(feat.float() for feat in feats), *others)
+def _change_maps_of_mmdet(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+    """Let mmdet's RoI extractors read changed maps. Ours read any of them."""
 
+    def changed(part: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
+        feats, *others = args
+        return (tuple(map(change, feats)), *others)
 
-def _make_maps_contiguous(module: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
-    feats, *others = args
-    return (tuple(feat.contiguous() for feat in feats), *others)
+    for part in module.modules():
+        if type(part).__module__.startswith('mmdet.') and isinstance(part, BaseRoIExtractor):
+            part.register_forward_pre_hook(changed)
 
 
 def find_images(folder: Path) -> Tuple[str, ...]:

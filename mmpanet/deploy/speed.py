@@ -119,7 +119,7 @@ def torchvision_detector(name: str, image: Tensor, proposals: int, detections: i
         max_size=max(height, width),
         rpn_post_nms_top_n_test=proposals,
         box_detections_per_img=detections,
-        box_score_thresh=0.0,
+        box_score_thresh=1.0,  # no box passes until the threshold is known
     ).eval()
     rgb = image.flip(0)
 
@@ -130,6 +130,5 @@ def torchvision_detector(name: str, image: Tensor, proposals: int, detections: i
         return len(found['masks'] >= 0.5)
 
     layer = model.roi_heads.box_predictor.cls_score
-    model.roi_heads.score_thresh = 1.0  # all are left out while the threshold is searched
     model.roi_heads.score_thresh = make_scores_spread(layer, detect, background=0)
     return detect

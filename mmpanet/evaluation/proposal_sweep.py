@@ -4,7 +4,6 @@
 import json
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 import torch
@@ -13,11 +12,11 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmpanet.engine.run_config import check_run_config
-from mmpanet.engine.runner import build_runner
+from mmpanet.engine.runner import CheckingRunner
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import atomic_write
-from mmpanet.utils.paired_times import Ratio, paired_ratio
+from mmpanet.utils.paired_times import Ratio, now, paired_ratio
 from mmpanet.utils.palette import COLORS
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, METRIC_PREFIX, metric_titles, percent
@@ -55,6 +54,7 @@ def sweep_proposals(
     Raises:
         ConfigError: If a model has no RPN, or the test data differ.
         CheckpointError: If a checkpoint does not belong to its config.
+        DataError: If the annotations are not what a config says.
     """
     numbers = sorted(set(numbers))
     runners = {name: _prepare(cfg, numbers[-1]) for name, cfg in models.items()}
@@ -99,8 +99,8 @@ def _prepare(cfg: Config, most: int) -> Runner:
     if not rpn or not cfg.model.get('rpn_head'):
         raise ConfigError(f'model.rpn_head: {cfg.load_from} is of a {cfg.model.type}, which has no proposals')
     rpn.nms_pre = max(rpn.nms_pre, most)
-    runner = build_runner(cfg)
-    runner.needs_all_weights = True
+    runner = CheckingRunner.from_cfg(cfg)
+    runner.prepare_test()
     runner.load_or_resume()
     runner.model.eval()
     return runner
@@ -115,11 +115,10 @@ def _evaluator(runner: Runner) -> Evaluator:
 @torch.no_grad()
 def _predict(runner: Runner, number: int, data: Dict[str, Any]) -> Tuple[List[Any], float]:
     runner.model.rpn_head.test_cfg.max_per_img = number
-    start = perf_counter()
+    device = next(runner.model.parameters()).device
+    start = now(device)
     outputs = runner.model.test_step(data)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return outputs, perf_counter() - start
+    return outputs, now(device) - start
 
 
 def _listed(values: Mapping[str, object]) -> str:

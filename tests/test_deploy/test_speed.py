@@ -19,15 +19,15 @@ SMALL = """
 _base_ = {base!r}
 model = dict(
     backbone=dict(base_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64]),
     roi_head=dict(bbox_head=dict(num_classes=5), mask_head=dict(num_classes=5)))
 """
-IN_CHANNELS = "model['neck'] = dict(in_channels=[8, 16, 32, 64])\n"
 
 
 @pytest.fixture
 def configs(tmp_path):
     for name, base in (('fpn', FPN), ('panet', PANET)):
-        (tmp_path / f'{name}.py').write_text(SMALL.format(base=str(base)) + IN_CHANNELS)
+        (tmp_path / f'{name}.py').write_text(SMALL.format(base=str(base)))
     return tmp_path / 'fpn.py', tmp_path / 'panet.py'
 
 

@@ -73,3 +73,12 @@ def test_names_must_differ(trained):
     words = ['--model', trained / 'tiny.py', trained / 'tiny.pth'] * 2
     with pytest.raises(SystemExit, match='2'):
         run_tool('proposal_sweep', *words)
+
+
+def test_annotations_are_checked_as_in_testing(trained, tmp_path):
+    data = json.loads((trained / 'data' / 'val.json').read_text())
+    data['annotations'][0]['category_id'] = 77
+    (trained / 'data' / 'wrong.json').write_text(json.dumps(data))
+    words = ['--model', trained / 'tiny.py', trained / 'tiny.pth', '--proposals', 2, '--out-dir', tmp_path]
+    with pytest.raises(SystemExit, match=r'wrong\.json: annotations\[0\].*77'):
+        run_tool('proposal_sweep', *words, '--cfg-options', 'test_dataloader.dataset.ann_file=wrong.json')

@@ -7,6 +7,7 @@ import argparse
 import sys
 import warnings
 from pathlib import Path
+from statistics import median
 
 import mmcv
 import torch
@@ -73,7 +74,7 @@ def parse_args():
 def detectors_of(model, image_file, args, threads):
     """A model in PyTorch and as graphs, by name."""
     cfg = model.cfg
-    init_default_scope('mmdet')
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
     test_cfg = cfg.model.test_cfg
     if 'rpn' in test_cfg:
         test_cfg.rpn.update(max_per_img=args.proposals, nms_pre=max(args.proposals, test_cfg.rpn.nms_pre))
@@ -117,8 +118,7 @@ def measure(args):
     times = time_in_turns(detectors, args.rounds, torch.device('cpu'), lambda line: print(line, file=sys.stderr))
     first = next(iter(detectors))
     rows = [
-        [name, f'{sorted(taken)[len(taken) // 2]:.3f}', paired_ratio(taken, times[first]), found[name]]
-        for name, taken in times.items()
+        [name, f'{median(taken):.3f}', paired_ratio(taken, times[first]), found[name]] for name, taken in times.items()
     ]
     print(', '.join(f'{key} {value}' for key, value in environment_summary('cpu').items()))
     print(f'{args.proposals} proposals, {args.rounds} rounds\n')

@@ -40,9 +40,13 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         return super().train()
 
     def test(self) -> Dict[str, float]:
+        self.prepare_test()
+        return super().test()
+
+    def prepare_test(self) -> None:
+        """Check the test data, and refuse checkpoints that lack a weight from now on."""
         self._check_annotations('test')
         self.needs_all_weights = True
-        return super().test()
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Dict[str, Any]:
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)
