@@ -23,7 +23,7 @@ from journey import Journey
 KNOWN = sorted(path.stem for path in CONSTRAINTS.glob('*.txt'))
 
 
-def parse_args():
+def parse_args(words=None):
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog='\n'.join(__doc__.splitlines()[2:]),
@@ -35,7 +35,10 @@ def parse_args():
     parser.add_argument(
         '--folder', type=Path, default=ROOT / '.stacks', help='for environments and mmcv wheels (%(default)s)'
     )
-    parser.add_argument('--skip', nargs='+', default=[], choices=['tests', 'journey'], help='what to leave out')
+    # One word per flag: with more, it would take the names of the stacks behind it.
+    parser.add_argument(
+        '--skip', action='append', default=[], choices=['tests', 'journey'], help='what to leave out; may be repeated'
+    )
     parser.add_argument(
         '--pytest',
         default='-m "not slow" -n auto --maxprocesses 8 --dist worksteal tests',
@@ -49,7 +52,7 @@ def parse_args():
         '--optional', action='store_true', help='pass over a stack that cannot be installed here, and say why'
     )
     parser.add_argument('--no-record', dest='record', action='store_false', help='leave docs/ as it is')
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     unknown = sorted(set(args.stacks) - set(KNOWN))
     if unknown:
         parser.error(f'no stack {unknown[0]!r} in requirements/stacks; there are {", ".join(KNOWN)}')

@@ -3,6 +3,9 @@
 
 import configparser
 import json
+import re
+import shlex
+import subprocess
 import sys
 
 import pytest
@@ -97,6 +100,22 @@ def test_the_pinned_stack_is_what_make_installs():
     versions = pinned('torch213')
     installed = {requirement.name: requirement.specifier for requirement in lines('environment.txt')}
     assert all(str(installed[name]) == f'=={versions[name]}' for name in ('torch', 'mmengine', 'mmdet', 'openmim'))
+
+
+@pytest.mark.parametrize('stage', re.findall('^make stack .*', (ROOT / '.ci' / 'run').read_text(), re.MULTILINE))
+def test_the_stages_of_ci_are_command_lines_of_the_runner(stage):
+    """``make -n`` prints the command that CI would run; the runner parses it."""
+    printed = subprocess.run(shlex.split(stage) + ['-n'], cwd=str(ROOT), stdout=subprocess.PIPE, check=True)
+    _, script, *words = shlex.split(printed.stdout.decode())
+    assert script == '.dev_scripts/stacks/run.py'
+    args = stacks_run.parse_args(words)
+    assert set(args.stacks) < set(STACKS) and args.optional and not args.record
+
+
+@pytest.mark.parametrize('words', [['--skip', 'journey', 'torch21'], ['torch21', '--skip', 'journey']])
+def test_a_stack_may_stand_before_and_after_the_options(words):
+    args = stacks_run.parse_args(words)
+    assert args.stacks == ['torch21'] and args.skip == ['journey']
 
 
 def test_a_python_that_is_not_there_is_named(monkeypatch, tmp_path):
