@@ -31,6 +31,7 @@ PAGE = ROOT / 'docs' / 'configs.md'
 Counts = Dict[str, Dict[str, int]]
 
 DATASETS = {
+    'data/carparts/': 'Car Parts Dataset',
     'data/coco/': 'COCO',
     'data/cityscapes/': 'Cityscapes',
     'data/dsb2018/': 'Data Science Bowl 2018',

@@ -1,0 +1,30 @@
+# FPN, with a norm in neck and heads as in all rows: the baseline, 24 epochs
+#
+# All other rows inherit from this file.
+_base_ = [
+    '../_base_/models/mask-rcnn_r18_fpn_small.py',
+    '../_base_/datasets/carparts_instance.py',
+    '../_base_/schedules/schedule_small.py',
+]
+custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
+
+norm_cfg = dict(type='GN', num_groups=16, requires_grad=True)
+model = dict(
+    roi_head=dict(
+        # With one level, this is mmdet's head with a norm after its fcs.
+        bbox_head=dict(type='PANetShared2FCBBoxHead', num_levels=1, num_classes=18, norm_cfg=norm_cfg),
+        mask_head=dict(num_classes=18),
+    ),
+    # Parts reach from mirrors of a few pixels to a whole door.
+    rpn_head=dict(anchor_generator=dict(scales=[4])),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=400, max_per_img=200)),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200), rcnn=dict(max_per_img=50)),
+)
+
+max_epochs = 24
+train_cfg = dict(max_epochs=max_epochs, val_interval=6)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
+    dict(type='CosineAnnealingLR', T_max=max_epochs, end=max_epochs, convert_to_iter_based=True),
+]
+default_hooks = dict(visualization=dict(draw=False))
