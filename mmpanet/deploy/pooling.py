@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """RoI extractors as ONNX's ``RoiAlign``."""
 
-from typing import Sequence
+from typing import Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -26,7 +26,7 @@ class Pooling(nn.Module):
         self.extractor = extractor
         self.pools_all_levels = isinstance(extractor, AdaptiveFeaturePooling)
 
-    def forward(self, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
+    def forward(self, feats: Sequence[Tensor], rois: Tensor) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Pool.
 
         Args:
@@ -34,13 +34,15 @@ class Pooling(nn.Module):
             rois (Tensor): (N, 5), image index and x1, y1, x2, y2 in pixels.
 
         Returns:
-            Tensor: (N, L, C, h, w) if all levels are pooled, else (N, C, h, w).
+            Tensor | tuple[Tensor, ...]: (N, C, h, w) if each RoI is pooled from one level, else L of them, which the
+            heads take as they take one tensor (N, L, C, h, w). A graph would copy all of it to put it together.
         """
         feats = feats[: self.extractor.num_inputs]
         if self.pools_all_levels:
-            pooled = torch.stack([self._pool(i, feat, rois) for i, feat in enumerate(feats)], dim=1)
+            grids = tuple(self._pool(i, feat, rois) for i, feat in enumerate(feats))
             if not self.extractor.own_level_first:
-                return pooled
+                return grids
+            pooled = torch.stack(grids, dim=1)
             order = self.extractor.level_order(rois)
             first = torch.arange(rois.shape[0], device=rois.device)[:, None] * len(feats)
             return pooled.flatten(0, 1)[(first + order).flatten()].view_as(pooled)

@@ -8,6 +8,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .box_coding import decode_boxes
+from .mask_heads import for_runtimes
 from .operators import NO_BOX, best_of, suppressed_scores, take
 from .pooling import Pooling
 
@@ -98,7 +99,7 @@ class RoIMasks(nn.Module):
     def __init__(self, roi_head: nn.Module) -> None:
         super().__init__()
         self.pooling = nn.ModuleList(Pooling(one) for one in each(roi_head.mask_roi_extractor))
-        self.heads = nn.ModuleList(each(roi_head.mask_head))
+        self.heads = nn.ModuleList(for_runtimes(head) for head in each(roi_head.mask_head))
 
     def forward(self, feats: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
         """Predict masks.

@@ -32,19 +32,25 @@ def configs(tmp_path):
 
 
 def test_all_detectors_of_the_table_find_as_many_objects(configs, tmp_path, capsys):
-    words = ['--size', 96, 128, '--proposals', 60, '--detections', 12, '--rounds', 2, '--out', tmp_path / 'out']
+    words = ['--size', 96, 128, '--proposals', 60, 40, '--detections', 12, '--rounds', 2, '--out', tmp_path / 'out']
     run_tool('benchmark_runtimes', *configs, *words)
-    rows = re.findall(
-        r'\| (.*), (PyTorch|onnxruntime) \| [\d.]+ \| ([\d.]+) \(.*\) \| (\d+) \|', capsys.readouterr().out
-    )
-    assert [(name, runtime) for name, runtime, *_ in rows] == [
-        ('fpn', 'PyTorch'),
-        ('fpn', 'onnxruntime'),
-        ('panet', 'PyTorch'),
-        ('panet', 'onnxruntime'),
+    row = r'\| (\w+), (\d+) proposals, (PyTorch|onnxruntime) \| [\d.]+ \| ([\d.]+) \(.*\) \| (\d+) \|'
+    rows = re.findall(row, capsys.readouterr().out)
+    assert [row[:3] for row in rows] == [
+        ('fpn', '60', 'PyTorch'),
+        ('fpn', '60', 'onnxruntime'),
+        ('panet', '40', 'PyTorch'),
+        ('panet', '40', 'onnxruntime'),
     ]
     assert [int(found) for *_, found in rows] == [12] * 4
-    assert rows[0][2] == '1.00'
+    assert rows[0][3] == '1.00'
+
+
+@pytest.mark.parametrize('key,values', [('proposals', [1, 2, 3]), ('checkpoints', ['a.pth'])])
+def test_one_value_per_model_or_one_for_all(capsys, key, values):
+    with pytest.raises(SystemExit):
+        run_tool('benchmark_runtimes', 'fpn', 'panet', f'--{key}', *values)
+    assert f'--{key}: 2 models need as many, not {len(values)}' in capsys.readouterr().err
 
 
 def test_a_one_stage_detector_needs_a_checkpoint(tmp_path):

@@ -58,7 +58,14 @@ def parse_args():
     parser.add_argument(
         '--size', nargs=2, type=positive_int, default=(480, 640), metavar=('HEIGHT', 'WIDTH'), help='(480 640)'
     )
-    parser.add_argument('--proposals', type=positive_int, default=1000, help='at most, per image (%(default)s)')
+    parser.add_argument(
+        '--proposals',
+        nargs='+',
+        type=positive_int,
+        default=[1000],
+        metavar='NUMBER',
+        help='at most, per image: one number for all, or one per model. Detectors of torchvision have the first (1000)',
+    )
     parser.add_argument('--detections', type=positive_int, default=100, help='at most, per image (%(default)s)')
     parser.add_argument('--rounds', type=positive_int, default=5, help='of two runs each (%(default)s)')
     parser.add_argument('--threads', type=positive_int, help='CPU threads (default: the choice of torch)')
@@ -66,18 +73,22 @@ def parse_args():
         '--out', type=Path, default=Path('work_dirs', 'runtimes'), help='folder for the graphs (%(default)s)'
     )
     args = parser.parse_args()
-    if args.checkpoints and len(args.checkpoints) != len(args.models):
-        parser.error(f'--checkpoints: {len(args.models)} models need as many, not {len(args.checkpoints)}')
+    if len(args.proposals) == 1:
+        args.proposals *= len(args.models)
+    for name in ('checkpoints', 'proposals'):
+        values = getattr(args, name)
+        if values and len(values) != len(args.models):
+            parser.error(f'--{name}: {len(args.models)} models need as many, not {len(values)}')
     return args
 
 
-def detectors_of(model, image_file, args, threads):
-    """A model in PyTorch and as graphs, by name."""
+def detectors_of(model, proposals, image_file, args, threads):
+    """A model with so many proposals, in PyTorch and as graphs, by name."""
     cfg = model.cfg
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     test_cfg = cfg.model.test_cfg
     if 'rpn' in test_cfg:
-        test_cfg.rpn.update(max_per_img=args.proposals, nms_pre=max(args.proposals, test_cfg.rpn.nms_pre))
+        test_cfg.rpn.update(max_per_img=proposals, nms_pre=max(proposals, test_cfg.rpn.nms_pre))
     test_cfg.get('rcnn', test_cfg).max_per_img = args.detections  # a detector of one stage has one part
     if not args.image:  # the generated image has the size that was asked for
         for step in cfg.test_dataloader.dataset.pipeline:
@@ -88,8 +99,9 @@ def detectors_of(model, image_file, args, threads):
     module = build(model).eval()
     data = pseudo_collate([image_pipeline(cfg)(dict(img_path=str(image_file), img_id=0))])
     detect = eager_detector(module, data) if model.checkpoint else random_detector(module, data)
-    yield f'{model.name}, PyTorch', detect
-    folder = args.out / Path(model.name).stem
+    name = f'{model.name}, {proposals} proposals'
+    yield f'{name}, PyTorch', detect
+    folder = args.out / f'{Path(model.name).stem}_{proposals}'
     export_detector(module, cfg, folder)
     graphs = {'': folder / GRAPH}
     if args.int8:
@@ -97,7 +109,7 @@ def detectors_of(model, image_file, args, threads):
         quantize_graph(folder / GRAPH, folder / INT8_GRAPH, cfg, [image_file])
     for runtime in args.runtime:
         for suffix, graph in graphs.items():
-            yield f'{model.name}, {runtime}{suffix}', graph_detector(graph, runtime, threads, data['inputs'][0])
+            yield f'{name}, {runtime}{suffix}', graph_detector(graph, runtime, threads, data['inputs'][0])
 
 
 def measure(args):
@@ -109,11 +121,15 @@ def measure(args):
     if not args.image:
         mmcv.imwrite(generated_image(*args.size).permute(1, 2, 0).numpy(), str(image_file))
     detectors = {}
-    for name, checkpoint in zip(args.models, args.checkpoints or [None] * len(args.models)):
-        detectors.update(detectors_of(find_model(name, checkpoint, args.base), image_file, args, threads))
+    checkpoints = args.checkpoints or [None] * len(args.models)
+    for name, checkpoint, proposals in zip(args.models, checkpoints, args.proposals):
+        model = find_model(name, checkpoint, args.base)
+        detectors.update(detectors_of(model, proposals, image_file, args, threads))
     image = torch.from_numpy(mmcv.imread(str(image_file)).transpose(2, 0, 1).copy())
     for name in args.torchvision:
-        detectors[f'torchvision, {name}'] = torchvision_detector(name, image, args.proposals, args.detections)
+        detectors[f'torchvision, {name}, {args.proposals[0]} proposals'] = torchvision_detector(
+            name, image, args.proposals[0], args.detections
+        )
     found = {name: detect() for name, detect in detectors.items()}
     times = time_in_turns(detectors, args.rounds, torch.device('cpu'), lambda line: print(line, file=sys.stderr))
     first = next(iter(detectors))
@@ -121,7 +137,7 @@ def measure(args):
         [name, f'{median(taken):.3f}', paired_ratio(taken, times[first]), found[name]] for name, taken in times.items()
     ]
     print(', '.join(f'{key} {value}' for key, value in environment_summary('cpu').items()))
-    print(f'{args.proposals} proposals, {args.rounds} rounds\n')
+    print(f'{args.rounds} rounds\n')
     print(markdown_table(rows, ['detector', 's', 'x', 'detections']))
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Callable, Iterable, Iterator, Optional
+from typing import Callable, Iterable, Iterator, Optional, Sequence, Union
 
 import torch
 import torch.nn as nn
@@ -72,12 +72,12 @@ class LevelwiseFusion(BaseModule):
             fused = combine(fused, level)
         return fused
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Apply the first layer to each level and fuse the results.
 
         Args:
-            x (Tensor): Grids of ``AdaptiveFeaturePooling``, (N, L, C, h, w). With one level also those of mmdet's
-                extractors, (N, C, h, w).
+            x (Tensor | Sequence[Tensor]): Grids of ``AdaptiveFeaturePooling``, (N, L, C, h, w), or L grids
+                (N, C, h, w). With one level also those of mmdet's extractors, (N, C, h, w).
 
         Returns:
             Tensor: The output of the layer for (N, C, h, w), fused over the L levels.
@@ -85,28 +85,32 @@ class LevelwiseFusion(BaseModule):
         Raises:
             ConfigError: If ``x`` has another shape.
         """
-        if x.dim() == 4 and self.num_levels == 1:
+        if isinstance(x, Tensor) and x.dim() == 4 and self.num_levels == 1:
             return self.levels[0](x)
         fused = self.fuse(self.before_fusion(x))
         return self.levels[0](fused) if self.fuse_first else fused
 
-    def before_fusion(self, x: Tensor) -> Iterator[Tensor]:
+    def before_fusion(self, x: Union[Tensor, Sequence[Tensor]]) -> Iterator[Tensor]:
         """Compute what is fused: the output of the first layer for each level.
 
         Args:
-            x (Tensor): Grids, (N, L, C, h, w).
+            x (Tensor | Sequence[Tensor]): Grids, (N, L, C, h, w), or L grids (N, C, h, w).
 
         Returns:
             Iterator[Tensor]: L tensors, computed one after the other, those after the first one multiplied by their
             gates. With ``fuse_first`` these are the grids.
         """
-        if x.dim() != 5 or x.size(1) != self.num_levels:
+        if isinstance(x, Tensor):
+            fits, got = x.dim() == 5 and x.size(1) == self.num_levels, str(tuple(x.shape))
+        else:
+            fits, got = len(x) == self.num_levels, f'{len(x)} tensors'
+        if not fits:
             raise ConfigError(
                 f'the head has num_levels={self.num_levels} and needs RoI features of shape '
-                f'(N, {self.num_levels}, C, h, w), but got {tuple(x.shape)}: its roi_extractor must be an '
+                f'(N, {self.num_levels}, C, h, w), but got {got}: its roi_extractor must be an '
                 'AdaptiveFeaturePooling with as many featmap_strides'
             )
-        grids = x.unbind(1)
+        grids = x.unbind(1) if isinstance(x, Tensor) else x
         if self.fuse_first:
             return iter(grids)
         layers = self.levels if len(self.levels) > 1 else [self.levels[0]] * len(grids)
