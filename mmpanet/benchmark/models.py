@@ -16,7 +16,9 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
+from mmdet.registry import OPTIMIZERS
 from mmdet.structures import DetDataSample
+from mmpanet.engine.fused_step import with_fused_step
 from mmpanet.swap import swap_config
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import BenchmarkError
@@ -222,10 +224,11 @@ class PreparedModel:
             return self.module.parse_losses(losses)[0]
 
     def step(self) -> None:
-        """A step of SGD with momentum, with a learning rate that is too small to change the weights."""
+        """A step of SGD with momentum as in ``tools/train.py``, too small to change the weights."""
         if self._optimizer is None:
             trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
-            self._optimizer = torch.optim.SGD(trained, lr=1e-8, momentum=0.9, weight_decay=1e-4)
+            settings = with_fused_step(dict(type='SGD', lr=1e-8, momentum=0.9, weight_decay=1e-4), self.module)
+            self._optimizer = OPTIMIZERS.build(dict(settings, params=trained))
         self._optimizer.step()
         self._optimizer.zero_grad()
 

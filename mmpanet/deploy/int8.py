@@ -23,7 +23,11 @@ OUTPUT_LAYERS = (
 
 
 def quantize_graph(
-    graph: Union[str, Path], target: Union[str, Path], cfg: Config, images: Sequence[Union[str, Path]]
+    graph: Union[str, Path],
+    target: Union[str, Path],
+    cfg: Config,
+    images: Sequence[Union[str, Path]],
+    float_parts: Sequence[str] = (),
 ) -> List[str]:
     """Write a graph whose convs and fcs compute in eight bits (static QDQ of onnxruntime).
 
@@ -35,12 +39,13 @@ def quantize_graph(
         target: The graph to write.
         cfg: The config of the detector, for its test pipeline.
         images: Image files, as different from each other as the images to come.
+        float_parts: Parts that stay in float too, by the names of their nodes: 'backbone', 'backbone/layer1', 'masks'.
 
     Returns:
         The names of the nodes that compute in eight bits.
 
     Raises:
-        ExportError: If onnxruntime is not installed, or if there is no image.
+        ExportError: If onnxruntime is not installed, if there is no image, or if the graph has no such part.
     """
     try:
         import onnx
@@ -62,7 +67,7 @@ def quantize_graph(
         prepared = str(Path(folder, 'prepared.onnx'))
         quant_pre_process(str(graph), prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
-        nodes = list(_quantizable(model.graph))
+        nodes = _without(list(_quantizable(model.graph)), float_parts)
         quantization.quantize_static(
             prepared,
             str(file),
@@ -93,6 +98,17 @@ def _quantizable(graph: Any) -> Iterator[str]:
             and not _is_output(node.name)
         ):
             yield node.name
+
+
+def _without(nodes: List[str], parts: Sequence[str]) -> List[str]:
+    """The nodes that belong to none of the parts."""
+    for part in parts:
+        rest = [node for node in nodes if not node.startswith(f'/{part.strip("/")}/')]
+        if len(rest) == len(nodes):
+            first = sorted({node.split('/')[1] for node in nodes})
+            raise ExportError(f'--float {part}: no layer in eight bits has this name; the parts are {first}')
+        nodes = rest
+    return nodes
 
 
 def _calibration_inputs(cfg: Config, images: Sequence[Union[str, Path]], name: str) -> Iterator[Dict[str, np.ndarray]]:

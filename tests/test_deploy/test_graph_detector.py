@@ -110,6 +110,24 @@ def test_eight_bits_change_little_and_leave_the_output_layers_alone(exported, tm
     np.testing.assert_allclose(*zip(*best), atol=0.1)
 
 
+@pytest.mark.slow
+def test_parts_that_stay_in_float(exported, tmp_path):
+    graph, target = exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx'
+    nodes = quantize_graph(graph, target, exported[1], exported[3])
+    parts = ['masks', 'backbone/layer1']
+    kept = quantize_graph(graph, target, exported[1], exported[3], parts)
+    left_out = {node for node in nodes if node.startswith(('/masks/', '/backbone/layer1/'))}
+    assert set(nodes) - set(kept) == left_out and len(left_out) > 5 and set(kept) < set(nodes)
+    quantized = {node.name for node in onnx.load(str(target)).graph.node if node.op_type == 'QuantizeLinear'}
+    assert quantized and not any(name.startswith('/masks/') for name in quantized)
+
+
+def test_a_part_that_is_not_there_is_named(exported, tmp_path):
+    with pytest.raises(ExportError, match=r"--float back: .* the parts are \['backbone', 'boxes', 'dense', 'masks'"):
+        quantize_graph(exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx', exported[1], exported[3], ['back'])
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_image_to_calibrate_with_is_an_error(exported, tmp_path):
     with pytest.raises(ExportError, match='no image to calibrate with'):
         quantize_graph(exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx', exported[1], [])

@@ -16,6 +16,7 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.structures import DetDataSample
 from mmpanet.deploy import ExportError, compare_detections, export_detector
 from mmpanet.deploy.box_coding import decode_boxes
+from mmpanet.deploy.export import OPSET
 from mmpanet.deploy.operators import NO_BOX, best_of, suppressed_scores
 from mmpanet.deploy.roi_heads import paste_masks
 from mmpanet.models.inclusive_boxes import InclusiveBBoxCoder
@@ -91,6 +92,14 @@ def test_names_and_open_sizes_are_those_of_mmdeploy(exported):
     graph = open_graph(exported[2])
     assert [(one.name, one.shape) for one in graph.get_inputs()] == [('input', ['batch', 3, 'height', 'width'])]
     assert [one.name for one in graph.get_outputs()] == ['dets', 'labels', 'masks']
+
+
+def test_all_operators_are_those_of_onnx(exported):
+    onnx = pytest.importorskip('onnx')
+    graph = onnx.load(str(exported[2] / 'end2end.onnx'))
+    onnx.checker.check_model(graph, full_check=True)
+    assert [(domain.domain, domain.version) for domain in graph.opset_import] == [('', OPSET)]
+    assert all(node.domain == '' for node in graph.graph.node)
 
 
 def test_a_batch_gives_what_its_images_give(exported):

@@ -46,6 +46,13 @@ def parse_args():
         help='images, or folders of them, for --int8: a hundred like those to come',
     )
     parser.add_argument(
+        '--float',
+        nargs='+',
+        default=[],
+        metavar='PART',
+        help='parts that --int8 leaves in float, such as backbone, backbone/layer1, neck, dense, boxes, masks',
+    )
+    parser.add_argument(
         '--verify',
         nargs='+',
         metavar='IMAGE',
@@ -64,6 +71,8 @@ def parse_args():
     args = parser.parse_args()
     if args.int8 != bool(args.calibrate):
         parser.error('--int8 and --calibrate need each other')
+    if args.float and not args.int8:
+        parser.error('--float is for --int8')
     if args.int8 and args.sizes:
         parser.error('--int8 takes graphs without --sizes')
     if args.verify and (args.masks == 'box' or args.sizes or args.input_type != 'uint8'):
@@ -84,7 +93,7 @@ def main():
         print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')
     if args.int8:
         target = Path(args.out, INT8_GRAPH)
-        nodes = quantize_graph(Path(args.out, GRAPH), target, cfg, calibration)
+        nodes = quantize_graph(Path(args.out, GRAPH), target, cfg, calibration, args.float)
         print(f'{target}  {target.stat().st_size / 2**20:.1f} MiB, {len(nodes)} layers in eight bits')
     for runtime in args.runtime if args.verify else ():
         print(f'\n{runtime}\n{compare_detections(model, cfg, args.out, args.verify, runtime).report()}')

@@ -12,6 +12,7 @@ from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.datasets.checks import check_datasets, unset_faults
+from mmpanet.engine.fused_step import with_fused_step
 from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
@@ -47,6 +48,13 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         """Check the test data, and refuse checkpoints that lack a weight from now on."""
         self._check_annotations('test')
         self.needs_all_weights = True
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        optimizer = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
+        if isinstance(optimizer, dict):
+            # A copy, because the config is written down as the user gave it.
+            optim_wrapper = dict(optim_wrapper, optimizer=with_fused_step(optimizer, self.model))
+        return super().build_optim_wrapper(optim_wrapper)
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Dict[str, Any]:
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)

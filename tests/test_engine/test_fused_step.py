@@ -1,0 +1,107 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The fused step of optimizers: where it is chosen, and that it computes what the plain step computes."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from tiny_training import make_data, tiny_config
+
+from mmdet.registry import OPTIMIZERS
+from mmpanet.engine import fused_step
+from mmpanet.engine.fused_step import has_fused_step, with_fused_step
+from mmpanet.engine.runner.checking_runner import build_runner
+
+SETTINGS = {
+    'SGD': dict(lr=0.1, momentum=0.9, weight_decay=1e-2),
+    'Adam': dict(lr=0.1, weight_decay=1e-2),
+    'AdamW': dict(lr=0.1, weight_decay=1e-2),
+}
+has_it = pytest.mark.skipif(not has_fused_step(torch.optim.SGD), reason='this torch has no fused step on CPUs')
+
+
+def model_of_three():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.GroupNorm(5, 30), torch.nn.Linear(30, 7))
+
+
+@has_it
+@pytest.mark.parametrize('kind', SETTINGS)
+def test_computes_what_the_plain_step_computes_in_float64(kind):
+    model = model_of_three()
+    exact = copy.deepcopy(model).double()
+    fused = OPTIMIZERS.build(
+        dict(with_fused_step(dict(type=kind, **SETTINGS[kind]), model), params=list(model.parameters()))
+    )
+    plain = getattr(torch.optim, kind)(exact.parameters(), **SETTINGS[kind], foreach=False)
+    assert all(group['fused'] for group in fused.param_groups)
+    for _ in range(5):
+        x = torch.randn(6, 40)
+        for each, optimizer, batch in ((model, fused, x), (exact, plain, x.double())):
+            optimizer.zero_grad()
+            each(batch).square().mean().backward()
+            optimizer.step()
+    for parameter, reference in zip(model.parameters(), exact.parameters()):
+        torch.testing.assert_close(parameter.double(), reference, rtol=1e-4, atol=1e-4)
+
+
+@has_it
+@pytest.mark.parametrize('kind', [*SETTINGS, torch.optim.SGD])
+def test_is_chosen_on_a_cpu(kind):
+    optimizer = ConfigDict(type=kind, lr=0.1)
+    assert with_fused_step(optimizer, model_of_three()) == dict(type=kind, lr=0.1, fused=True)
+    assert optimizer == dict(type=kind, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    'optimizer',
+    [
+        dict(type='SGD', lr=0.1, fused=False),
+        dict(type='AdamW', foreach=True),
+        dict(type='Adam', differentiable=True),
+        dict(type='Adadelta', lr=0.1),
+        dict(type='NoSuchOptimizer'),
+        dict(lr=0.1),
+    ],
+    ids=str,
+)
+def test_another_choice_stays(optimizer):
+    assert with_fused_step(optimizer, model_of_three()) is optimizer
+
+
+def test_is_not_chosen_for_a_model_elsewhere_or_an_old_torch(monkeypatch):
+    optimizer = dict(type='SGD', lr=0.1)
+    assert with_fused_step(optimizer, model_of_three().to('meta')) is optimizer
+    monkeypatch.setattr(fused_step, 'has_fused_step', lambda kind: False)
+    assert with_fused_step(optimizer, model_of_three()) is optimizer
+
+
+class OldOptimizer(torch.optim.SGD):
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+
+
+class RefusingOptimizer(torch.optim.SGD):
+    def __init__(self, params, lr, fused):
+        raise RuntimeError('`fused=True` requires all the params to be CUDA')
+
+
+@pytest.mark.parametrize('kind', [OldOptimizer, RefusingOptimizer])
+def test_an_optimizer_without_it_is_found_out(kind):
+    assert not has_fused_step(kind)
+
+
+@has_it
+@pytest.mark.parametrize('wanted', [None, False])
+def test_train_py_uses_it_and_writes_the_config_down_as_it_was(tmp_path, wanted):
+    data = make_data(tmp_path / 'shapes', num_train=1, num_val=1)
+    cfg = tiny_config(tmp_path / 'tiny.py', data)
+    cfg.work_dir = str(tmp_path / 'run')
+    if wanted is not None:
+        cfg.optim_wrapper.optimizer.fused = wanted
+    optimizer = dict(cfg.optim_wrapper.optimizer)
+    runner = build_runner(cfg)
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    assert {group['fused'] for group in wrapper.optimizer.param_groups} == {wanted is None}
+    assert runner.cfg.optim_wrapper.optimizer == optimizer
