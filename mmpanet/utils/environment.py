@@ -94,6 +94,14 @@ def instruction_sets() -> List[str]:
     return [name for name, needed in INSTRUCTION_SETS.items() if flags.intersection(needed)]
 
 
+def warning_of_bfloat16(device: str) -> Optional[str]:
+    """What to say to a user of bfloat16 on a CPU that has no instructions for it; None on all other devices."""
+    sets = instruction_sets()
+    if not device.startswith('cpu') or not sets or 'BF16' in sets:
+        return None
+    return f'this processor ({", ".join(sets)}) has no instructions for bfloat16: it will be slower than float32'
+
+
 def cpu_fields() -> Dict[str, str]:
     """What Linux says of the first CPU, such as ``'vendor_id'``; empty on other systems."""
     fields: Dict[str, str] = {}

@@ -23,6 +23,7 @@ from mmpanet.benchmark.report import as_text, write_benchmark, write_sweep
 from mmpanet.benchmark.run import SWEEPABLE, run_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
 from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.environment import warning_of_bfloat16
 from mmpanet.utils.errors import MMPanetError
 
 DEFAULT_MODELS = ('fpn', 'fpn-s2', 'pafpn', 'bpa', 'bpa-afp', 'panet')
@@ -142,6 +143,8 @@ def main():
     try:
         images = find_images(args.images) if args.images else ()
         settings = RunSettings(args.device, args.dtype, args.rois_per_chunk, images)
+        if args.dtype == 'bfloat16' and warning_of_bfloat16(args.device):
+            progress(f'warning: {warning_of_bfloat16(args.device)}')
         checkpoints = args.checkpoints or [None] * len(args.models)
         models = [find_model(name, file, args.base) for name, file in zip(args.models, checkpoints)]
         common = (models, args.mode, workload, settings, args.rounds, not args.no_memory, progress)
