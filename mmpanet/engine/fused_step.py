@@ -48,3 +48,20 @@ def has_fused_step(kind: Type[torch.optim.Optimizer]) -> bool:
     except (NotImplementedError, RuntimeError, TypeError):
         return False
     return True
+
+
+def with_step_of(optimizer: torch.optim.Optimizer, state: Dict[str, Any]) -> Dict[str, Any]:
+    """The saved state of an optimizer, with the step that this optimizer takes in place of the one that was saved.
+
+    A training can go on with another torch or on another device, which may lack the saved step. Without this, torch
+    restores that choice too.
+
+    Args:
+        optimizer (Optimizer): The one that will load the state.
+        state (dict): What its ``state_dict`` gave when it was saved.
+    """
+    groups = []
+    for saved, group in zip(state['param_groups'], optimizer.param_groups):
+        chosen = {key: group[key] for key in IMPLEMENTATIONS if key in group}
+        groups.append({**{key: value for key, value in saved.items() if key not in IMPLEMENTATIONS}, **chosen})
+    return dict(state, param_groups=groups) if len(groups) == len(state['param_groups']) else state

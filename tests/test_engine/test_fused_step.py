@@ -10,7 +10,7 @@ from tiny_training import make_data, tiny_config
 
 from mmdet.registry import OPTIMIZERS
 from mmpanet.engine import fused_step
-from mmpanet.engine.fused_step import has_fused_step, with_fused_step
+from mmpanet.engine.fused_step import has_fused_step, with_fused_step, with_step_of
 from mmpanet.engine.runner.checking_runner import build_runner
 
 SETTINGS = {
@@ -105,3 +105,31 @@ def test_train_py_uses_it_and_writes_the_config_down_as_it_was(tmp_path, wanted)
     wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     assert {group['fused'] for group in wrapper.optimizer.param_groups} == {wanted is None}
     assert runner.cfg.optim_wrapper.optimizer == optimizer
+
+
+@pytest.mark.parametrize('saved', [dict(fused=True), dict(fused=None, foreach=True), {}], ids=str)
+def test_a_saved_state_does_not_choose_the_step(saved):
+    optimizer = torch.optim.AdamW(model_of_three().parameters(), lr=0.1, foreach=False)
+    state = optimizer.state_dict()
+    for key in ('fused', 'foreach'):
+        state['param_groups'][0].pop(key, None)
+    state['param_groups'][0].update(saved, lr=0.7)
+    optimizer.load_state_dict(with_step_of(optimizer, state))
+    [group] = optimizer.param_groups
+    assert (group.get('fused'), group['foreach'], group['lr']) == (None, False, 0.7)
+
+
+@has_it
+@pytest.mark.parametrize('before,after', [(False, True), (True, False)])
+def test_a_training_goes_on_with_the_step_that_this_torch_has(tmp_path, monkeypatch, before, after):
+    data = make_data(tmp_path / 'shapes', num_train=2, num_val=1, empty_fraction=0.0)
+    for has, epochs in ((before, 1), (after, 2)):
+        monkeypatch.setattr(fused_step, 'has_fused_step', lambda kind, has=has: has)
+        cfg = tiny_config(tmp_path / 'tiny.py', data)
+        cfg.work_dir = str(tmp_path / 'run')
+        cfg.train_cfg.update(max_epochs=epochs, val_interval=9)
+        cfg.resume = epochs == 2
+        runner = build_runner(cfg)
+        runner.train()
+        assert runner.epoch == epochs
+        assert {bool(group['fused']) for group in runner.optim_wrapper.optimizer.param_groups} == {has}

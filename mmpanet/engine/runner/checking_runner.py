@@ -5,6 +5,7 @@ from typing import Any, Dict
 
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -12,7 +13,7 @@ from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.datasets.checks import check_datasets, unset_faults
-from mmpanet.engine.fused_step import with_fused_step
+from mmpanet.engine.fused_step import with_fused_step, with_step_of
 from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
@@ -71,6 +72,8 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         mismatch = weights_mismatch(model, state_dict, self.needs_all_weights or self._resume)
         if mismatch:
             raise CheckpointError(f'checkpoint {filename}: {mismatch}')
+        if self._resume and isinstance(self.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
+            checkpoint['optimizer'] = with_step_of(self.optim_wrapper.optimizer, checkpoint['optimizer'])
         return checkpoint
 
     def _check_annotations(self, *splits: str) -> None:
