@@ -63,5 +63,8 @@ def with_step_of(optimizer: torch.optim.Optimizer, state: Dict[str, Any]) -> Dic
     groups = []
     for saved, group in zip(state['param_groups'], optimizer.param_groups):
         chosen = {key: group[key] for key in IMPLEMENTATIONS if key in group}
-        groups.append({**{key: value for key, value in saved.items() if key not in IMPLEMENTATIONS}, **chosen})
+        kept = {
+            key: chosen.get(key, value) for key, value in saved.items() if key not in set(IMPLEMENTATIONS) - set(chosen)
+        }
+        groups.append({**kept, **chosen})
     return dict(state, param_groups=groups) if len(groups) == len(state['param_groups']) else state

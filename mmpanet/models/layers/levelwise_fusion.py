@@ -101,21 +101,23 @@ class LevelwiseFusion(BaseModule):
             gates. With ``fuse_first`` these are the grids.
         """
         if isinstance(x, Tensor):
-            fits, got = x.dim() == 5 and x.size(1) == self.num_levels, str(tuple(x.shape))
-        else:
-            fits, got = len(x) == self.num_levels, f'{len(x)} tensors'
-        if not fits:
-            raise ConfigError(
-                f'the head has num_levels={self.num_levels} and needs RoI features of shape '
-                f'(N, {self.num_levels}, C, h, w), but got {got}: its roi_extractor must be an '
-                'AdaptiveFeaturePooling with as many featmap_strides'
-            )
+            if x.dim() != 5 or x.size(1) != self.num_levels:
+                raise self._misfit(str(tuple(x.shape)))
+        elif len(x) != self.num_levels:
+            raise self._misfit(f'{len(x)} tensors')
         grids = x.unbind(1) if isinstance(x, Tensor) else x
         if self.fuse_first:
             return iter(grids)
         layers = self.levels if len(self.levels) > 1 else [self.levels[0]] * len(grids)
         outputs = (layer(grid) for layer, grid in zip(layers, grids))
         return outputs if self.level_gates is None else self._gated(outputs, self.level_gates)
+
+    def _misfit(self, got: str) -> ConfigError:
+        return ConfigError(
+            f'the head has num_levels={self.num_levels} and needs RoI features of shape '
+            f'(N, {self.num_levels}, C, h, w), but got {got}: its roi_extractor must be an AdaptiveFeaturePooling with '
+            'as many featmap_strides'
+        )
 
     @staticmethod
     def _gated(outputs: Iterator[Tensor], gates: Tensor) -> Iterator[Tensor]:
