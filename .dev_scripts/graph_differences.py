@@ -13,13 +13,13 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import mmpanet  # noqa: F401  registers the modules
 from mmdet.registry import MODELS
 from mmpanet.apis.prediction import find_inputs
+from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.deploy import compare_detections, export_detector
 from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.utils.environment import environment_summary
@@ -61,7 +61,7 @@ def config_of(kind):
 
 def weights_of(kind):
     """The parameters of a trained model, by the names that they have under the RoI head."""
-    state = torch.load(ROOT / 'docs' / 'results' / 'weights' / f'{HEADS[kind]}.pth', weights_only=True)['state_dict']
+    state = load_untrusted(ROOT / 'docs' / 'results' / 'weights' / f'{HEADS[kind]}.pth')['state_dict']
     if kind != 'CascadeRoIHead':
         return state
     parts = ('roi_head.bbox_head.', 'roi_head.mask_head.')

@@ -102,13 +102,12 @@ def _quantizable(graph: Any) -> Iterator[str]:
 
 def _without(nodes: List[str], parts: Sequence[str]) -> List[str]:
     """The nodes that belong to none of the parts."""
-    for part in parts:
-        rest = [node for node in nodes if not node.startswith(f'/{part.strip("/")}/')]
-        if len(rest) == len(nodes):
+    prefixes = tuple(f'/{part.strip("/")}/' for part in parts)
+    for part, prefix in zip(parts, prefixes):
+        if not any(node.startswith(prefix) for node in nodes):
             first = sorted({node.split('/')[1] for node in nodes})
             raise ExportError(f'--float {part}: no layer in eight bits has this name; the parts are {first}')
-        nodes = rest
-    return nodes
+    return [node for node in nodes if not node.startswith(prefixes)]
 
 
 def _calibration_inputs(cfg: Config, images: Sequence[Union[str, Path]], name: str) -> Iterator[Dict[str, np.ndarray]]:

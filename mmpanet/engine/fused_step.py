@@ -63,8 +63,6 @@ def with_step_of(optimizer: torch.optim.Optimizer, state: Dict[str, Any]) -> Dic
     groups = []
     for saved, group in zip(state['param_groups'], optimizer.param_groups):
         chosen = {key: group[key] for key in IMPLEMENTATIONS if key in group}
-        kept = {
-            key: chosen.get(key, value) for key, value in saved.items() if key not in set(IMPLEMENTATIONS) - set(chosen)
-        }
-        groups.append({**kept, **chosen})
+        merged = {**saved, **chosen}
+        groups.append({key: merged[key] for key in merged if key in chosen or key not in IMPLEMENTATIONS})
     return dict(state, param_groups=groups) if len(groups) == len(state['param_groups']) else state

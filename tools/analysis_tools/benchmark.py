@@ -143,8 +143,9 @@ def main():
     try:
         images = find_images(args.images) if args.images else ()
         settings = RunSettings(args.device, args.dtype, args.rois_per_chunk, images)
-        if args.dtype == 'bfloat16' and warning_of_bfloat16(args.device):
-            progress(f'warning: {warning_of_bfloat16(args.device)}')
+        warning = warning_of_bfloat16(args.device) if args.dtype == 'bfloat16' else None
+        if warning:
+            progress(f'warning: {warning}')
         checkpoints = args.checkpoints or [None] * len(args.models)
         models = [find_model(name, file, args.base) for name, file in zip(args.models, checkpoints)]
         common = (models, args.mode, workload, settings, args.rounds, not args.no_memory, progress)

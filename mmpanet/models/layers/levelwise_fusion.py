@@ -103,13 +103,13 @@ class LevelwiseFusion(BaseModule):
         if isinstance(x, Tensor):
             if x.dim() != 5 or x.size(1) != self.num_levels:
                 raise self._misfit(str(tuple(x.shape)))
+            x = x.unbind(1)
         elif len(x) != self.num_levels:
             raise self._misfit(f'{len(x)} tensors')
-        grids = x.unbind(1) if isinstance(x, Tensor) else x
         if self.fuse_first:
-            return iter(grids)
-        layers = self.levels if len(self.levels) > 1 else [self.levels[0]] * len(grids)
-        outputs = (layer(grid) for layer, grid in zip(layers, grids))
+            return iter(x)
+        layers = self.levels if len(self.levels) > 1 else [self.levels[0]] * len(x)
+        outputs = (layer(grid) for layer, grid in zip(layers, x))
         return outputs if self.level_gates is None else self._gated(outputs, self.level_gates)
 
     def _misfit(self, got: str) -> ConfigError:
