@@ -14,6 +14,7 @@ from mmpanet.utils.configs import load_config
 from mmpanet.utils.environment import commit, environment_summary
 from mmpanet.utils.errors import ConfigError, DataError, MMPanetError
 from mmpanet.utils.model_building import build_model
+from .coco_metrics import MAIN_METRICS
 from .run_log import RunLog, total_seconds
 
 Progress = Callable[[str], None]
@@ -180,22 +181,31 @@ def train_once(run: Run, work_dir: Path, launcher: Launcher) -> Dict[str, Any]:
     try:
         if process.returncode:
             raise DataError(_last_line(log) or f'exit status {process.returncode}')
-        return {**result, **last_evaluation(work_dir), 'parameters': count_parameters(work_dir / run.config.name)}
+        return {**result, **measurements(work_dir), 'parameters': count_parameters(work_dir / run.config.name)}
     except MMPanetError as error:
         return {**result, 'error': str(error)}
 
 
-def last_evaluation(work_dir: Path) -> Dict[str, Any]:
-    """The last evaluation in a work folder: metrics (fractions), iterations, and the median of seconds per step.
+def measurements(work_dir: Path) -> Dict[str, Any]:
+    """What the logs of a work folder say: the metrics of the last evaluation (fractions), box and mask AP of all
+    evaluations, the number of iterations, and the median of seconds per step.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no evaluation.
     """
     log = RunLog.read(work_dir)
     if not log.evaluations:
         raise DataError(f'{work_dir} has no evaluation with COCO metrics')
-    iterations = max((int(step['iter']) for step in log.steps), default=0)
-    return dict(metrics=log.evaluations[-1].metrics, iterations=iterations, seconds_a_step=log.seconds_per_step)
+    return dict(
+        metrics=log.evaluations[-1].metrics,
+        curve=[dict(epoch=one.epoch, iteration=one.iteration, **_main_metrics(one.metrics)) for one in log.evaluations],
+        iterations=max((int(step['iter']) for step in log.steps), default=0),
+        seconds_a_step=log.seconds_per_step,
+    )
+
+
+def _main_metrics(metrics: Dict[str, float]) -> Dict[str, float]:
+    return {key: metrics[key] for key in MAIN_METRICS if key in metrics}
 
 
 def count_parameters(config: Path) -> int:

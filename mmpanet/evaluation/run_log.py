@@ -13,8 +13,9 @@ from .coco_metrics import METRIC_PREFIX
 class Evaluation(NamedTuple):
     """COCO metrics as fractions."""
 
-    iteration: int  # of the training, after which the model was evaluated
+    iteration: int  # the last one that was logged before the model was evaluated
     metrics: Dict[str, float]
+    epoch: Optional[int] = None  # after which the model was evaluated; None in a training that counts iterations alone
 
 
 class RunLog(NamedTuple):
@@ -31,15 +32,17 @@ class RunLog(NamedTuple):
         """Read the logs of a work folder. The lists are empty where nothing was logged."""
         steps: Dict[int, Dict[str, Any]] = {}
         evaluations: Dict[int, Evaluation] = {}
-        iteration = 0
+        iteration, by_epoch = 0, True
         for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
             for values in read_json_lines(file):
                 if 'loss' in values:
                     iteration = int(values.get('iter', values.get('step', 0)))
+                    by_epoch = 'epoch' in values
                     steps[iteration] = {**values, 'iter': iteration}
                 metrics = coco_metrics_in(values)
                 if metrics:
-                    evaluations[iteration] = Evaluation(iteration, metrics)
+                    step = int(values.get('step', iteration))  # mmengine counts epochs or iterations here
+                    evaluations[step] = Evaluation(iteration, metrics, step if by_epoch else None)
         return cls([steps[key] for key in sorted(steps)], [evaluations[key] for key in sorted(evaluations)])
 
     @property

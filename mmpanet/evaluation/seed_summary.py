@@ -10,6 +10,7 @@ from mmpanet.utils.errors import DataError
 from mmpanet.utils.palette import BLACK, BLUE
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles
+from .seed_curves import Curve, curves_of, plot_seed_curves
 
 
 class SeedSummary(NamedTuple):
@@ -21,6 +22,7 @@ class SeedSummary(NamedTuple):
     values: Dict[str, List[float]]  # one per seed, by metric, such as 'segm_mAP_50'
     parameters: Optional[int]
     seconds_per_step: Optional[float]  # the median over seeds
+    curves: Dict[str, Curve]  # by metric
 
     @property
     def label(self) -> str:
@@ -70,6 +72,7 @@ def summarize_seeds(
                 values,
                 runs[-1].get('parameters'),
                 steps[len(steps) // 2] if steps else None,
+                curves_of(runs),
             )
         )
     return summaries
@@ -95,13 +98,17 @@ def seed_table(summaries: Sequence[SeedSummary], times: bool = True) -> str:
 
 
 def write_seed_summary(summaries: Sequence[SeedSummary], folder: Path, stem: str, times: bool = True) -> List[Path]:
-    """Write ``stem``.md, .table.json and .png."""
+    """Write ``stem``.md, .table.json and .png, and _curves.png if a run was evaluated more than once."""
     folder.mkdir(parents=True, exist_ok=True)
     table, data, picture = (folder / f'{stem}{suffix}' for suffix in ('.md', '.table.json', '.png'))
     table.write_text(seed_table(summaries, times))
     data.write_text(json.dumps([one._asdict() for one in summaries], indent=2) + '\n')
     plot_seeds(summaries, picture)
-    return [table, data, picture]
+    files = [table, data, picture]
+    if any(len(curve) > 1 for one in summaries for curve in one.curves.values()):
+        files.append(folder / f'{stem}_curves.png')
+        plot_seed_curves({one.label: one.curves for one in summaries}, files[-1])
+    return files
 
 
 def plot_seeds(summaries: Sequence[SeedSummary], file: Path) -> None:

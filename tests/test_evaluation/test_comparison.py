@@ -52,6 +52,19 @@ def test_log_of_a_run_that_was_resumed(runs):
     assert 'segm_mAP_l' not in RunLog.read(runs[0]).evaluations[-1].metrics
 
 
+def test_evaluations_between_two_lines_of_the_log_are_all_there(tmp_path):
+    """Epochs may be shorter than the interval of the log, and a training that counts iterations has no epochs."""
+    scores = [{'coco/bbox_mAP': value, 'step': step} for step, value in enumerate((0.1, 0.2, 0.3))]
+    write_log(
+        tmp_path / 'epochs', '20260101_000000', *scores[:2], dict(loss=1.0, time=1.0, iter=50, epoch=2), scores[2]
+    )
+    by_epoch = RunLog.read(tmp_path / 'epochs').evaluations
+    assert [(one.epoch, one.metrics['bbox_mAP']) for one in by_epoch] == [(0, 0.1), (1, 0.2), (2, 0.3)]
+    line = dict(loss=1.0, time=1.0, iter=50)
+    write_log(tmp_path / 'iterations', '20260101_000000', line, {'coco/bbox_mAP': 0.1, 'step': 60})
+    assert [(one.epoch, one.iteration) for one in RunLog.read(tmp_path / 'iterations').evaluations] == [(None, 50)]
+
+
 def test_time_of_a_run_that_was_resumed_is_that_of_all_its_starts(runs):
     for day, seconds in (('01', 600), ('02', 1800)):
         start = datetime(2026, 1, int(day)).timestamp()

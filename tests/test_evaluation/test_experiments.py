@@ -11,7 +11,7 @@ import pytest
 from repository import ROOT
 from tiny_training import run_tool
 
-from mmpanet.evaluation.experiments import Launcher, Results, Run, last_evaluation, plan_runs, run_all
+from mmpanet.evaluation.experiments import Launcher, Results, Run, measurements, plan_runs, run_all
 from mmpanet.evaluation.seed_summary import seed_table, summarize_seeds, write_seed_summary
 from mmpanet.utils.errors import ConfigError, DataError
 
@@ -30,9 +30,9 @@ log = folder / f'2026010{len(list(folder.iterdir()))}_000000' / 'vis_data' / 'sc
 log.parent.mkdir(parents=True)
 (folder / config.name).write_text(config.read_text())
 score = {'a': .30, 'b': .40}[config.stem[0]] + seed / 100 + ('lr=2' in sys.argv) / 20
-lines = [dict(loss=1., time=.5, iter=10), dict(loss=1., time=.7, iter=20), dict(loss=1., time=9., iter=30)]
-lines += [{'coco/bbox_mAP': .01, 'step': 1}]
-lines += [{'coco/bbox_mAP': score, 'coco/segm_mAP': score - .1, 'coco/segm_mAP_l': -1}]
+lines = [dict(loss=1., time=time, iter=iter, epoch=1) for time, iter in ((.5, 10), (.7, 20), (9., 30))]
+lines.insert(0, {'coco/bbox_mAP': .01, 'step': 0})
+lines += [{'coco/bbox_mAP': score, 'coco/segm_mAP': score - .1, 'coco/segm_mAP_l': -1, 'step': 1}]
 log.write_text('\\n'.join(map(json.dumps, lines)) + '\\n{"loss": 1.0, "ti')
 """
 
@@ -58,6 +58,7 @@ def test_runs_tables_and_what_is_done_is_not_done_again(folder):
     first, *_ = list(results)
     # the last evaluation, without COCO's -1
     assert first['metrics'] == {'bbox_mAP': 0.30, 'segm_mAP': pytest.approx(0.20)}
+    assert [(point['epoch'], point['bbox_mAP']) for point in first['curve']] == [(0, 0.01), (1, 0.30)]
     assert first['seconds_a_step'] == 0.7 and first['iterations'] == 30 and first['parameters'] > 10**6
     assert {'commit', 'hardware', 'versions', 'seconds', 'config'} <= set(first)
     assert said[0] == '1/4 a, seed 0' and 'bbox_mAP' in said[1]
@@ -67,12 +68,23 @@ def test_runs_tables_and_what_is_done_is_not_done_again(folder):
     assert [(one.name, one.seeds) for one in summaries] == [('b', [0, 1, 2]), ('a', [0, 1, 2])]
     assert summaries[0].cell('bbox_mAP') == '41.0 ± 1.0' and summaries[1].cell('segm_mAP') == '21.0 ± 1.0'
     files = write_seed_summary(summaries, folder / 'out', 'table')
-    assert [file.name for file in files] == ['table.md', 'table.table.json', 'table.png']
+    assert [file.name for file in files] == ['table.md', 'table.table.json', 'table.png', 'table_curves.png']
     lines = files[0].read_text().splitlines()
     assert lines[0].startswith('| config | box AP | mask AP | M parameters')
     assert lines[2].startswith('| `b` | 41.0 ± 1.0 | 31.0 ± 1.0 |')
     assert json.loads(files[1].read_text())[0]['values']['bbox_mAP'] == pytest.approx([40, 41, 42])
-    assert files[2].stat().st_size > 5000
+    assert files[2].stat().st_size > 5000 and files[3].stat().st_size > 5000
+    curve = summaries[0].curves['bbox_mAP']
+    assert list(curve) == [0, 1] and curve[0] == [1, 1, 1] and curve[1] == pytest.approx([40, 41, 42])
+
+
+def test_runs_of_one_evaluation_have_no_curves(folder):
+    *_, results, _ = run_some(folder, 'a', [0])
+    # lines of earlier versions, and runs that were evaluated at the end alone
+    for curve in ({}, dict(curve=[dict(epoch=1, iteration=30, bbox_mAP=0.3)])):
+        lines = [{**{key: value for key, value in result.items() if key != 'curve'}, **curve} for result in results]
+        files = write_seed_summary(summarize_seeds(lines, ['a']), folder / 'out', 'table')
+        assert [file.name for file in files] == ['table.md', 'table.table.json', 'table.png']
 
 
 def test_a_choice_of_overrides_is_an_experiment_of_its_own(folder):
@@ -114,7 +126,7 @@ def test_a_run_without_an_evaluation_fails(folder, tmp_path):
     (folder / 'train.py').write_text('print("done")')
     assert run_some(folder, 'a', [0])[1] == 1
     with pytest.raises(DataError, match='has no evaluation'):
-        last_evaluation(tmp_path)
+        measurements(tmp_path)
 
 
 def test_errors_name_what_is_wrong(folder):

@@ -1,0 +1,97 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""Compare the ways to go on from a trained FPN: train it further, swap at once, or grow.
+
+    python .dev_scripts/growth.py CONFIG CHECKPOINT --epochs 3 --lr 5e-4 --out-dir work_dirs/growth
+
+It writes one config and one checkpoint per way into the folder, and prints their paths. Give the configs to
+``tools/analysis_tools/experiments.py``: it trains them with several seeds, and draws the curves of AP.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmpanet.swap import swap_checkpoint
+from mmpanet.swap.config import plan_swap, start_from
+from mmpanet.swap.growth import has_level_gates
+from mmpanet.utils.configs import load_config
+from mmpanet.utils.errors import MMPanetError
+
+WAYS = {
+    'fpn': {},
+    'swapped': dict(roi_head=True, warm_start=True),
+    'grown-max': dict(roi_head=True, grow=True),
+    'grown-sum': dict(roi_head=True, grow=True),
+    'neck-only': dict(warm_start=True),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the trained model, or of a PANet that is trained on as it is')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--ways', nargs='+', choices=[*WAYS, 'panet'], default=list(WAYS)[:4])
+    parser.add_argument('--epochs', type=int, default=3)
+    parser.add_argument('--lr', default='5e-4', help='the largest learning rate of the schedule; default: 5e-4')
+    parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
+    parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
+    args = parser.parse_args()
+    cfg = load_config(args.config)
+    dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        for way in args.ways:
+            stem = args.out_dir / f'{way}_{args.epochs}e-lr{args.lr}_{dataset}'
+            print(write(cfg, args.checkpoint, way, further(args.epochs, float(args.lr)), stem))
+    except MMPanetError as error:
+        sys.exit(f'growth.py: {error}')
+
+
+def write(cfg, checkpoint, way, settings, stem):
+    """Write the config and the checkpoint of a way. Returns the path of the config."""
+    new = Config(cfg._cfg_dict.to_dict())
+    new.load_from = str(Path(checkpoint).resolve())
+    if WAYS.get(way):
+        swap = plan_swap(cfg, **WAYS[way])
+        set_level_fusion(swap.config.model, 'sum' if way.endswith('sum') else 'max')
+        weights = Path(f'{stem}.pth').resolve()
+        _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
+        start_from(swap, str(weights), carried.path)
+        new = swap.config
+    new.merge_from_dict(settings)
+    new.param_scheduler = settings['param_scheduler']
+    new.custom_hooks = [*new.get('custom_hooks', []), dict(type='EvaluateFirstHook')]
+    path = Path(f'{stem}.py')
+    new.dump(path)
+    return path
+
+
+def further(epochs, lr):
+    """The schedule: warm-up of 50 steps, then half a cosine to zero. AP after epochs 1 to 3, then after every third."""
+    return {
+        'train_cfg.max_epochs': epochs,
+        'train_cfg.val_interval': 1,
+        'train_cfg.dynamic_intervals': [(4, 3)],
+        'optim_wrapper.optimizer.lr': lr,
+        'param_scheduler': [
+            dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
+            dict(type='CosineAnnealingLR', T_max=epochs, end=epochs, convert_to_iter_based=True),
+        ],
+    }
+
+
+def set_level_fusion(node, level_fusion):
+    """Set ``level_fusion`` in all heads with gates."""
+    for value in node.values():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict):
+                if one.get('level_gate'):
+                    one['level_fusion'] = level_fusion
+                elif has_level_gates(one):
+                    set_level_fusion(one, level_fusion)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,67 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import pytest
+from mmengine.hooks import Hook
+from tiny_training import make_data, tiny_config
+
+from mmpanet.engine.runner.checking_runner import build_runner
+from mmpanet.evaluation.run_log import RunLog
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp('data') / 'shapes', num_train=4, num_val=2, empty_fraction=0.0)
+
+
+@pytest.fixture
+def cfg(data, tmp_path):
+    cfg = tiny_config(tmp_path / 'tiny.py', data, "custom_hooks = [dict(type='EvaluateFirstHook')]\n")
+    cfg.work_dir = str(tmp_path / 'run')
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    return cfg
+
+
+class Evaluations(Hook):
+    """Keeps the iteration and the metrics of every evaluation, and checks that the steps run in training mode."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        assert runner.model.training
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.seen.append((runner.iter, metrics))
+
+
+def train(cfg):
+    evaluations = Evaluations()
+    runner = build_runner(cfg)
+    runner.register_hook(evaluations)
+    runner.train()
+    return evaluations.seen
+
+
+@pytest.mark.parametrize('hooks', [[], [dict(type='EMAHook')]], ids=['', 'EMAHook'])
+def test_the_first_evaluation_is_that_of_the_loaded_model(cfg, tmp_path, hooks):
+    first, last = train(cfg)
+    assert first[0] == 0 and last[0] == 1
+    points = [(one.iteration, one.epoch) for one in RunLog.read(tmp_path / 'run').evaluations]
+    assert points == [(0, 0), (1, 1)]  # of the curves of AP
+
+    cfg.load_from, cfg.work_dir = str(tmp_path / 'run' / 'epoch_1.pth'), str(tmp_path / 'second')
+    cfg.custom_hooks += hooks
+    second = train(cfg)
+    assert [iteration for iteration, _ in second] == [0, 1] and second[0][1] == last[1]
+
+
+def test_a_resumed_training_does_not_evaluate_again(cfg, tmp_path):
+    train(cfg)
+    cfg.train_cfg.max_epochs = 2
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'run' / 'epoch_1.pth')
+    assert [iteration for iteration, _ in train(cfg)] == [2]
+
+
+def test_a_config_without_validation_is_refused(cfg):
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    with pytest.raises(ValueError, match='EvaluateFirstHook: the config has no validation'):
+        train(cfg)
