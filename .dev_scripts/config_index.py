@@ -26,6 +26,7 @@ FOLDER = ROOT / 'configs'
 FILES = sorted(FOLDER.rglob('*.py'))
 PATHS = [path for path in FILES if '_base_' not in path.parts]
 COUNTS = ROOT / 'tests' / 'data' / 'parameter_counts.json'
+WEIGHTS = ROOT / 'docs' / 'results' / 'weights'  # those of a config have its name
 PAGE = ROOT / 'docs' / 'configs.md'
 
 Counts = Dict[str, Dict[str, int]]
@@ -110,6 +111,9 @@ def metafiles(configs: Dict[Path, Config]) -> Dict[Path, str]:
             'Config': path.relative_to(ROOT).as_posix(),
             'Metadata': metadata,
         }
+        weights = WEIGHTS / f'{path.stem}.pth'
+        if weights.is_file():
+            model['Weights'] = weights.relative_to(ROOT).as_posix()
         folders.setdefault(path.relative_to(FOLDER).parts[0], []).append(model)
     texts = {}
     for folder, models in folders.items():

@@ -35,6 +35,11 @@ def main():
     parser.add_argument('--ways', nargs='+', choices=[*WAYS, 'panet'], default=list(WAYS)[:4])
     parser.add_argument('--epochs', type=int, default=3)
     parser.add_argument('--lr', default='5e-4', help='the largest learning rate of the schedule; default: 5e-4')
+    parser.add_argument(
+        '--train-norm',
+        action='store_true',
+        help='let the statistics of the BN layers of the backbone move, if the config does; by default they stay',
+    )
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
@@ -43,8 +48,9 @@ def main():
     args.out_dir.mkdir(parents=True, exist_ok=True)
     try:
         for way in args.ways:
-            stem = args.out_dir / f'{way}_{args.epochs}e-lr{args.lr}_{dataset}'
-            print(write(cfg, args.checkpoint, way, further(args.epochs, float(args.lr)), stem))
+            name = f'{way}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
+            settings = further(args.epochs, float(args.lr), args.train_norm)
+            print(write(cfg, args.checkpoint, way, settings, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
@@ -68,9 +74,9 @@ def write(cfg, checkpoint, way, settings, stem):
     return path
 
 
-def further(epochs, lr):
+def further(epochs, lr, train_norm):
     """The schedule: warm-up of 50 steps, then half a cosine to zero. AP after epochs 1 to 3, then after every third."""
-    return {
+    settings = {
         'train_cfg.max_epochs': epochs,
         'train_cfg.val_interval': 1,
         'train_cfg.dynamic_intervals': [(4, 3)],
@@ -80,6 +86,10 @@ def further(epochs, lr):
             dict(type='CosineAnnealingLR', T_max=epochs, end=epochs, convert_to_iter_based=True),
         ],
     }
+    if not train_norm:
+        # With a few images per batch the statistics move so much that AP falls by points between two evaluations.
+        settings['model.backbone.norm_eval'] = True
+    return settings
 
 
 def set_level_fusion(node, level_fusion):

@@ -12,6 +12,7 @@ if 'OMP_WAIT_POLICY' not in os.environ:
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
 from mmpanet.engine.runner import build_runner
@@ -21,7 +22,7 @@ from mmpanet.utils.errors import MMPanetError
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Evaluate a detector on the test data of its config')
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
+    parser.add_argument('checkpoint', help='path or URL of a checkpoint, or `trained` for the weights of the config')
     add_run_arguments(parser)
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions into this pickle file')
     parser.add_argument('--show', action='store_true', help='show each picture in a window')
@@ -48,7 +49,7 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         check_test_time_augmentation(cfg)
     check_run_config(cfg, 'test')
-    cfg.load_from = args.checkpoint
+    cfg.load_from = resolve_checkpoint(args.checkpoint, args.config)
     cfg.resume = False
     if args.show or args.show_dir:
         trigger_visualization_hook(cfg, args)

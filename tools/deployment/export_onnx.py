@@ -9,6 +9,7 @@ from mmengine.config import DictAction
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import load_inferencer
 from mmpanet.apis.prediction import find_inputs
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.deploy import compare_detections, export_detector, quantize_graph
 from mmpanet.deploy.export import GRAPH, INPUT_TYPES, INT8_GRAPH
 from mmpanet.deploy.runtimes import RUNTIMES
@@ -19,7 +20,7 @@ from mmpanet.utils.errors import DataError, MMPanetError
 def parse_args():
     parser = argparse.ArgumentParser(description='Write a detector as one ONNX graph. See docs/deploy.md.')
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path of its checkpoint')
+    parser.add_argument('checkpoint', help='path or URL of a checkpoint, or `trained` for the weights of the config')
     parser.add_argument('--out', required=True, help='folder for end2end.onnx and detector.json')
     parser.add_argument(
         '--masks',
@@ -87,7 +88,7 @@ def main():
             raise DataError(f'--verify {path}: no such file')
     calibration = find_inputs(args.calibrate, videos=False) if args.int8 else []
     cfg = load_config(args.config, args.cfg_options)
-    model = load_inferencer(cfg, args.checkpoint, 'cpu').model
+    model = load_inferencer(cfg, resolve_checkpoint(args.checkpoint, args.config), 'cpu').model
     classes = model.dataset_meta.get('classes', ())
     for path in export_detector(model, cfg, args.out, classes, args.masks == 'image', args.input_type, args.sizes):
         print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')

@@ -9,6 +9,7 @@ from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import find_inputs, load_inferencer, predict
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.utils.argument_types import fraction, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import DataError, MMPanetError
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
         description='Find objects in images and videos: write a picture and a JSON file of them for each input'
     )
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path or URL of its checkpoint')
+    parser.add_argument('checkpoint', help='path or URL of a checkpoint, or `trained` for the weights of the config')
     parser.add_argument('inputs', nargs='+', type=Path, metavar='INPUT', help='image, video, or folder of them')
     parser.add_argument(
         '--out-dir',
@@ -61,9 +62,8 @@ def main() -> None:
     failures: List[DataError] = []
     try:
         sources = find_inputs(args.inputs)
-        inferencer = load_inferencer(
-            load_config(args.config, args.cfg_options), args.checkpoint, args.device, args.labels
-        )
+        checkpoint = resolve_checkpoint(args.checkpoint, args.config)
+        inferencer = load_inferencer(load_config(args.config, args.cfg_options), checkpoint, args.device, args.labels)
     except MMPanetError as error:
         sys.exit(f'image_demo.py: {error}')
     for folder in filter(Path.is_dir, args.inputs):

@@ -1,0 +1,71 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The trained weights that come with a config: ``Weights:`` of its model in ``metafile.yml``."""
+
+from pathlib import Path
+from typing import Iterator, List
+
+import yaml
+
+from mmpanet.utils.errors import CheckpointError
+from mmpanet.utils.files import PathLike
+
+TRAINED = 'trained'  # in place of the path of a checkpoint
+
+
+def resolve_checkpoint(checkpoint: str, config: PathLike) -> str:
+    """The path or URL of a checkpoint; for the word ``trained`` that of the weights which come with the config.
+
+    Args:
+        checkpoint: A path, a URL, or ``trained``. A file of this name is taken as what it is.
+        config: The path of the config.
+
+    Raises:
+        CheckpointError: If no weights come with the config, or if they are not there.
+    """
+    if checkpoint != TRAINED or Path(checkpoint).exists():
+        return checkpoint
+    path, with_weights = Path(config).resolve(), []  # type: Path, List[str]
+    for metafile in _metafiles_above(path):
+        root = _root_of(metafile)
+        for model in _models_of(metafile):
+            if not model.get('Weights'):
+                continue
+            with_weights.append(str(model['Config']))
+            if (root / model['Config']).resolve() == path:
+                return _weights_of(model, root, metafile)
+    raise CheckpointError(
+        f'{TRAINED}: no weights come with {config}; '
+        + (f'in this folder they come with {", ".join(with_weights)}' if with_weights else 'give a checkpoint')
+    )
+
+
+def _metafiles_above(config: Path) -> Iterator[Path]:
+    for folder in config.parents:
+        if (folder / 'metafile.yml').is_file():
+            yield folder / 'metafile.yml'
+        if folder.name == 'configs':
+            return
+
+
+def _root_of(metafile: Path) -> Path:
+    """The folder that paths of a metafile begin at: the one that holds ``configs``."""
+    folders = [folder for folder in metafile.parents if folder.name == 'configs']
+    return (folders or [metafile.parent])[0].parent
+
+
+def _models_of(metafile: Path) -> List[dict]:
+    content = yaml.safe_load(metafile.read_text())
+    models = content.get('Models') if isinstance(content, dict) else content
+    return [model for model in models or [] if isinstance(model, dict) and model.get('Config')]
+
+
+def _weights_of(model: dict, root: Path, metafile: Path) -> str:
+    weights = str(model['Weights'])
+    if '://' in weights:
+        return weights
+    if not (root / weights).is_file():
+        raise CheckpointError(
+            f'{metafile} names the weights {weights}, and {root / weights} is not there; they are part of the '
+            "project's repository, and of no package"
+        )
+    return str(root / weights)

@@ -1,0 +1,63 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import os
+
+import pytest
+import yaml
+from repository import ROOT
+
+from mmpanet.checkpoints.trained import resolve_checkpoint
+from mmpanet.utils.errors import CheckpointError
+
+DSB2018 = ROOT / 'configs' / 'dsb2018' / 'ablation'
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder of configs with weights for one of them, and a URL for another."""
+    folder = tmp_path / 'configs' / 'some'
+    (folder / 'deeper').mkdir(parents=True)
+    models = [
+        dict(Name='a', Config='configs/some/deeper/a.py', Weights='weights/a.pth'),
+        dict(Name='b', Config='configs/some/b.py', Weights='https://example.org/b.pth'),
+        dict(Name='c', Config='configs/some/c.py'),
+    ]
+    for model in models:
+        (tmp_path / model['Config']).write_text('model = dict()\n')
+    (folder / 'metafile.yml').write_text(yaml.safe_dump(dict(Models=models)))
+    (tmp_path / 'weights').mkdir()
+    (tmp_path / 'weights' / 'a.pth').write_bytes(b'')
+    return tmp_path
+
+
+def test_weights_are_found_wherever_the_command_runs(project, monkeypatch):
+    expected = str(project / 'weights' / 'a.pth')
+    assert resolve_checkpoint('trained', project / 'configs' / 'some' / 'deeper' / 'a.py') == expected
+    monkeypatch.chdir(project / 'configs' / 'some')
+    assert resolve_checkpoint('trained', os.path.join('deeper', 'a.py')) == expected
+    assert resolve_checkpoint('trained', 'b.py') == 'https://example.org/b.pth'
+
+
+def test_paths_urls_and_a_file_of_this_name_stay(project, monkeypatch):
+    for checkpoint in ('some.pth', 'https://example.org/x.pth'):
+        assert resolve_checkpoint(checkpoint, 'no_such_config.py') == checkpoint
+    monkeypatch.chdir(project)
+    (project / 'trained').write_bytes(b'')
+    assert resolve_checkpoint('trained', project / 'configs' / 'some' / 'c.py') == 'trained'
+
+
+def test_configs_without_weights_are_refused(project, tmp_path_factory):
+    folder = project / 'configs' / 'some'
+    with pytest.raises(CheckpointError, match=r'trained: no weights come with .*c.py; .*r/a.py, configs/some/b.py'):
+        resolve_checkpoint('trained', folder / 'c.py')
+    with pytest.raises(CheckpointError, match=r'no weights come with .*alone.py; give a checkpoint'):
+        resolve_checkpoint('trained', tmp_path_factory.mktemp('other') / 'alone.py')
+    (project / 'weights' / 'a.pth').unlink()
+    with pytest.raises(CheckpointError, match=r'metafile.yml names the weights weights/a.pth, and .* is not there'):
+        resolve_checkpoint('trained', folder / 'deeper' / 'a.py')
+
+
+def test_all_weights_of_the_project_are_named_by_a_metafile():
+    weights = sorted((ROOT / 'docs' / 'results' / 'weights').glob('*.pth'))
+    assert len(weights) >= 2
+    for path in weights:
+        assert resolve_checkpoint('trained', DSB2018 / f'{path.stem}.py') == str(path)
