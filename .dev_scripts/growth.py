@@ -1,10 +1,19 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Compare the ways to go on from a trained FPN: train it further, swap at once, or grow.
+"""Write the configs that compare the ways to go on from a trained FPN: train it further, swap at once, or grow.
 
     python .dev_scripts/growth.py CONFIG CHECKPOINT --epochs 3 --lr 5e-4 --out-dir work_dirs/growth
 
-It writes one config and one checkpoint per way into the folder, and prints their paths. Give the configs to
+It writes one config and one checkpoint per way into the folder, and prints the paths of the configs. Give these to
 ``tools/analysis_tools/experiments.py``: it trains them with several seeds, and draws the curves of AP.
+
+| way | what it is |
+| --- | --- |
+| ``fpn`` | the FPN, trained on |
+| ``swapped`` | ``swap_neck.py --roi-head --warm-start``, levels fused by max |
+| ``grown-max``, ``grown-sum`` | ``swap_neck.py --roi-head --grow``, with that ``level_fusion`` |
+| ``neck`` | the neck alone, with the identity start of ``--warm-start`` |
+| ``neck-gate`` | the neck alone, with ``path_gate=True`` |
+| ``panet`` | CONFIG and CHECKPOINT are those of a PANet, which is trained on |
 """
 
 import argparse
@@ -15,7 +24,7 @@ from mmengine.config import Config
 
 from mmpanet.swap import swap_checkpoint
 from mmpanet.swap.config import plan_swap, start_from
-from mmpanet.swap.growth import has_level_gates
+from mmpanet.swap.growth import has_level_gates, speed_up_gates
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -24,7 +33,8 @@ WAYS = {
     'swapped': dict(roi_head=True, warm_start=True),
     'grown-max': dict(roi_head=True, grow=True),
     'grown-sum': dict(roi_head=True, grow=True),
-    'neck-only': dict(warm_start=True),
+    'neck': dict(warm_start=True),
+    'neck-gate': dict(),
 }
 
 
@@ -59,8 +69,11 @@ def write(cfg, checkpoint, way, settings, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
     new.load_from = str(Path(checkpoint).resolve())
-    if WAYS.get(way):
+    if way not in ('fpn', 'panet'):
         swap = plan_swap(cfg, **WAYS[way])
+        if way == 'neck-gate':
+            swap.config.model.neck.path_gate = True
+            speed_up_gates(swap.config, swap.notes)
         set_level_fusion(swap.config.model, 'sum' if way.endswith('sum') else 'max')
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
