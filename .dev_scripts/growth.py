@@ -10,7 +10,7 @@ It writes one config and one checkpoint per way into the folder, and prints the 
 | --- | --- |
 | ``fpn`` | the FPN, trained on |
 | ``swapped`` | ``swap_neck.py --roi-head --warm-start``, levels fused by max |
-| ``grown-max``, ``grown-sum`` | ``swap_neck.py --roi-head --grow``, with that ``level_fusion`` |
+| ``grown-max``, ``grown-sum`` | ``swap_neck.py --roi-head --grow --level-fusion max`` or ``sum`` |
 | ``neck`` | the neck alone, with the identity start of ``--warm-start`` |
 | ``neck-gate`` | the neck alone, with ``path_gate=True`` |
 | ``panet`` | CONFIG and CHECKPOINT are those of a PANet, which is trained on |
@@ -24,7 +24,7 @@ from mmengine.config import Config
 
 from mmpanet.swap import swap_checkpoint
 from mmpanet.swap.config import plan_swap, start_from
-from mmpanet.swap.growth import has_level_gates, speed_up_gates
+from mmpanet.swap.growth import speed_up_gates
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -32,7 +32,7 @@ WAYS = {
     'fpn': {},
     'swapped': dict(roi_head=True, warm_start=True),
     'grown-max': dict(roi_head=True, grow=True),
-    'grown-sum': dict(roi_head=True, grow=True),
+    'grown-sum': dict(roi_head=True, grow=True, level_fusion='sum'),
     'neck': dict(warm_start=True),
     'neck-gate': dict(),
 }
@@ -74,7 +74,6 @@ def write(cfg, checkpoint, way, settings, stem):
         if way == 'neck-gate':
             swap.config.model.neck.path_gate = True
             speed_up_gates(swap.config, swap.notes)
-        set_level_fusion(swap.config.model, 'sum' if way.endswith('sum') else 'max')
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         start_from(swap, str(weights), carried.path)
@@ -103,17 +102,6 @@ def further(epochs, lr, train_norm):
         # With a few images per batch the statistics move so much that AP falls by points between two evaluations.
         settings['model.backbone.norm_eval'] = True
     return settings
-
-
-def set_level_fusion(node, level_fusion):
-    """Set ``level_fusion`` in all heads with gates."""
-    for value in node.values():
-        for one in value if isinstance(value, list) else [value]:
-            if isinstance(one, dict):
-                if one.get('level_gate'):
-                    one['level_fusion'] = level_fusion
-                elif has_level_gates(one):
-                    set_level_fusion(one, level_fusion)
 
 
 if __name__ == '__main__':

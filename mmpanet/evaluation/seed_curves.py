@@ -52,6 +52,7 @@ def plot_seed_curves(curves: Mapping[str, Mapping[str, Curve]], file: Path) -> N
             panel.fill_between(list(curve), low, high, color=color, alpha=0.15, linewidth=0)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel('epochs')
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
         panel.spines[['top', 'right']].set_visible(False)
     figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', fontsize=8, frameon=False)

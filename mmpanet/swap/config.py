@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
+from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
@@ -59,6 +60,7 @@ def swap_config(
     grow: bool = False,
     roi_head_only: bool = False,
     check_channels: bool = False,
+    level_fusion: str = 'max',
 ) -> Config:
     """Put PANet into a config whose model has an FPN.
 
@@ -81,6 +83,8 @@ def swap_config(
             and ``sampling_ratio=0`` if the RoIAlign of the config has 0. It is an extension of ours.
         roi_head_only: Swap the RoI head, and leave every neck as it is. It may be any neck.
         check_channels: Run the backbone once, and correct ``in_channels`` of the neck if it does not fit.
+        level_fusion: With ``grow``: how the heads fuse the levels, 'max' or 'sum'. Without gates only 'max' starts near
+            the old outputs, because all levels begin with the same first layer.
 
     Returns:
         Config: The new config.
@@ -95,7 +99,9 @@ def swap_config(
         >>> cfg.model.neck.type
         'PANetNeck'
     """
-    return plan_swap(cfg, roi_head, warm_start, fusion, sampling_ratio, grow, roi_head_only, check_channels).config
+    return plan_swap(
+        cfg, roi_head, warm_start, fusion, sampling_ratio, grow, roi_head_only, check_channels, level_fusion
+    ).config
 
 
 def plan_swap(
@@ -107,10 +113,18 @@ def plan_swap(
     grow: bool = False,
     roi_head_only: bool = False,
     check_channels: bool = False,
+    level_fusion: str = 'max',
 ) -> Swap:
     """Do the same as :func:`swap_config`, and also return what was swapped and notes for the user."""
     if fusion not in NECK_FUSIONS:
         raise ConfigError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
+    if level_fusion not in LEVEL_FUSIONS:
+        raise ConfigError(f'level_fusion={level_fusion!r} must be one of {LEVEL_FUSIONS}')
+    if level_fusion != 'max' and not grow:
+        raise ConfigError(
+            f'level_fusion={level_fusion!r} needs grow=True: without gates the sum would be a multiple of the old '
+            'outputs; to train from scratch, set level_fusion in the heads of the new config'
+        )
     if not isinstance(sampling_ratio, int) or sampling_ratio < 0:
         raise ConfigError(
             f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
@@ -150,7 +164,7 @@ def plan_swap(
                     raise SwapError(f'{where}.neck: a PAFPN cannot grow, because its path is not the one of PANet')
                 _swap_neck(neck, scope, warm_start or grow, fusion, notes)
         if roi_head:
-            swap_roi_head(model, path, scope, sampling_ratio, notes, grow, roi_head_only)
+            swap_roi_head(model, path, scope, sampling_ratio, notes, grow, roi_head_only, level_fusion)
         if check_channels:
             correct_in_channels(cfg, path, notes)
         swapped.append(path)

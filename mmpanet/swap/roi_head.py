@@ -54,6 +54,7 @@ def swap_roi_head(
     notes: List[str],
     grow: bool = False,
     neck_stays: bool = False,
+    level_fusion: str = 'max',
 ) -> None:
     """Swap ``model.roi_head`` in place, completely or not at all.
 
@@ -65,6 +66,7 @@ def swap_roi_head(
         notes: The notes for the user, to which new ones are appended.
         grow: Whether the heads get gates, see :func:`mmpanet.swap.swap_config`.
         neck_stays: Whether only the RoI head is swapped.
+        level_fusion: How the heads fuse the levels.
 
     Raises:
         SwapError: If the RoI head cannot be swapped. The message contains all reasons.
@@ -87,9 +89,9 @@ def swap_roi_head(
             'each level'
         )
     if not refusals:
-        branches = [_Branch('bbox', roi_head, scope, sampling_ratio, grow)]
+        branches = [_Branch('bbox', roi_head, scope, sampling_ratio, grow, level_fusion)]
         if roi_head.get('mask_head') and roi_head_class is not MaskScoringRoIHead:
-            branches.append(_Branch('mask', roi_head, scope, sampling_ratio, grow))
+            branches.append(_Branch('mask', roi_head, scope, sampling_ratio, grow, level_fusion))
         refusals = [refusal for branch in branches for refusal in branch.refusals()]
     if roi_head_class is MaskScoringRoIHead and not roi_head.get('mask_roi_extractor'):
         refusals.append('mask_roi_extractor: none, so the mask IoU head would read the pooled levels')
@@ -111,11 +113,14 @@ def swap_roi_head(
 class _Branch:
     """The extractors and heads of the box branch or of the mask branch. A cascade has lists of them."""
 
-    def __init__(self, branch: str, roi_head: dict, scope: Optional[str], sampling_ratio: int, grow: bool) -> None:
+    def __init__(
+        self, branch: str, roi_head: dict, scope: Optional[str], sampling_ratio: int, grow: bool, level_fusion: str
+    ) -> None:
         self.branch = branch
         self.scope = scope
         self.sampling_ratio = sampling_ratio
         self.grow = grow
+        self.level_fusion = level_fusion
         self.heads = _as_list(roi_head.get(f'{branch}_head'))
         extractors = roi_head.get(f'{branch}_roi_extractor')
         # Without an extractor the mask branch shares that of the box branch, which swaps it.
@@ -208,6 +213,8 @@ class _Branch:
                 head['num_levels'] = num_levels
             if self.grow:
                 head['level_gate'] = True
+            if self.level_fusion != 'max':
+                head['level_fusion'] = self.level_fusion
 
     def _swap_extractor(self, extractor: dict, notes: List[str]) -> None:
         pooling = self._pooling_for(extractor)

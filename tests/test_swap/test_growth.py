@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
 from mmpanet.swap.config import plan_swap
+from mmpanet.utils.errors import ConfigError
 
 CONFIGS = {
     'Standard': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
@@ -66,19 +67,30 @@ def old(zoo_config):
 @pytest.mark.parametrize('kind, norm_cfg', [*((kind, None) for kind in CONFIGS), ('Standard', GN)])
 def test_the_grown_model_starts_as_the_old_one(old, tmp_path, kind, norm_cfg, level_fusion):
     cfg, model = old(kind, norm_cfg)
-    new_cfg = swap_config(cfg, roi_head=True, grow=True)
+    new_cfg = swap_config(cfg, roi_head=True, grow=True, level_fusion=level_fusion)
     roi_head = new_cfg.model.roi_head
-    for head in roi_head.bbox_head if isinstance(roi_head.bbox_head, list) else [roi_head.bbox_head]:
-        assert head.level_gate
-        head.level_fusion = level_fusion
+    heads = list(roi_head.bbox_head) if isinstance(roi_head.bbox_head, list) else [roi_head.bbox_head]
     if roi_head.get('mask_head') and kind != 'MaskScoring':
-        roi_head.mask_head.level_fusion = level_fusion
+        heads += roi_head.mask_head if isinstance(roi_head.mask_head, list) else [roi_head.mask_head]
+    assert all(head.level_gate and head.get('level_fusion', 'max') == level_fusion for head in heads)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'old.pth')
     found = verify(cfg, new_cfg, tmp_path / 'old.pth', runs=1)
     assert found.largest_difference is not None
     differences = {name: difference for name, (_, _, difference) in found.differences.items()}
     assert differences['pred_instances.bboxes'] < 1e-3 and differences['pred_instances.scores'] < 1e-4
     assert differences.get('pred_instances.labels', 0) == 0 and differences.get('pred_instances.masks', 0) == 0
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(grow=True, level_fusion='mean'), r"level_fusion='mean' must be one of \('max', 'sum'\)"),
+        (dict(warm_start=True, level_fusion='sum'), "level_fusion='sum' needs grow=True"),
+    ],
+)
+def test_a_fusion_that_would_start_elsewhere_is_refused(old, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        swap_config(old('Standard')[0], roi_head=True, **settings)
 
 
 def losses_of(model):

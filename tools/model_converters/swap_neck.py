@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.swap import swap_checkpoint, verify, write_config
 from mmpanet.swap.config import plan_swap, start_from
@@ -48,6 +49,12 @@ def parse_args() -> argparse.Namespace:
         help='how the new path is fused with the FPN levels; default: sum',
     )
     parser.add_argument(
+        '--level-fusion',
+        choices=LEVEL_FUSIONS,
+        default='max',
+        help='with --grow: how the heads fuse the levels; default: max, as in the paper',
+    )
+    parser.add_argument(
         '--sampling-ratio',
         type=int,
         default=2,
@@ -73,6 +80,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--grow includes the warm start of the neck: leave --warm-start out')
     if args.roi_head_only and (args.warm_start or args.fusion != 'sum'):
         parser.error('--roi-head-only leaves the neck as it is, and --warm-start and --fusion are settings of the neck')
+    if args.level_fusion != 'max' and not args.grow:
+        parser.error('--level-fusion is a setting of --grow')
     if args.image and not args.verify:
         parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):
@@ -94,6 +103,7 @@ def main() -> None:
         args.grow,
         args.roi_head_only,
         check_channels=True,
+        level_fusion=args.level_fusion,
     )
     for path in swap.models:
         where = '.'.join(path)
