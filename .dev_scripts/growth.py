@@ -53,13 +53,13 @@ def main():
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
-    cfg = load_config(args.config)
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
-    args.out_dir.mkdir(parents=True, exist_ok=True)
+    settings = further(args.epochs, float(args.lr), args.train_norm)
     try:
+        cfg = load_config(args.config)
+        args.out_dir.mkdir(parents=True, exist_ok=True)
         for way in args.ways:
             name = f'{way}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            settings = further(args.epochs, float(args.lr), args.train_norm)
             print(write(cfg, args.checkpoint, way, settings, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')

@@ -2,7 +2,7 @@
 """The trained weights that come with a config: ``Weights:`` of its model in ``metafile.yml``."""
 
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 import yaml
 
@@ -24,9 +24,9 @@ def resolve_checkpoint(checkpoint: str, config: PathLike) -> str:
     """
     if checkpoint != TRAINED or Path(checkpoint).exists():
         return checkpoint
-    path, with_weights = Path(config).resolve(), []  # type: Path, List[str]
-    for metafile in _metafiles_above(path):
-        root = _root_of(metafile)
+    path = Path(config).resolve()
+    with_weights: List[str] = []
+    for root, metafile in _metafiles_above(path):
         for model in _models_of(metafile):
             if not model.get('Weights'):
                 continue
@@ -39,18 +39,14 @@ def resolve_checkpoint(checkpoint: str, config: PathLike) -> str:
     )
 
 
-def _metafiles_above(config: Path) -> Iterator[Path]:
-    for folder in config.parents:
-        if (folder / 'metafile.yml').is_file():
-            yield folder / 'metafile.yml'
+def _metafiles_above(config: Path) -> Iterator[Tuple[Path, Path]]:
+    """The metafiles between a config and the folder ``configs`` above it, each with the root of the paths in it."""
+    for number, folder in enumerate(config.parents):
         if folder.name == 'configs':
+            for metafile in (one / 'metafile.yml' for one in list(config.parents)[: number + 1]):
+                if metafile.is_file():
+                    yield folder.parent, metafile
             return
-
-
-def _root_of(metafile: Path) -> Path:
-    """The folder that paths of a metafile begin at: the one that holds ``configs``."""
-    folders = [folder for folder in metafile.parents if folder.name == 'configs']
-    return (folders or [metafile.parent])[0].parent
 
 
 def _models_of(metafile: Path) -> List[dict]:

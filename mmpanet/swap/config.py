@@ -120,11 +120,6 @@ def plan_swap(
         raise ConfigError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
     if level_fusion not in LEVEL_FUSIONS:
         raise ConfigError(f'level_fusion={level_fusion!r} must be one of {LEVEL_FUSIONS}')
-    if level_fusion != 'max' and not grow:
-        raise ConfigError(
-            f'level_fusion={level_fusion!r} needs grow=True: without gates the sum would be a multiple of the old '
-            'outputs; to train from scratch, set level_fusion in the heads of the new config'
-        )
     if not isinstance(sampling_ratio, int) or sampling_ratio < 0:
         raise ConfigError(
             f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
@@ -136,6 +131,11 @@ def plan_swap(
             'it is; with grow=True the heads start with the outputs of the old model'
         )
     roi_head = roi_head or roi_head_only
+    if level_fusion != 'max' and not (roi_head and grow):
+        raise ConfigError(
+            f'level_fusion={level_fusion!r} needs grow=True and a swap of the RoI head: without gates the sum would be '
+            'a multiple of the old outputs; to train from scratch, set level_fusion in the heads of the new config'
+        )
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     if not isinstance(cfg.get('model'), dict):
         raise SwapError('nothing to swap: the config has no model')

@@ -84,13 +84,14 @@ def test_the_grown_model_starts_as_the_old_one(old, tmp_path, kind, norm_cfg, le
 @pytest.mark.parametrize(
     'settings, message',
     [
-        (dict(grow=True, level_fusion='mean'), r"level_fusion='mean' must be one of \('max', 'sum'\)"),
-        (dict(warm_start=True, level_fusion='sum'), "level_fusion='sum' needs grow=True"),
+        (dict(roi_head=True, grow=True, level_fusion='mean'), r"level_fusion='mean' must be one of \('max', 'sum'\)"),
+        (dict(roi_head=True, warm_start=True, level_fusion='sum'), "level_fusion='sum' needs grow=True"),
+        (dict(grow=True, level_fusion='sum'), 'and a swap of the RoI head'),
     ],
 )
 def test_a_fusion_that_would_start_elsewhere_is_refused(old, settings, message):
     with pytest.raises(ConfigError, match=message):
-        swap_config(old('Standard')[0], roi_head=True, **settings)
+        swap_config(old('Standard')[0], **settings)
 
 
 def losses_of(model):

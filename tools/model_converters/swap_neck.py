@@ -80,8 +80,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--grow includes the warm start of the neck: leave --warm-start out')
     if args.roi_head_only and (args.warm_start or args.fusion != 'sum'):
         parser.error('--roi-head-only leaves the neck as it is, and --warm-start and --fusion are settings of the neck')
-    if args.level_fusion != 'max' and not args.grow:
-        parser.error('--level-fusion is a setting of --grow')
+    if args.level_fusion != 'max' and not (args.grow and (args.roi_head or args.roi_head_only)):
+        parser.error('--level-fusion is a setting of --grow with --roi-head or --roi-head-only')
     if args.image and not args.verify:
         parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):
