@@ -15,6 +15,7 @@ import torch.nn as nn
 from mmengine.config import Config
 from torch import Tensor
 
+from mmpanet.ops import direct_convolutions
 from mmpanet.ops.onednn_linear import HAS_ONEDNN_LINEAR
 from mmpanet.utils.errors import BenchmarkError
 from mmpanet.utils.paired_times import now
@@ -57,7 +58,7 @@ def flops_by_part(model: PreparedModel, mode: str) -> Dict[str, int]:
 
     # mmpanet.ops.onednn_linear calls it, and torch's counter does not know it.
     onednn = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if HAS_ONEDNN_LINEAR else {}
-    with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
+    with direct_convolutions(), FlopCounterMode(display=False, custom_mapping=onednn) as counter:
         counts = count_by_part(model, mode, counter.get_total_flops)
     return {part: int(count) for part, count in counts.items()}
 

@@ -9,7 +9,7 @@ from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType, OptMultiConfig
 from mmpanet.utils.errors import ConfigError
-from .layers import FCModule, LevelwiseFusion
+from .layers import FCModule, LevelwiseFusion, roi_conv_cfg
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 
@@ -35,6 +35,8 @@ class PANetBBoxHead(ConvFCBBoxHead):
             channel, see ``gate_channels`` of :class:`~mmpanet.models.layers.LevelwiseFusion`. With
             ``AdaptiveFeaturePooling(own_level_first=True)`` and the weights of a trained FPN the head then *is* the
             trained head. It is an extension of ours; the paper has no gates. Defaults to False.
+        conv_cfg (dict, optional): Config of the convolutions. Defaults to None:
+            :class:`~mmpanet.models.layers.RoIConv2d`.
         norm_cfg (dict, optional): Norm of the convolutions. Defaults to None.
         fc_norm_cfg (dict, optional): Norm of the fcs, which have none in mmdet's heads. Defaults to None.
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None: Xavier (uniform) for the
@@ -54,6 +56,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
         share_first_layer: bool = False,
         fuse_before_first_layer: bool = False,
         level_gate: bool = False,
+        conv_cfg: OptConfigType = None,
         fc_norm_cfg: OptConfigType = None,
         init_cfg: OptMultiConfig = None,
         **kwargs: Any,
@@ -68,7 +71,13 @@ class PANetBBoxHead(ConvFCBBoxHead):
             fc_norm_cfg,
             kwargs.get('fc_out_channels', 1024),
         )
-        super().__init__(num_shared_convs=num_shared_convs, num_shared_fcs=num_shared_fcs, init_cfg=init_cfg, **kwargs)
+        super().__init__(
+            num_shared_convs=num_shared_convs,
+            num_shared_fcs=num_shared_fcs,
+            conv_cfg=roi_conv_cfg(conv_cfg),
+            init_cfg=init_cfg,
+            **kwargs,
+        )
         if self.with_avg_pool:
             raise ConfigError(
                 f'with_avg_pool=True: {type(self).__name__} needs the grid of every RoI and takes only '

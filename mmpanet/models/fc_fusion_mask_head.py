@@ -12,7 +12,7 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from mmpanet.ops import linear
 from mmpanet.utils.errors import ConfigError
-from .layers import LevelwiseFusion
+from .layers import LevelwiseFusion, roi_conv_cfg
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 FC_FUSIONS = ('sum', 'product', 'max', None)
@@ -49,7 +49,8 @@ class FCFusionMaskHead(FCNMaskHead):
             does not mention it. Set it to False with 'max' and 'product': with 'max' no logit is below 0, and with
             'product' the logits are 0 wherever the ReLU gives 0. Defaults to True.
         **kwargs: The arguments of mmdet's ``FCNMaskHead``. ``norm_cfg`` is also the norm of the convolutions of the
-            fully-connected branch. ``roi_feat_size`` must be the output size of the pooling.
+            fully-connected branch. ``roi_feat_size`` must be the output size of the pooling. ``conv_cfg`` is
+            :class:`~mmpanet.models.layers.RoIConv2d` by default.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.
@@ -74,7 +75,7 @@ class FCFusionMaskHead(FCNMaskHead):
         if fc_fusion is not None:  # conv5_fc has half of the channels
             channels = channels // 2
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
-        super().__init__(**kwargs)
+        super().__init__(**dict(kwargs, conv_cfg=roi_conv_cfg(kwargs.get('conv_cfg'))))
         # mmcv's classes of these two layers differ from torch's for torch 1.4 and older only, and torch.compile of
         # torch 2.0 and 2.1 cannot trace them.
         for layer in (self.upsample, self.conv_logits):

@@ -10,16 +10,15 @@ versions of torch and in some builds, :func:`linear` is ``torch.nn.functional.li
 The environment variable ``MMPANET_ONEDNN_LINEAR`` turns the operator on (1) or off (0) on any processor.
 """
 
-import os
 from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
+from mmengine.utils import digit_version
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmpanet.utils.environment import cpu_fields
-from mmpanet.utils.errors import ConfigError
+from .fast_arithmetic import are_plain, is_wanted
 
 # With fewer multiply-adds the gain is smaller than the cost of the additional Python code.
 SMALLEST_PRODUCT = 2**26
@@ -44,23 +43,13 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
 
 
 def _is_faster_with_onednn(x: Tensor, weight: Tensor) -> bool:
-    if (
-        not (HAS_ONEDNN_LINEAR and PREFERS_ONEDNN)
-        or _is_traced()
-        or not (x.device.type == weight.device.type == 'cpu')
-        or not (x.dtype == weight.dtype == torch.float32)
-    ):
-        return False
     return (
-        x.numel() * len(weight) >= SMALLEST_PRODUCT
+        HAS_ONEDNN_LINEAR
+        and PREFERS_ONEDNN
+        and are_plain(x, weight)
+        and x.numel() * len(weight) >= SMALLEST_PRODUCT
         and torch.backends.mkldnn.enabled
-        and not torch.is_autocast_enabled('cpu')
     )
-
-
-def _is_traced() -> bool:
-    """Whether torch is recording a graph. A graph must contain public operators only."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 def _product(a: Tensor, b: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -94,11 +83,10 @@ class _OneDNNLinear(torch.autograd.Function):
 
 def _has_onednn_linear() -> bool:
     """Try whether the operator exists, takes these arguments, and computes the right product."""
+    if digit_version(torch.__version__) < digit_version('2.4'):
+        return False  # nothing was measured
     a, b = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
     try:
-        # These functions are called before each product. torch before 2.4 does not have them in this form.
-        _is_traced()
-        torch.is_autocast_enabled('cpu')
         return torch.equal(_product(a, b), a @ b.t()) and torch.equal(
             _product(b.t(), a.new_ones(5, 4)), b.t() @ a.new_ones(4, 5)
         )
@@ -106,21 +94,5 @@ def _has_onednn_linear() -> bool:
         return False
 
 
-def _prefers_onednn() -> bool:
-    """Whether the user wants oneDNN's product, or else whether it is faster on this processor.
-
-    Raises:
-        ConfigError: If the environment variable is neither 0 nor 1.
-    """
-    wanted = os.environ.get(SWITCH, '')
-    if wanted not in ('', '0', '1'):
-        raise ConfigError(f'the environment variable {SWITCH}={wanted!r} must be 0 or 1')
-    if wanted:
-        return wanted == '1'
-    # torch before 2.1 does not tell, and does not have the operator in this form.
-    capability = getattr(getattr(torch.backends, 'cpu', None), 'get_cpu_capability', str)()
-    return 'AVX512' in capability and cpu_fields().get('vendor_id') == 'AuthenticAMD'
-
-
 HAS_ONEDNN_LINEAR = _has_onednn_linear()
-PREFERS_ONEDNN = _prefers_onednn()
+PREFERS_ONEDNN = is_wanted(SWITCH, amd_capability='AVX512')

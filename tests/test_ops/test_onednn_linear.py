@@ -1,6 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import importlib
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +7,6 @@ import torch.nn.functional as F
 from mmengine.utils import digit_version
 
 from mmpanet.ops import linear
-from mmpanet.utils.errors import ConfigError
 
 fast = importlib.import_module('mmpanet.ops.onednn_linear')
 
@@ -83,30 +81,6 @@ def test_autocast_small_and_traced_products_are_torchs(counted, monkeypatch):
 def test_torch_has_the_operator():
     """It is private. If a new torch moves it, large fcs become slower on some processors, and this test says so."""
     assert fast.HAS_ONEDNN_LINEAR
-
-
-@pytest.mark.parametrize(
-    'switch, capability, vendor, expected',
-    [
-        ('', 'AVX512', 'AuthenticAMD', True),
-        ('', 'AVX2', 'AuthenticAMD', False),
-        ('', 'AVX512', 'GenuineIntel', False),
-        ('0', 'AVX512', 'AuthenticAMD', False),
-        ('1', 'AVX2', 'GenuineIntel', True),
-    ],
-)
-def test_who_chooses_onednn(switch, capability, vendor, expected, monkeypatch):
-    cpu = SimpleNamespace(get_cpu_capability=lambda: capability)
-    monkeypatch.setattr(torch.backends, 'cpu', cpu, raising=False)
-    monkeypatch.setattr(fast, 'cpu_fields', lambda: dict(vendor_id=vendor))
-    monkeypatch.setenv(fast.SWITCH, switch)
-    assert fast._prefers_onednn() == expected
-
-
-def test_the_switch_is_0_or_1(monkeypatch):
-    monkeypatch.setenv(fast.SWITCH, 'off')
-    with pytest.raises(ConfigError, match="MMPANET_ONEDNN_LINEAR='off' must be 0 or 1"):
-        fast._prefers_onednn()
 
 
 def test_a_processor_that_prefers_mkl_gets_it(counted, monkeypatch):

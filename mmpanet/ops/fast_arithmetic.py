@@ -1,0 +1,51 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""When faster arithmetic than torch's takes its place: for which tensors, and on which processors."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from mmpanet.utils.environment import cpu_fields
+from mmpanet.utils.errors import ConfigError
+
+# torch before 2.3 has the function only here.
+_is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', None) or torch._utils.is_compiling
+
+
+def are_plain(*tensors: Tensor) -> bool:
+    """Whether other code than torch's may compute with these tensors: float32 on a CPU, without autocast.
+
+    While torch records a graph, the answer is no: a graph must contain public operators only.
+    """
+    if torch.jit.is_tracing() or _is_compiling() or _autocasts():
+        return False
+    return all(x.device.type == 'cpu' and x.dtype == torch.float32 for x in tensors)
+
+
+def is_wanted(switch: str, amd_capability: str) -> bool:
+    """Whether the user wants an operation of ours, or else whether it is faster than torch's on this processor.
+
+    Args:
+        switch (str): Name of the environment variable that turns the operation on (1) or off (0) on any processor.
+        amd_capability (str): 'AVX2' or 'AVX512', the instruction sets with which it was measured to be faster on
+            processors of AMD. On processors of others nothing was measured.
+
+    Raises:
+        ConfigError: If the environment variable is neither 0 nor 1.
+    """
+    wanted = os.environ.get(switch, '')
+    if wanted not in ('', '0', '1'):
+        raise ConfigError(f'the environment variable {switch}={wanted!r} must be 0 or 1')
+    if wanted:
+        return wanted == '1'
+    # torch before 2.1 does not tell.
+    capability = getattr(getattr(torch.backends, 'cpu', None), 'get_cpu_capability', str)()
+    return capability == amd_capability and cpu_fields().get('vendor_id') == 'AuthenticAMD'
+
+
+def _autocasts() -> bool:
+    try:
+        return torch.is_autocast_enabled('cpu')
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled()

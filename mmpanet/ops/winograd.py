@@ -1,0 +1,238 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""A 3x3 convolution of RoI grids with half of the multiplications.
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), Section 4.1: a tile of m x m outputs of
+a 3x3 convolution reads n x n inputs, with n = m + 2. If the tile and the kernel are transformed by small matrices, n^2
+products take the place of 9 m^2. The transforms cost additions, so the gain depends on the processor. With AVX2 alone
+the products are what takes the time, and :func:`conv3x3` is faster than oneDNN's convolution. With AVX512 oneDNN's
+convolution is faster, and :func:`conv3x3` calls it. On other processors nothing was measured, and it does the same.
+
+The environment variable ``MMPANET_WINOGRAD`` turns it on (1) or off (0) on any processor.
+"""
+
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Iterator, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .fast_arithmetic import are_plain, is_wanted
+
+SWITCH = 'MMPANET_WINOGRAD'
+# Tiles of 4 x 4 and 5 x 5 outputs: 2.25 and 1.96 products per output in place of 9. Smaller ones save less, and larger
+# ones are rounded more.
+TILES = (4, 5)
+# Of the sets that were tried, the one with the smallest error for both sizes.
+POINTS = (0, 1, -1, -2, 0.5, 2)
+# With fewer channels (C times C') the transforms of the grids cost more than they save. With fewer pixels the transform
+# of the kernel does.
+SMALLEST_KERNEL = 128 * 256
+FEWEST_PIXELS = 2048
+# Wider grids are multiplied by matrices that are mostly zero.
+WIDEST = 32
+# Numbers per block of transformed grids. A block should stay in the cache between the steps.
+BLOCK = 2 * 2**20
+
+
+class _Transforms(NamedTuple):
+    """The matrices for grids of one size.
+
+    With T tiles along an axis, rows of the grid are gathered into tiles of n rows first, which overlap. The columns are
+    not gathered: their matrices hold all tiles.
+    """
+
+    tile: int  # m
+    rows: int  # T_h
+    columns: int  # T_w
+    kernel: Tensor  # G (x) G, (n^2, 9)
+    input_rows: Tensor  # B^T, (n, n)
+    input_columns: Tensor  # B^T of all tiles, (n T_w, W)
+    output_rows: Tensor  # A^T, (m, n)
+    output_columns: Tensor  # A^T of all tiles, (W, n T_w)
+
+
+def conv3x3(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    """Convolve as ``F.conv2d(x, weight, bias, padding=1)`` does, and faster for many grids on some processors.
+
+    Args:
+        x (Tensor): Grids (N, C, h, w). The fastest memory format is channels-last.
+        weight (Tensor): (C', C, 3, 3).
+        bias (Tensor, optional): (C',). Defaults to None.
+
+    Returns:
+        Tensor: (N, C', h, w). It equals the result of ``F.conv2d`` up to rounding, and so do the gradients. In
+        comparison with float64 the error by Winograd's algorithm is about five times that of ``F.conv2d``.
+    """
+    if _is_faster_by_winograd(x, weight):
+        return _Conv3x3.apply(x, weight, bias).permute(0, 3, 1, 2)
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+@contextmanager
+def direct_convolutions() -> Iterator[None]:
+    """Compute all convolutions directly for a while, for example to count their arithmetic."""
+    global PREFERS_WINOGRAD
+    before, PREFERS_WINOGRAD = PREFERS_WINOGRAD, False
+    try:
+        yield
+    finally:
+        PREFERS_WINOGRAD = before
+
+
+def _is_faster_by_winograd(x: Tensor, weight: Tensor) -> bool:
+    return (
+        PREFERS_WINOGRAD
+        and are_plain(x, weight)
+        and x.dim() == 4
+        and weight.size(0) * weight.size(1) >= SMALLEST_KERNEL
+        and len(x) * x.size(2) * x.size(3) >= FEWEST_PIXELS
+        and max(x.shape[2:]) <= WIDEST
+    )
+
+
+class _Conv3x3(torch.autograd.Function):
+    """Takes (N, C, h, w), but gives (N, h, w, C'): a ReLU can change the result in place only if it is no view."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _convolve(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        grad = grad.permute(0, 3, 1, 2)
+        return (
+            _convolve(grad, weight.flip(2, 3).transpose(0, 1)).permute(0, 3, 1, 2) if needs_x else None,
+            _gradient_of_weight(x, grad) if needs_weight else None,
+            grad.sum((0, 2, 3)) if needs_bias else None,
+        )
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
+    """Convolve (N, C, h, w) to (N, h, w, C')."""
+    num_grids, in_channels, height, width = x.shape
+    channels = len(weight)
+    by = _transforms(height, width)
+    size = by.tile + 2
+    kernel = _transform_kernel(weight, by)
+    out = x.new_empty(num_grids, height, width, channels)
+    for grids in _blocks(x, channels, by):
+        tiles = _transform_input(x[grids], by).view(size**2, -1, in_channels)
+        products = torch.bmm(tiles, kernel).view(size, size * by.columns, -1)
+        rows = _multiply_each(by.output_columns, products)
+        pixels = torch.mm(by.output_rows, rows.view(size, -1)).view(by.tile, width, by.rows, -1, channels)
+        for i in range(by.tile):
+            of_tiles = out[grids, i :: by.tile]
+            of_tiles.copy_(pixels[i, :, : of_tiles.size(1)].permute(2, 1, 0, 3))
+    if bias is not None:
+        out += bias
+    return out
+
+
+def _gradient_of_weight(x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient (C', C, 3, 3): all steps of :func:`_convolve` are linear, so their transposed matrices give it."""
+    height, width = x.shape[2:]
+    by = _transforms(height, width)
+    size = by.tile + 2
+    total = x.new_zeros(size**2, x.size(1), grad.size(1))
+    for grids in _blocks(x, grad.size(1), by):
+        tiles = _transform_input(x[grids], by).view(size**2, -1, x.size(1))
+        rows = _gather_rows(grad[grids], by, by.tile, 0)
+        products = _multiply(rows, by.output_rows.t(), by.output_columns.t()).view(size**2, -1, grad.size(1))
+        total.baddbmm_(tiles.transpose(1, 2), products)
+    weight = torch.mm(by.kernel.t(), total.view(size**2, -1))
+    return weight.view(3, 3, x.size(1), grad.size(1)).permute(3, 2, 0, 1).contiguous()
+
+
+def _transform_kernel(weight: Tensor, by: _Transforms) -> Tensor:
+    """G g G^T: (n^2, C, C')."""
+    channels, in_channels = weight.shape[:2]
+    return torch.mm(by.kernel, weight.permute(2, 3, 1, 0).reshape(9, -1)).view(-1, in_channels, channels)
+
+
+def _transform_input(x: Tensor, by: _Transforms) -> Tensor:
+    """B^T d B of all tiles: (n, n T_w, T_h N C)."""
+    return _multiply(_gather_rows(x, by, by.tile + 2, 1), by.input_rows, by.input_columns)
+
+
+def _gather_rows(x: Tensor, by: _Transforms, size: int, pad: int) -> Tensor:
+    """Gather the rows of each tile, with zeros outside of the grid: (size, w, T_h, N, C)."""
+    num_grids, channels, height, width = x.shape
+    padded = x.new_zeros((by.rows - 1) * by.tile + size, width, num_grids, channels)
+    padded[pad : pad + height] = x.permute(2, 3, 0, 1)
+    return padded.unfold(0, size, by.tile).permute(4, 1, 0, 2, 3).contiguous()
+
+
+def _multiply(rows: Tensor, row_matrix: Tensor, column_matrix: Tensor) -> Tensor:
+    """Multiply the rows of all tiles (size, w, ...), and then the columns: (n, n T_w, ...)."""
+    width = rows.size(1)
+    transformed = torch.mm(row_matrix, rows.view(len(rows), -1)).view(len(row_matrix), width, -1)
+    return _multiply_each(column_matrix, transformed)
+
+
+def _multiply_each(matrix: Tensor, batch: Tensor) -> Tensor:
+    """Compute ``matrix @ batch``. For such flat matrices one product after the other is faster than ``torch.bmm``."""
+    out = batch.new_empty(len(batch), len(matrix), batch.size(2))
+    for one, result in zip(batch, out):
+        torch.mm(matrix, one, out=result)
+    return out
+
+
+def _blocks(x: Tensor, channels: int, by: _Transforms) -> Iterator[slice]:
+    """Equal slices of the grids, so that what is computed for one of them stays in the cache."""
+    per_grid = (by.tile + 2) ** 2 * by.rows * by.columns * max(x.size(1), channels)
+    num_blocks = max(1, -(-len(x) * per_grid // BLOCK))
+    size = -(-len(x) // num_blocks)
+    for start in range(0, len(x), max(size, 1)):
+        yield slice(start, min(start + size, len(x)))
+
+
+@lru_cache(maxsize=None)
+def _transforms(height: int, width: int) -> _Transforms:
+    def num_products(tile: int) -> int:
+        return -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
+
+    tile = min(TILES, key=num_products)
+    rows, columns = -(-height // tile), -(-width // tile)
+    output, kernel, data = _matrices(tile)
+    size = tile + 2
+    # All tiles of a row. A column beyond the border reads or writes nothing.
+    all_data = np.zeros((size, columns, columns * tile + 2))
+    all_outputs = np.zeros((columns * tile, size, columns))
+    for i in range(columns):
+        all_data[:, i, i * tile : i * tile + size] = data
+        all_outputs[i * tile : (i + 1) * tile, :, i] = output
+    matrices = (
+        np.kron(kernel, kernel),
+        data,
+        all_data[:, :, 1 : width + 1].reshape(-1, width),
+        output,
+        all_outputs[:width].reshape(width, -1),
+    )
+    return _Transforms(tile, rows, columns, *(torch.tensor(one, dtype=torch.float32) for one in matrices))
+
+
+def _matrices(tile: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A^T (m, n), G (n, 3) and B^T (n, n) of the paper, by the Toom-Cook method with the first n - 1 ``POINTS``."""
+    size = tile + 2
+    points = np.array(POINTS[: size - 1], dtype=float)
+    output, kernel, data = np.zeros((tile, size)), np.zeros((size, 3)), np.zeros((size, size))
+    output[:, :-1] = points ** np.arange(tile)[:, None]
+    output[-1, -1] = 1  # the point at infinity
+    kernel[-1, -1] = 1
+    data[-1] = np.poly(points)[::-1]
+    for i, point in enumerate(points):
+        others = np.delete(points, i)
+        kernel[i] = point ** np.arange(3) / np.prod(point - others)
+        data[i, :-1] = np.poly(others)[::-1]
+    return output, kernel, data
+
+
+PREFERS_WINOGRAD = is_wanted(SWITCH, amd_capability='AVX2')

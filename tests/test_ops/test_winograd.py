@@ -1,0 +1,196 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+from mmpanet.models import FCFusionMaskHead, PANetShared4Conv1FCBBoxHead
+from mmpanet.models.layers import RoIConv2d
+from mmpanet.ops import conv3x3, direct_convolutions, winograd
+
+SHAPES = [  # N, C, C', h, w
+    (5, 16, 24, 14, 14),
+    (7, 8, 8, 7, 7),
+    (60, 32, 40, 14, 14),
+    (3, 8, 8, 28, 5),
+    (2, 13, 12, 9, 17),
+    (1, 3, 4, 1, 1),
+    (4, 6, 5, 2, 3),
+    (0, 8, 8, 7, 7),
+]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the calls of the fast convolution, and call it for grids of any size, in several blocks."""
+    calls, convolve = [], winograd._convolve
+    monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)
+    monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    monkeypatch.setattr(winograd, 'BLOCK', 2**16)
+    monkeypatch.setattr(winograd, '_convolve', lambda *args: calls.append(len(args[0])) or convolve(*args))
+    return calls
+
+
+def direct(x, weight, bias=None):
+    return F.conv2d(x, weight, bias, padding=1)
+
+
+def inputs_of(n, c, channels, h, w, bias=True):
+    x, weight = torch.randn(n, c, h, w), torch.randn(channels, c, 3, 3) / (9 * c) ** 0.5
+    return [one.requires_grad_() for one in (x, weight, *([torch.randn(channels)] if bias else []))]
+
+
+def outputs_and_gradients(function, inputs, dtype=torch.float32):
+    inputs = [one.detach().to(dtype).requires_grad_() for one in inputs]
+    out = function(*inputs)
+    grad = torch.linspace(-1, 1, out.numel()).sin().view(out.shape).to(dtype)
+    return [out, *torch.autograd.grad(out, inputs, grad)]
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('shape', SHAPES)
+def test_forward_and_backward_against_float64(counted, shape, bias):
+    inputs = inputs_of(*shape, bias=bias)
+    expected = outputs_and_gradients(direct, inputs, torch.float64)
+    for one, other in zip(outputs_and_gradients(conv3x3, inputs), expected):
+        assert one.shape == other.shape
+        scale = other.abs().max().item() if other.numel() else 1.0
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=3e-5 * max(scale, 1e-6))
+    assert len(counted) == 2  # the result, and the gradient of x
+
+
+def test_a_pixel_sees_its_neighbors_only(counted):
+    """No product of another tile or of another grid is mixed in: what is far away is exactly zero."""
+    x = torch.zeros(3, 2, 14, 14)
+    x[1, 0, 6, 9] = 1
+    far = torch.ones(3, 2, 14, 14, dtype=torch.bool)
+    far[1, :, 5:8, 8:11] = False
+    weight = torch.randn(2, 2, 3, 3)
+    out = conv3x3(x, weight)
+    torch.testing.assert_close(out[1, :, 5:8, 8:11], weight[:, 0].flip(1, 2), rtol=0, atol=1e-5)
+    assert out[far].abs().max() < 1e-5 and torch.equal(out[::2], torch.zeros(2, 2, 14, 14))
+
+
+@pytest.mark.parametrize('tile', winograd.TILES)
+def test_the_matrices_convolve_in_one_dimension(tile):
+    output, kernel, data = winograd._matrices(tile)
+    x, weight = np.random.RandomState(0).randn(tile + 2), np.array([0.3, -1.2, 0.7])
+    expected = [sum(weight[k] * x[i + k] for k in range(3)) for i in range(tile)]
+    np.testing.assert_allclose(output @ ((kernel @ weight) * (data @ x)), expected, atol=1e-12)
+
+
+def test_any_memory_format(counted):
+    x, weight, bias = (one.detach() for one in inputs_of(6, 8, 12, 14, 14))
+    grids = torch.stack([x, x * 2], 1).permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    for one in (x, x.to(memory_format=torch.channels_last), grids[:, 1], x.expand(6, 8, 14, 14), x[:1].expand_as(x)):
+        torch.testing.assert_close(conv3x3(one, weight, bias), direct(one, weight, bias), rtol=1e-4, atol=2e-5)
+    assert len(counted) == 5
+
+
+def test_relu_in_place_and_frozen_inputs(counted):
+    x, weight, bias = inputs_of(4, 8, 8, 7, 7)
+    results = []
+    for function in (conv3x3, direct):
+        out = torch.relu_(function(x, weight, bias))
+        results.append([out, *torch.autograd.grad(out.square().sum(), (x, weight, bias))])
+    for one, other in zip(*results):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+    del counted[:]
+    conv3x3(x.detach(), weight, bias).sum().backward()
+    assert len(counted) == 1 and x.grad is None  # no convolution for an input without a gradient
+
+
+def test_matrices_of_inference_mode_serve_in_training(counted):
+    winograd._transforms.cache_clear()
+    x, weight, bias = inputs_of(2, 3, 4, 7, 7)
+    with torch.inference_mode():
+        expected = conv3x3(x, weight, bias)
+    out = conv3x3(x, weight, bias)
+    out.sum().backward()
+    assert torch.equal(out, expected) and x.grad.abs().sum() > 0
+
+
+def test_others_are_torchs(counted, monkeypatch):
+    x, weight, bias = (one.detach() for one in inputs_of(3, 4, 4, 7, 7))
+    assert torch.equal(conv3x3(x.double(), weight.double()), direct(x.double(), weight.double()))
+    with torch.autocast('cpu', torch.bfloat16):
+        assert conv3x3(x, weight, bias).dtype == torch.bfloat16
+    assert 'aten::_convolution' in str(torch.jit.trace(conv3x3, (x, weight, bias), check_trace=False).graph)
+    wide = torch.randn(1, 4, 2, winograd.WIDEST + 1)
+    assert torch.equal(conv3x3(wide, weight), direct(wide, weight))
+    with direct_convolutions():
+        assert torch.equal(conv3x3(x, weight, bias), direct(x, weight, bias))
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 3 * 49 + 1)
+    assert torch.equal(conv3x3(x, weight, bias), direct(x, weight, bias))
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 17)
+    assert torch.equal(conv3x3(x, weight, bias), direct(x, weight, bias))
+    assert not counted
+    assert winograd.PREFERS_WINOGRAD
+
+
+def test_blocks_cover_all_grids_once():
+    by = winograd._transforms(14, 14)
+    for count in (0, 1, 2, 13, 100, 1001):
+        blocks = list(winograd._blocks(torch.zeros(count, 256, 1, 1), 256, by))
+        assert [i for one in blocks for i in range(one.start, one.stop)] == list(range(count))
+        assert all(49 * 9 * 256 * (one.stop - one.start) <= winograd.BLOCK + 49 * 9 * 256 for one in blocks)
+
+
+@pytest.mark.parametrize(
+    'other',
+    [
+        dict(kernel_size=1),
+        dict(kernel_size=3),
+        dict(kernel_size=3, padding=1, stride=2),
+        dict(kernel_size=3, padding=2, dilation=2),
+        dict(kernel_size=3, padding=1, groups=2),
+        dict(kernel_size=3, padding=1, padding_mode='reflect'),
+        dict(kernel_size=3, padding='same'),
+        dict(kernel_size=5, padding=2),
+    ],
+    ids=str,
+)
+def test_other_convolutions_are_torchs(counted, other):
+    torch.manual_seed(0)
+    ours = RoIConv2d(4, 6, **other)
+    theirs = nn.Conv2d(4, 6, **other)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 4, 7, 7)
+    assert torch.equal(ours(x), theirs(x))
+    assert not counted
+
+
+@pytest.mark.parametrize('norm_cfg', [None, dict(type='GN', num_groups=4)])
+@pytest.mark.parametrize('head_type', ['mask', 'box'])
+def test_heads(counted, head_type, norm_cfg):
+    settings = dict(in_channels=8, conv_out_channels=8, num_classes=3, norm_cfg=norm_cfg)
+    if head_type == 'mask':
+        head, size, num_convs = FCFusionMaskHead(**settings), 14, 9
+    else:
+        head, size, num_convs = PANetShared4Conv1FCBBoxHead(fc_out_channels=16, **settings), 7, 7
+    head.init_weights()
+    x = torch.randn(5, 4, 8, size, size)
+    outputs = []
+    for copied in (head, copy.deepcopy(head)):
+        out = copied(x)
+        torch.cat([one.flatten() for one in (out if head_type == 'box' else [out])]).square().sum().backward()
+        outputs.append((out, copied))
+        if copied is head:
+            assert len(counted) == 2 * num_convs - 4  # x of the first layers needs no gradient
+            winograd.PREFERS_WINOGRAD = False
+    assert len(counted) == 2 * num_convs - 4
+    torch.testing.assert_close(outputs[0][0], outputs[1][0], rtol=1e-4, atol=1e-4)
+    for (name, one), other in zip(head.named_parameters(), outputs[1][1].parameters()):
+        assert other.grad.abs().sum() > 0, name
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4 * other.grad.abs().max().item())
+
+
+def test_a_head_takes_the_convolution_of_its_config():
+    head = FCFusionMaskHead(conv_cfg=dict(type='Conv2d'))
+    assert not any(isinstance(module, RoIConv2d) for module in head.modules())
+    assert sum(isinstance(module, RoIConv2d) for module in FCFusionMaskHead().modules()) == 9
