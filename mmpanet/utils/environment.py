@@ -67,13 +67,19 @@ def environment_summary(device: Optional[str] = None) -> Dict[str, str]:
 
 
 def commit(folder: Path) -> Optional[str]:
-    """The short hash of the git checkout that holds ``folder``, with ``+changes`` if tracked files were changed."""
+    """The short hash of the git checkout that holds ``folder``, with ``+changes`` if the code was changed.
+
+    The code is all tracked files outside of ``docs``, where results are written.
+    """
     try:
         hash_, changes = (
             subprocess.run(
                 ['git', '-C', str(folder), *command], capture_output=True, text=True, check=True
             ).stdout.strip()
-            for command in (['rev-parse', '--short', 'HEAD'], ['status', '--porcelain', '-uno'])
+            for command in (
+                ['rev-parse', '--short', 'HEAD'],
+                ['status', '--porcelain', '-uno', '--', ':(top)', ':(top,exclude)docs'],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return None

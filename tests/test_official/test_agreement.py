@@ -7,6 +7,7 @@ from torch.nn.functional import softmax
 
 from mmpanet.checkpoints.official_conversion import from_official
 from mmpanet.models import AdaptiveFeaturePooling
+from mmpanet.ops import winograd
 from .conftest import DATA, build_model, official_checkpoint
 
 
@@ -29,7 +30,8 @@ def official_outputs(model, image, rois) -> dict:
     return {key: value.numpy() for key, value in outputs.items()}
 
 
-def test_every_array_agrees(kind):
+def test_every_array_agrees(kind, monkeypatch):
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
     model = build_model(kind)
     model.load_state_dict(from_official(official_checkpoint(kind))['state_dict'], strict=True)
     with np.load(DATA / f'panet_{kind}.npz') as file:
@@ -40,7 +42,12 @@ def test_every_array_agrees(kind):
     expected['bbox_pred'] = expected['bbox_pred'][:, 4:]
     if 'mask_prob' in expected:
         expected['mask_prob'] = expected['mask_prob'][:, 1:]
-    for backend, tolerance in (('roi_align', 1e-5), ('embedding_bag', 1e-4)):
+    for backend, fast_convolutions, tolerance in (
+        ('roi_align', False, 1e-5),
+        ('embedding_bag', False, 1e-4),
+        ('embedding_bag', True, 1e-4),
+    ):
+        monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', fast_convolutions)
         for module in model.modules():
             if isinstance(module, AdaptiveFeaturePooling):
                 module.backend = backend
@@ -50,5 +57,5 @@ def test_every_array_agrees(kind):
             assert outputs[key].shape == reference.shape, key
             error = np.abs(outputs[key] - reference).max()
             error /= np.abs(reference).max()
-            print(f'{kind:8s} {backend:14s} {key:20s} {error:.1e}')
-            assert error < tolerance, (backend, key)
+            print(f'{kind:8s} {backend:14s} {fast_convolutions:d} {key:20s} {error:.1e}')
+            assert error < tolerance, (backend, fast_convolutions, key)
