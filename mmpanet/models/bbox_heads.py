@@ -35,8 +35,8 @@ class PANetBBoxHead(ConvFCBBoxHead):
             channel, see ``gate_channels`` of :class:`~mmpanet.models.layers.LevelwiseFusion`. With
             ``AdaptiveFeaturePooling(own_level_first=True)`` and the weights of a trained FPN the head then *is* the
             trained head. It is an extension of ours; the paper has no gates. Defaults to False.
-        conv_cfg (dict, optional): Config of the convolutions. Defaults to None:
-            :class:`~mmpanet.models.layers.RoIConv2d`.
+        conv_cfg (dict, optional): Config of the convolutions. Defaults to None, see
+            :func:`~mmpanet.models.layers.roi_conv_cfg`.
         norm_cfg (dict, optional): Norm of the convolutions. Defaults to None.
         fc_norm_cfg (dict, optional): Norm of the fcs, which have none in mmdet's heads. Defaults to None.
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None: Xavier (uniform) for the

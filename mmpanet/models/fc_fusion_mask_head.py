@@ -49,8 +49,8 @@ class FCFusionMaskHead(FCNMaskHead):
             does not mention it. Set it to False with 'max' and 'product': with 'max' no logit is below 0, and with
             'product' the logits are 0 wherever the ReLU gives 0. Defaults to True.
         **kwargs: The arguments of mmdet's ``FCNMaskHead``. ``norm_cfg`` is also the norm of the convolutions of the
-            fully-connected branch. ``roi_feat_size`` must be the output size of the pooling. ``conv_cfg`` is
-            :class:`~mmpanet.models.layers.RoIConv2d` by default.
+            fully-connected branch. ``roi_feat_size`` must be the output size of the pooling. The default of
+            ``conv_cfg`` is :func:`~mmpanet.models.layers.roi_conv_cfg`.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.

@@ -5,6 +5,7 @@ import os
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from mmpanet.utils.environment import cpu_fields
 from mmpanet.utils.errors import ConfigError
@@ -13,14 +14,25 @@ from mmpanet.utils.errors import ConfigError
 _is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', None) or torch._utils.is_compiling
 
 
-def are_plain(*tensors: Tensor) -> bool:
-    """Whether other code than torch's may compute with these tensors: float32 on a CPU, without autocast.
+# torch before 2.1 does not have it.
+_is_transformed = getattr(torch._C, '_are_functorch_transforms_active', lambda: False)
 
-    While torch records a graph, the answer is no: a graph must contain public operators only.
+
+def are_plain(*tensors: Tensor) -> bool:
+    """Whether other code than torch's may compute with these tensors: dense, float32 and on a CPU, without autocast.
+
+    While torch records a graph or transforms a function (``torch.func``), the answer is no: these need torch's own
+    operators. A subclass of ``Tensor``, such as a fake tensor without data, has its own operators too.
     """
-    if torch.jit.is_tracing() or _is_compiling() or _autocasts():
+    if torch.jit.is_tracing() or _is_compiling() or _is_transformed() or _autocasts():
         return False
-    return all(x.device.type == 'cpu' and x.dtype == torch.float32 for x in tensors)
+    return all(
+        type(x) in (Tensor, Parameter)
+        and x.device.type == 'cpu'
+        and x.dtype == torch.float32
+        and x.layout == torch.strided
+        for x in tensors
+    )
 
 
 def is_wanted(switch: str, amd_capability: str) -> bool:

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""A 3x3 convolution of RoI grids with half of the multiplications.
+"""A 3x3 convolution of RoI grids with a third of the multiplications, or fewer.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), Section 4.1: a tile of m x m outputs of
 a 3x3 convolution reads n x n inputs, with n = m + 2. If the tile and the kernel are transformed by small matrices, n^2
@@ -65,9 +65,10 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
 
     Returns:
         Tensor: (N, C', h, w). It equals the result of ``F.conv2d`` up to rounding, and so do the gradients. In
-        comparison with float64 the error by Winograd's algorithm is about five times that of ``F.conv2d``.
+        comparison with float64 the error by Winograd's algorithm is about five times that of ``F.conv2d``. Winograd's
+        algorithm has no second derivatives (``create_graph=True``); within :func:`direct_convolutions` there are.
     """
-    if _is_faster_by_winograd(x, weight):
+    if _is_faster_by_winograd(x, weight, bias):
         return _Conv3x3.apply(x, weight, bias).permute(0, 3, 1, 2)
     return F.conv2d(x, weight, bias, padding=1)
 
@@ -83,11 +84,13 @@ def direct_convolutions() -> Iterator[None]:
         PREFERS_WINOGRAD = before
 
 
-def _is_faster_by_winograd(x: Tensor, weight: Tensor) -> bool:
+def _is_faster_by_winograd(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> bool:
     return (
         PREFERS_WINOGRAD
-        and are_plain(x, weight)
-        and x.dim() == 4
+        and are_plain(x, weight, *([] if bias is None else [bias]))
+        # torch has the better message for what does not fit.
+        and (x.dim(), x.size(1), weight.shape[2:]) == (4, weight.size(1), (3, 3))
+        and (bias is None or bias.shape == weight.shape[:1])
         and weight.size(0) * weight.size(1) >= SMALLEST_KERNEL
         and len(x) * x.size(2) * x.size(3) >= FEWEST_PIXELS
         and max(x.shape[2:]) <= WIDEST
@@ -108,11 +111,13 @@ class _Conv3x3(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         grad = grad.permute(0, 3, 1, 2)
-        return (
-            _convolve(grad, weight.flip(2, 3).transpose(0, 1)).permute(0, 3, 1, 2) if needs_x else None,
-            _gradient_of_weight(x, grad) if needs_weight else None,
-            grad.sum((0, 2, 3)) if needs_bias else None,
-        )
+        # The forward ran without autocast, so the gradients are float32, whoever calls for them.
+        with torch.autocast('cpu', enabled=False):
+            return (
+                _convolve(grad, weight.flip(2, 3).transpose(0, 1)).permute(0, 3, 1, 2) if needs_x else None,
+                _gradient_of_weight(x, grad) if needs_weight else None,
+                grad.sum((0, 2, 3)) if needs_bias else None,
+            )
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -194,8 +199,15 @@ def _blocks(x: Tensor, channels: int, by: _Transforms) -> Iterator[slice]:
         yield slice(start, min(start + size, len(x)))
 
 
-@lru_cache(maxsize=None)
 def _transforms(height: int, width: int) -> _Transforms:
+    *sizes, arrays = _cached_transforms(height, width)
+    return _Transforms(*sizes, *map(torch.from_numpy, arrays))
+
+
+@lru_cache(maxsize=None)
+def _cached_transforms(height: int, width: int) -> Tuple[int, int, int, Tuple[np.ndarray, ...]]:
+    """The fields of :class:`_Transforms`, with arrays: a tensor would belong to the mode in which it was made."""
+
     def num_products(tile: int) -> int:
         return -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
 
@@ -216,7 +228,7 @@ def _transforms(height: int, width: int) -> _Transforms:
         output,
         all_outputs[:width].reshape(width, -1),
     )
-    return _Transforms(tile, rows, columns, *(torch.tensor(one, dtype=torch.float32) for one in matrices))
+    return tile, rows, columns, tuple(one.astype(np.float32) for one in matrices)
 
 
 def _matrices(tile: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:

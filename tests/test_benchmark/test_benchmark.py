@@ -19,6 +19,8 @@ from mmpanet.benchmark.report import as_text, pooling_text, write_benchmark, wri
 from mmpanet.benchmark.run import SWEEPABLE, Benchmark, ModelResult, run_benchmark, run_pooling_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANetNeck
+from mmpanet.models.layers import RoIConv2d
+from mmpanet.ops import winograd
 from mmpanet.utils import paired_times
 from mmpanet.utils.errors import BenchmarkError, ConfigError
 from mmpanet.utils.paired_times import Ratio, paired_ratio, time_in_turns
@@ -224,6 +226,19 @@ class TestParts:
         assert flops['box pooling'] == 0
         training = flops_by_part(prepared, 'training')
         assert training['box head, backward'] == 2 * training['box head']
+
+    @pytest.mark.skipif(not HAS_FLOP_COUNTER, reason='this torch has no counter of FLOPs')
+    def test_flops_do_not_depend_on_how_this_processor_convolves(self, monkeypatch):
+        monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
+        monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+        flops = []
+        for prefers_winograd in (True, False):
+            monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', prefers_winograd)
+            prepared = PreparedModel(small('panet'), SMALL, RunSettings())
+            convolutions = prepared.module.roi_head.mask_head.modules()
+            assert any(isinstance(one, RoIConv2d) for one in convolutions) == prefers_winograd
+            flops.append([flops_by_part(prepared, mode) for mode in ('inference', 'training')])
+        assert flops[0] == flops[1] and flops[0][0]['mask head'] > 0
 
 
 def test_benchmark_of_two_models():

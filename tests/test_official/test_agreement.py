@@ -32,6 +32,9 @@ def official_outputs(model, image, rois) -> dict:
 
 def test_every_array_agrees(kind, monkeypatch):
     monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    calls, convolve = [], winograd._convolve
+    monkeypatch.setattr(winograd, '_convolve', lambda *args: calls.append(len(args[0])) or convolve(*args))
+    monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)  # when the model is built
     model = build_model(kind)
     model.load_state_dict(from_official(official_checkpoint(kind))['state_dict'], strict=True)
     with np.load(DATA / f'panet_{kind}.npz') as file:
@@ -59,3 +62,5 @@ def test_every_array_agrees(kind, monkeypatch):
             error /= np.abs(reference).max()
             print(f'{kind:8s} {backend:14s} {fast_convolutions:d} {key:20s} {error:.1e}')
             assert error < tolerance, (backend, fast_convolutions, key)
+        # 4 first and 3 further convolutions of the box head; 4, 3 and 2 of the branch in the mask head.
+        assert len(calls) == (dict(mask=7 + 9, det=7, det_2fc=0)[kind] if fast_convolutions else 0)

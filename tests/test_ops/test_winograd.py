@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 
 from mmpanet.models import FCFusionMaskHead, PANetShared4Conv1FCBBoxHead
 from mmpanet.models.layers import RoIConv2d
@@ -64,7 +65,7 @@ def test_forward_and_backward_against_float64(counted, shape, bias):
 
 
 def test_a_pixel_sees_its_neighbors_only(counted):
-    """No product of another tile or of another grid is mixed in: what is far away is exactly zero."""
+    """Products of other tiles cancel up to rounding, and those of other grids do not come in at all."""
     x = torch.zeros(3, 2, 14, 14)
     x[1, 0, 6, 9] = 1
     far = torch.ones(3, 2, 14, 14, dtype=torch.bool)
@@ -105,7 +106,7 @@ def test_relu_in_place_and_frozen_inputs(counted):
 
 
 def test_matrices_of_inference_mode_serve_in_training(counted):
-    winograd._transforms.cache_clear()
+    winograd._cached_transforms.cache_clear()
     x, weight, bias = inputs_of(2, 3, 4, 7, 7)
     with torch.inference_mode():
         expected = conv3x3(x, weight, bias)
@@ -114,12 +115,79 @@ def test_matrices_of_inference_mode_serve_in_training(counted):
     assert torch.equal(out, expected) and x.grad.abs().sum() > 0
 
 
+def test_what_is_no_plain_tensor_leaves_no_trace(counted):
+    """Fake tensors and another default device neither fail nor spoil later results."""
+    x, weight, bias = (one.detach() for one in inputs_of(3, 4, 5, 7, 7))
+    winograd._cached_transforms.cache_clear()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert conv3x3(*(mode.from_tensor(one) for one in (x, weight, bias))).shape == (3, 5, 7, 7)
+    assert not counted
+    with torch.device('meta'):
+        conv3x3(x, weight, bias)
+    for _ in range(2):
+        torch.testing.assert_close(conv3x3(x, weight, bias), direct(x, weight, bias), rtol=1e-4, atol=2e-5)
+    assert len(counted) == 3
+
+
+def test_function_transforms_are_torchs(counted):
+    x, weight, bias = (one.detach() for one in inputs_of(3, 4, 5, 7, 7))
+    weights = torch.stack([weight, 2 * weight])
+    expected = torch.stack([direct(x, one, bias) for one in weights])
+    torch.testing.assert_close(torch.func.vmap(lambda one: conv3x3(x, one, bias))(weights), expected)
+    gradient = torch.func.grad(lambda one: conv3x3(x, one, bias).sum())(weight)
+    expected = torch.autograd.grad(direct(x, weight.requires_grad_(), bias).sum(), weight)[0]
+    torch.testing.assert_close(gradient, expected)
+    assert not counted
+
+
+def test_backward_within_autocast(counted):
+    x, weight, bias = inputs_of(3, 4, 5, 7, 7)
+    outs = conv3x3(x, weight, bias), direct(x, weight, bias)
+    with torch.autocast('cpu', torch.bfloat16):
+        ours, theirs = (torch.autograd.grad(out.sum(), (x, weight, bias)) for out in outs)
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_second_derivatives_need_direct_convolutions(counted):
+    x, weight, bias = inputs_of(3, 4, 5, 7, 7)
+
+    def second():
+        first = torch.autograd.grad(conv3x3(x, weight, bias).square().sum(), x, create_graph=True)
+        x.grad = None
+        first[0].square().sum().backward()
+        return x.grad
+
+    with direct_convolutions():
+        assert second().abs().sum() > 0
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        second()
+
+
+@pytest.mark.parametrize(
+    'weight, bias', [((4, 7, 3, 3), (4,)), ((4, 8, 3, 3), (3,)), ((4, 8, 3, 3), (1,)), ((4, 8, 5, 5), (4,))], ids=str
+)
+def test_what_does_not_fit_gets_the_answer_of_torch(counted, weight, bias):
+    inputs = torch.randn(3, 8, 7, 7), torch.randn(weight), torch.randn(bias)
+    results = []
+    for function in (conv3x3, direct):
+        try:
+            results.append(function(*inputs).shape)
+        except RuntimeError as error:
+            results.append(str(error))
+    assert results[0] == results[1] and not counted
+    with pytest.raises(RuntimeError):
+        conv3x3(inputs[0], torch.randn(4, 8, 3, 3), torch.randn(4).double())
+
+
 def test_others_are_torchs(counted, monkeypatch):
     x, weight, bias = (one.detach() for one in inputs_of(3, 4, 4, 7, 7))
     assert torch.equal(conv3x3(x.double(), weight.double()), direct(x.double(), weight.double()))
     with torch.autocast('cpu', torch.bfloat16):
         assert conv3x3(x, weight, bias).dtype == torch.bfloat16
     assert 'aten::_convolution' in str(torch.jit.trace(conv3x3, (x, weight, bias), check_trace=False).graph)
+    compiled = torch.compile(conv3x3, backend='eager', fullgraph=True)
+    assert torch.equal(compiled(x, weight, bias), direct(x, weight, bias))
     wide = torch.randn(1, 4, 2, winograd.WIDEST + 1)
     assert torch.equal(conv3x3(wide, weight), direct(wide, weight))
     with direct_convolutions():
@@ -190,7 +258,14 @@ def test_heads(counted, head_type, norm_cfg):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4 * other.grad.abs().max().item())
 
 
-def test_a_head_takes_the_convolution_of_its_config():
-    head = FCFusionMaskHead(conv_cfg=dict(type='Conv2d'))
-    assert not any(isinstance(module, RoIConv2d) for module in head.modules())
-    assert sum(isinstance(module, RoIConv2d) for module in FCFusionMaskHead().modules()) == 9
+def test_which_convolution_a_head_has(monkeypatch):
+    def count(**kwargs):
+        return sum(isinstance(module, RoIConv2d) for module in FCFusionMaskHead(**kwargs).modules())
+
+    monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)
+    assert count() == 9
+    assert count(conv_cfg=None) == 9
+    assert count(conv_cfg=dict(type='Conv2d')) == 0
+    monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', False)
+    assert count() == 0
+    assert count(conv_cfg=dict(type='RoIConv2d')) == 9

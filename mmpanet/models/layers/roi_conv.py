@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from mmdet.utils import OptConfigType
-from mmpanet.ops import conv3x3
+from mmpanet.ops import conv3x3, winograd
 
 
 # mmcv's ConvModule looks for convolutions of all packages in the root registry.
@@ -21,6 +21,10 @@ class RoIConv2d(nn.Conv2d):
         return super()._conv_forward(input, weight, bias)
 
 
-def roi_conv_cfg(conv_cfg: OptConfigType) -> dict:
-    """The config of the convolutions of a head, which is :class:`RoIConv2d` if the user has none."""
-    return dict(type='RoIConv2d') if conv_cfg is None else conv_cfg
+def roi_conv_cfg(conv_cfg: OptConfigType) -> OptConfigType:
+    """The config of the convolutions of a head: the user's, or else :class:`RoIConv2d` where it is faster.
+
+    Tools that go by the exact type of a layer, such as ``mmcv.cnn.get_model_complexity_info`` and
+    ``torch.ao.quantization``, need ``conv_cfg=dict(type='Conv2d')`` there. The state dict is the same.
+    """
+    return dict(type='RoIConv2d') if conv_cfg is None and winograd.PREFERS_WINOGRAD else conv_cfg
