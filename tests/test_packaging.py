@@ -220,7 +220,7 @@ def test_metadata(distributions):
     names = {name.split('<')[0].split('>')[0] for name in required}
     # mmcv must not be among them: pip would try to compile it, in isolation from torch, and fail.
     # mmdet and mmengine must not either: pip would install OpenMMLab's packages over the modules of the forks.
-    assert names == {'torch', 'numpy', 'tabulate'}
+    assert names == {'torch', 'filelock', 'numpy', 'tabulate'}
     extras = {line.split(': ')[1] for line in lines if line.startswith('Provides-Extra')}
     assert extras == {'openmmlab', 'onedl', 'mim', 'tests', 'docs', 'deploy'}
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 from urllib.parse import quote
 
+from filelock import FileLock, Timeout
+
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.environment import commit, environment_summary
 from mmpanet.utils.errors import ConfigError, DataError, MMPanetError
@@ -131,6 +133,8 @@ def run_all(
 ) -> int:
     """Train and evaluate. A run that fails is recorded with the last line of its log, and the next one begins.
 
+    A run that another process is training in the same folder is left out, and counts as failed.
+
     Args:
         runs: From :func:`plan_runs`.
         results: Where the runs are recorded.
@@ -144,7 +148,16 @@ def run_all(
     failures = 0
     for number, run in enumerate(runs, start=1):
         progress(f'{number}/{len(runs)} {run}')
-        result = train_once(run, run.work_dir(work_dir), launcher)
+        folder = run.work_dir(work_dir)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Two trainings in one folder would overwrite each other's checkpoints and be read as one.
+            with FileLock(f'{folder}.lock', timeout=0):
+                result = train_once(run, folder, launcher)
+        except Timeout:
+            failures += 1
+            progress(f'  left out: another process trains in {folder}')
+            continue
         results.add(result)
         if 'metrics' in result:
             shown = {key: value for key, value in result['metrics'].items() if key.endswith('_mAP')}

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from repository import ROOT
 from tiny_training import run_tool
 
@@ -110,6 +111,16 @@ def test_a_run_that_fails_is_recorded_and_tried_again(folder):
     assert [result.get('error') for result in results] == ['RuntimeError: it broke', None]
     assert [run.name for run in run_some(folder, ['bad', 'a'], [0])[0]] == ['bad']
     assert [one.name for one in summarize_seeds(results, ['a', 'bad'])] == ['a']
+
+
+def test_two_processes_do_not_train_in_one_folder(folder):
+    (folder / 'work' / 'a').mkdir(parents=True)
+    with FileLock(folder / 'work' / 'a' / 'seed_0.lock'):
+        _, failures, results, said = run_some(folder, 'ab', [0])
+    assert failures == 1 and [result['name'] for result in results] == ['b']
+    assert f'  left out: another process trains in {folder / "work" / "a" / "seed_0"}' in said
+    assert not (folder / 'work' / 'a' / 'seed_0').exists()
+    assert not run_some(folder, 'ab', [0])[1]
 
 
 def test_a_run_that_was_cut_off_counts_the_time_before(folder):
