@@ -68,9 +68,10 @@ def main():
 def write(cfg, checkpoint, way, settings, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
+    new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
     new.load_from = str(Path(checkpoint).resolve())
     if way not in ('fpn', 'panet'):
-        swap = plan_swap(cfg, **WAYS[way])
+        swap = plan_swap(new, **WAYS[way])
         if way == 'neck-gate':
             swap.config.model.neck.path_gate = True
             speed_up_gates(swap.config, swap.notes)
@@ -78,7 +79,6 @@ def write(cfg, checkpoint, way, settings, stem):
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         start_from(swap, str(weights), carried.path)
         new = swap.config
-    new.merge_from_dict(settings)
     new.param_scheduler = settings['param_scheduler']
     new.custom_hooks = [*new.get('custom_hooks', []), dict(type='EvaluateFirstHook')]
     path = Path(f'{stem}.py')

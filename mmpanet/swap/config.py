@@ -78,9 +78,10 @@ def swap_config(
             config derives it from the size of the RoI (0). The official code uses 2. With 0 the config keeps its 0,
             which is slow for large RoIs on N2.
         grow: Start as the trained FPN model, in the RoI heads too. The neck gets a warm start. Each RoI is pooled from
-            its own level first, and the heads get gates for the other levels, zero at the start, with 30 times the
-            learning rate and no weight decay. It needs the checkpoint of the old model, see :func:`swap_checkpoint`,
-            and ``sampling_ratio=0`` if the RoIAlign of the config has 0. It is an extension of ours.
+            its own level first, and the heads get gates for the other levels, zero at the start, with up to 30 times
+            the learning rate and no weight decay. It needs the checkpoint of the old model, see
+            :func:`swap_checkpoint`, and ``sampling_ratio=0`` if the RoIAlign of the config has 0. It is an extension
+            of ours.
         roi_head_only: Swap the RoI head, and leave every neck as it is. It may be any neck.
         check_channels: Run the backbone once, and correct ``in_channels`` of the neck if it does not fit.
         level_fusion: With ``grow``: how the heads fuse the levels, 'max' or 'sum'. Without gates only 'max' starts near

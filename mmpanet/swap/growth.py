@@ -7,8 +7,12 @@ from mmengine.config import Config
 
 from mmpanet.models.layers import GATE_PARAMETERS
 
-# Gates start at zero and have to move further than trained weights do. A decay would close them again.
-GATE_SETTINGS = dict(lr_mult=30, decay_mult=0)
+# Gates start at zero and have to move further than trained weights do.
+LR_MULT = 30
+# Adam and its relatives move a number by up to its learning rate in each step, whatever the gradient is. Gates that
+# move too far at once break the trained heads: docs/results.md, "PANet in a trained FPN".
+LARGEST_LR = 0.015
+GRADIENT_SCALED = ('SGD', 'ASGD')
 
 
 def has_level_gates(node: Any) -> bool:
@@ -25,15 +29,29 @@ def speed_up_gates(cfg: Config, notes: List[str]) -> None:
         cfg: The new config, changed in place.
         notes: The notes for the user.
     """
-    custom_keys = {name: GATE_SETTINGS for name in GATE_PARAMETERS}
     wrapper = cfg.get('optim_wrapper')
+    # A decay would close the gates again.
+    settings = dict(lr_mult=_gate_lr_mult(wrapper), decay_mult=0)
+    custom_keys = {name: settings for name in GATE_PARAMETERS}
+    times = f'{settings["lr_mult"]:g} times the learning rate'
     if not isinstance(wrapper, dict) or wrapper.get('constructor') not in (None, 'DefaultOptimWrapperConstructor'):
         notes.append(
-            'optim_wrapper has no DefaultOptimWrapperConstructor: give the gates 30 times the learning rate and no '
-            f'weight decay, as paramwise_cfg.custom_keys={custom_keys} does there'
+            f'optim_wrapper has no DefaultOptimWrapperConstructor: give the gates {times} and no weight decay, as '
+            f'paramwise_cfg.custom_keys={custom_keys} does there'
         )
         return
     paramwise = dict(wrapper.get('paramwise_cfg') or {})
     paramwise['custom_keys'] = {**(paramwise.get('custom_keys') or {}), **custom_keys}
     wrapper['paramwise_cfg'] = paramwise
-    notes.append('the gates learn with 30 times the learning rate and no weight decay (optim_wrapper.paramwise_cfg)')
+    notes.append(
+        f'the gates learn with {times} and no weight decay (optim_wrapper.paramwise_cfg.custom_keys). Set it again if '
+        'you change the learning rate'
+    )
+
+
+def _gate_lr_mult(wrapper: Any) -> float:
+    """How many times the learning rate of the config the gates get: 30, or less with an optimizer such as AdamW."""
+    optimizer = wrapper.get('optimizer') if isinstance(wrapper, dict) else None
+    if not isinstance(optimizer, dict) or optimizer.get('type') in GRADIENT_SCALED or not optimizer.get('lr'):
+        return LR_MULT
+    return max(1.0, min(LR_MULT, round(LARGEST_LR / optimizer['lr'], 2)))

@@ -153,6 +153,27 @@ def test_adaptive_sampling_is_said_to_change_the_start(zoo_config):
     assert kept.config.optim_wrapper.paramwise_cfg.custom_keys.level_gates == dict(lr_mult=30, decay_mult=0)
 
 
+@pytest.mark.parametrize(
+    'optimizer, expected',
+    [
+        (dict(type='SGD', lr=0.02), 30),
+        (dict(type='AdamW', lr=1e-4), 30),
+        (dict(type='AdamW', lr=5e-4), 30),
+        (dict(type='AdamW', lr=1.5e-3), 10),
+        (dict(type='Lion', lr=1.0), 1),
+        (dict(type='AdamW'), 30),
+    ],
+    ids=str,
+)
+def test_gates_do_not_move_too_far_at_once(zoo_config, optimizer, expected):
+    cfg = zoo_config(CONFIGS['Standard'])
+    cfg.optim_wrapper.optimizer = optimizer
+    swap = plan_swap(cfg, roi_head=True, grow=True)
+    custom_keys = swap.config.optim_wrapper.paramwise_cfg.custom_keys
+    assert custom_keys.level_gates == custom_keys.path_gates == dict(lr_mult=expected, decay_mult=0)
+    assert any(note.startswith(f'the gates learn with {expected} times the learning rate') for note in swap.notes)
+
+
 def test_a_pafpn_cannot_grow(zoo_config):
     cfg = zoo_config('pafpn/faster-rcnn_r50_pafpn_1x_coco.py')
     with pytest.raises(SwapError, match='a PAFPN cannot grow'):
