@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_checkpoint
 from mmpanet.swap.config import plan_swap, start_from
 from mmpanet.swap.growth import speed_up_gates
@@ -50,6 +51,7 @@ def main():
         action='store_true',
         help='let the statistics of the BN layers of the backbone move, if the config does; by default they stay',
     )
+    parser.add_argument('--gate-lr-mult', type=float, help='for the gates; default: what the swap chooses')
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
@@ -59,13 +61,14 @@ def main():
         cfg = load_config(args.config)
         args.out_dir.mkdir(parents=True, exist_ok=True)
         for way in args.ways:
-            name = f'{way}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            print(write(cfg, args.checkpoint, way, settings, args.out_dir / name))
+            gates = f'-gate{args.gate_lr_mult:g}' if args.gate_lr_mult else ''
+            name = f'{way}{gates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
+            print(write(cfg, args.checkpoint, way, settings, args.gate_lr_mult, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
 
-def write(cfg, checkpoint, way, settings, stem):
+def write(cfg, checkpoint, way, settings, gate_lr_mult, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
     new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
@@ -75,6 +78,10 @@ def write(cfg, checkpoint, way, settings, stem):
         if way == 'neck-gate':
             swap.config.model.neck.path_gate = True
             speed_up_gates(swap.config, swap.notes)
+        if gate_lr_mult:
+            custom_keys = swap.config.optim_wrapper.paramwise_cfg.custom_keys
+            for name in GATE_PARAMETERS:
+                custom_keys[name].lr_mult = gate_lr_mult
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         start_from(swap, str(weights), carried.path)
