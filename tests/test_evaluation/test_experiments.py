@@ -202,6 +202,8 @@ def test_the_command_line(folder, capsys):
         ('NUCLEI', False, 'growth_nuclei.jsonl', 'growth_nuclei.md'),
         ('TRAIN_NORM', False, 'growth_train-norm.jsonl', 'growth_train-norm.md'),
         ('PARTS', False, 'growth_carparts.jsonl', 'growth_carparts.md'),
+        ('LONG', False, 'growth_carparts_12e.jsonl', 'growth_carparts_12e.md'),
+        ('GATES', False, 'growth_carparts_gates.jsonl', 'growth_carparts_gates.md'),
     ],
 )
 def test_the_page_of_tables_holds_what_the_runs_gave(variable, variants, results, table_file):
@@ -215,7 +217,18 @@ def test_the_page_of_tables_holds_what_the_runs_gave(variable, variants, results
     assert (ROOT / 'docs' / 'results' / table_file).read_text() == table
 
 
-@pytest.mark.parametrize('file', ['dsb2018', 'carparts', 'growth_nuclei', 'growth_train-norm', 'growth_carparts'])
+@pytest.mark.parametrize(
+    'file',
+    [
+        'dsb2018',
+        'carparts',
+        'growth_nuclei',
+        'growth_train-norm',
+        'growth_carparts',
+        'growth_carparts_12e',
+        'growth_carparts_gates',
+    ],
+)
 def test_every_result_says_where_it_comes_from(file):
     for result in Results(ROOT / 'docs' / 'results' / f'{file}.jsonl'):
         # .dev_scripts/growth.py writes the configs of those on growing
