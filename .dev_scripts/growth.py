@@ -55,6 +55,9 @@ def main():
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
+    without_gates = sorted(set(args.ways) - {'grown-max', 'grown-sum', 'neck-gate'})
+    if args.gate_lr_mult and without_gates:
+        parser.error(f'--gate-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
     settings = further(args.epochs, float(args.lr), args.train_norm)
     try:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
+from mmdet.utils import OptConfigType
 from mmpanet.ops import linear
 from mmpanet.utils.errors import ConfigError
 from .layers import LevelwiseFusion, roi_conv_cfg
@@ -48,9 +49,10 @@ class FCFusionMaskHead(FCNMaskHead):
         fc_relu (bool): Apply a ReLU to the output of the fc before the fusion, as the official code does; the paper
             does not mention it. Set it to False with 'max' and 'product': with 'max' no logit is below 0, and with
             'product' the logits are 0 wherever the ReLU gives 0. Defaults to True.
-        **kwargs: The arguments of mmdet's ``FCNMaskHead``. ``norm_cfg`` is also the norm of the convolutions of the
-            fully-connected branch. ``roi_feat_size`` must be the output size of the pooling. The default of
-            ``conv_cfg`` is :func:`~mmpanet.models.layers.roi_conv_cfg`.
+        conv_cfg (dict, optional): Config of the convolutions. Defaults to None, see
+            :func:`~mmpanet.models.layers.roi_conv_cfg`.
+        **kwargs: The other arguments of mmdet's ``FCNMaskHead``. ``norm_cfg`` is also the norm of the convolutions of
+            the fully-connected branch. ``roi_feat_size`` must be the output size of the pooling.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.
@@ -66,6 +68,7 @@ class FCFusionMaskHead(FCNMaskHead):
         fc_branch_start: int = 3,
         fc_fusion: Optional[str] = 'sum',
         fc_relu: bool = True,
+        conv_cfg: OptConfigType = None,
         **kwargs: Any,
     ) -> None:
         check_count('num_levels', num_levels)
@@ -75,7 +78,7 @@ class FCFusionMaskHead(FCNMaskHead):
         if fc_fusion is not None:  # conv5_fc has half of the channels
             channels = channels // 2
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
-        super().__init__(**dict(kwargs, conv_cfg=roi_conv_cfg(kwargs.get('conv_cfg'))))
+        super().__init__(conv_cfg=roi_conv_cfg(conv_cfg), **kwargs)
         # mmcv's classes of these two layers differ from torch's for torch 1.4 and older only, and torch.compile of
         # torch 2.0 and 2.1 cannot trace them.
         for layer in (self.upsample, self.conv_logits):

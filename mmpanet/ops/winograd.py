@@ -54,6 +54,11 @@ class _Transforms(NamedTuple):
     output_rows: Tensor  # A^T, (m, n)
     output_columns: Tensor  # A^T of all tiles, (W, n T_w)
 
+    @property
+    def size(self) -> int:
+        """n."""
+        return self.tile + 2
+
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     """Convolve as ``F.conv2d(x, weight, bias, padding=1)`` does, and faster for many grids on some processors.
@@ -125,7 +130,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tenso
     num_grids, in_channels, height, width = x.shape
     channels = len(weight)
     by = _transforms(height, width)
-    size = by.tile + 2
+    size = by.size
     kernel = _transform_kernel(weight, by)
     out = x.new_empty(num_grids, height, width, channels)
     for grids in _blocks(x, channels, by):
@@ -145,7 +150,7 @@ def _gradient_of_weight(x: Tensor, grad: Tensor) -> Tensor:
     """The gradient (C', C, 3, 3): all steps of :func:`_convolve` are linear, so their transposed matrices give it."""
     height, width = x.shape[2:]
     by = _transforms(height, width)
-    size = by.tile + 2
+    size = by.size
     total = x.new_zeros(size**2, x.size(1), grad.size(1))
     for grids in _blocks(x, grad.size(1), by):
         tiles = _transform_input(x[grids], by).view(size**2, -1, x.size(1))
@@ -164,7 +169,7 @@ def _transform_kernel(weight: Tensor, by: _Transforms) -> Tensor:
 
 def _transform_input(x: Tensor, by: _Transforms) -> Tensor:
     """B^T d B of all tiles: (n, n T_w, T_h N C)."""
-    return _multiply(_gather_rows(x, by, by.tile + 2, 1), by.input_rows, by.input_columns)
+    return _multiply(_gather_rows(x, by, by.size, 1), by.input_rows, by.input_columns)
 
 
 def _gather_rows(x: Tensor, by: _Transforms, size: int, pad: int) -> Tensor:
@@ -192,7 +197,7 @@ def _multiply_each(matrix: Tensor, batch: Tensor) -> Tensor:
 
 def _blocks(x: Tensor, channels: int, by: _Transforms) -> Iterator[slice]:
     """Equal slices of the grids, so that what is computed for one of them stays in the cache."""
-    per_grid = (by.tile + 2) ** 2 * by.rows * by.columns * max(x.size(1), channels)
+    per_grid = by.size**2 * by.rows * by.columns * max(x.size(1), channels)
     num_blocks = max(1, -(-len(x) * per_grid // BLOCK))
     size = -(-len(x) // num_blocks)
     for start in range(0, len(x), max(size, 1)):

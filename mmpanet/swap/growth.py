@@ -6,6 +6,7 @@ from typing import Any, List
 from mmengine.config import Config
 
 from mmpanet.models.layers import GATE_PARAMETERS
+from .types import name_of
 
 # Gates start at zero and have to move further than trained weights do.
 LR_MULT = 30
@@ -52,6 +53,8 @@ def speed_up_gates(cfg: Config, notes: List[str]) -> None:
 def _gate_lr_mult(wrapper: Any) -> float:
     """How many times the learning rate of the config the gates get: 30, or less with an optimizer such as AdamW."""
     optimizer = wrapper.get('optimizer') if isinstance(wrapper, dict) else None
-    if not isinstance(optimizer, dict) or optimizer.get('type') in GRADIENT_SCALED or not optimizer.get('lr'):
+    if not isinstance(optimizer, dict) or not optimizer.get('lr'):
+        return LR_MULT
+    if name_of(optimizer.get('type')) in GRADIENT_SCALED:
         return LR_MULT
     return max(1.0, min(LR_MULT, round(LARGEST_LR / optimizer['lr'], 2)))

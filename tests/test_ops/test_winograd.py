@@ -243,17 +243,20 @@ def test_heads(counted, head_type, norm_cfg):
         head, size, num_convs = PANetShared4Conv1FCBBoxHead(fc_out_channels=16, **settings), 7, 7
     head.init_weights()
     x = torch.randn(5, 4, 8, size, size)
-    outputs = []
-    for copied in (head, copy.deepcopy(head)):
-        out = copied(x)
+    other_head = copy.deepcopy(head)
+
+    def train_step(head):
+        out = head(x)
         torch.cat([one.flatten() for one in (out if head_type == 'box' else [out])]).square().sum().backward()
-        outputs.append((out, copied))
-        if copied is head:
-            assert len(counted) == 2 * num_convs - 4  # x of the first layers needs no gradient
-            winograd.PREFERS_WINOGRAD = False
+        return out
+
+    out = train_step(head)
+    assert len(counted) == 2 * num_convs - 4  # x of the first layers needs no gradient
+    with direct_convolutions():
+        expected = train_step(other_head)
     assert len(counted) == 2 * num_convs - 4
-    torch.testing.assert_close(outputs[0][0], outputs[1][0], rtol=1e-4, atol=1e-4)
-    for (name, one), other in zip(head.named_parameters(), outputs[1][1].parameters()):
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    for (name, one), other in zip(head.named_parameters(), other_head.parameters()):
         assert other.grad.abs().sum() > 0, name
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4 * other.grad.abs().max().item())
 

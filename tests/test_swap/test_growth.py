@@ -157,6 +157,8 @@ def test_adaptive_sampling_is_said_to_change_the_start(zoo_config):
     'optimizer, expected',
     [
         (dict(type='SGD', lr=0.02), 30),
+        (dict(type='mmdet.SGD', lr=0.02), 30),
+        (dict(type=torch.optim.SGD, lr=0.02), 30),
         (dict(type='AdamW', lr=1e-4), 30),
         (dict(type='AdamW', lr=5e-4), 30),
         (dict(type='AdamW', lr=1.5e-3), 10),
