@@ -9,6 +9,8 @@ import sys
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT=os.environ.get('GOMP_SPINCOUNT', '3000'))
 
+from mmengine.device import get_device  # noqa: E402
+
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
@@ -16,6 +18,7 @@ from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
 from mmpanet.engine.runner import build_runner
+from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.errors import MMPanetError
 
 
@@ -63,6 +66,8 @@ def test(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    if get_device() == 'cpu':
+        keep_freed_memory()
     try:
         test(args)
     except MMPanetError as error:

@@ -9,10 +9,13 @@ import sys
 if 'OMP_WAIT_POLICY' not in os.environ:
     os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT=os.environ.get('GOMP_SPINCOUNT', '3000'))
 
+from mmengine.device import get_device  # noqa: E402
+
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, use_amp, use_auto_scale_lr
 from mmpanet.engine.runner import build_runner, resume_last
+from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.errors import MMPanetError
 
 LAST = 'auto'  # mmdet's word for the latest checkpoint in the work folder
@@ -55,6 +58,8 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    if get_device() == 'cpu':
+        keep_freed_memory()
     try:
         train(args)
     except MMPanetError as error:

@@ -22,6 +22,7 @@ from mmpanet.benchmark.models import (
 from mmpanet.benchmark.report import as_text, write_benchmark, write_sweep
 from mmpanet.benchmark.run import SWEEPABLE, run_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
+from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.environment import warning_of_bfloat16
 from mmpanet.utils.errors import MMPanetError
@@ -132,6 +133,8 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
+    if args.device == 'cpu':
+        keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     workload = Workload(*args.size, args.batch, args.rois, args.detections, args.positives)
