@@ -22,6 +22,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_checkpoint
 from mmpanet.swap.config import plan_swap, start_from
@@ -42,7 +43,7 @@ WAYS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the trained model, or of a PANet that is trained on as it is')
-    parser.add_argument('checkpoint')
+    parser.add_argument('checkpoint', help='path of its checkpoint, or `trained` for the weights of the config')
     parser.add_argument('--ways', nargs='+', choices=[*WAYS, 'panet'], default=list(WAYS)[:4])
     parser.add_argument('--epochs', type=int, default=3)
     parser.add_argument('--lr', default='5e-4', help='the largest learning rate of the schedule; default: 5e-4')
@@ -62,11 +63,12 @@ def main():
     settings = further(args.epochs, float(args.lr), args.train_norm)
     try:
         cfg = load_config(args.config)
+        checkpoint = resolve_checkpoint(args.checkpoint, args.config)
         args.out_dir.mkdir(parents=True, exist_ok=True)
         for way in args.ways:
             gates = f'-gate{args.gate_lr_mult:g}' if args.gate_lr_mult else ''
             name = f'{way}{gates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            print(write(cfg, args.checkpoint, way, settings, args.gate_lr_mult, args.out_dir / name))
+            print(write(cfg, checkpoint, way, settings, args.gate_lr_mult, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
@@ -89,7 +91,6 @@ def write(cfg, checkpoint, way, settings, gate_lr_mult, stem):
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         start_from(swap, str(weights), carried.path)
         new = swap.config
-    new.param_scheduler = settings['param_scheduler']
     new.custom_hooks = [*new.get('custom_hooks', []), dict(type='EvaluateFirstHook')]
     path = Path(f'{stem}.py')
     new.dump(path)

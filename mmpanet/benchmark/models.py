@@ -18,6 +18,7 @@ from torch import Tensor
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import OPTIMIZERS
 from mmdet.structures import DetDataSample
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.engine.fused_step import with_fused_step
 from mmpanet.swap import swap_config
 from mmpanet.utils.configs import load_config
@@ -68,17 +69,20 @@ def find_model(
     Args:
         name: A variant of the base config (a key of :data:`VARIANTS`), or a config by its path or ``mmdet::`` name.
             Either one may be followed by :data:`MODEL_OPTIONS`, as in ``panet+compile``.
-        checkpoint: File with trained weights.
+        checkpoint: File with trained weights, or ``trained`` for those that come with the config.
         base: Config that the variants change.
 
     Raises:
         BenchmarkError: If there is no such variant or option, or if the base has no part that the variant changes.
         ConfigError: If a config cannot be loaded, or its neck cannot be swapped.
+        CheckpointError: If no weights come with the config.
     """
     model, *options = name.split('+')
     unknown = [option for option in options if option not in MODEL_OPTIONS]
     if unknown:
         raise BenchmarkError(f'{name}: {unknown[0]!r} must be one of {", ".join(MODEL_OPTIONS)}')
+    if checkpoint:
+        checkpoint = resolve_checkpoint(checkpoint, model)
     if model in VARIANTS:
         return BenchmarkModel(name, VARIANTS[model].change(load_config(base)), checkpoint, tuple(options))
     if not (model.endswith('.py') or '::' in model):

@@ -1,10 +1,15 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import os
+import runpy
+import sys
 
+import cv2
+import numpy as np
 import pytest
 import yaml
-from repository import ROOT
+from repository import ROOT, tool_path
 
+from mmpanet.benchmark.models import find_model
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.utils.errors import CheckpointError
 
@@ -61,3 +66,34 @@ def test_all_weights_of_the_project_are_named_by_a_metafile():
     assert len(weights) >= 2
     for path in weights:
         assert resolve_checkpoint('trained', DSB2018 / f'{path.stem}.py') == str(path)
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('swap_neck', 'CONFIG', '--checkpoint', 'trained', '--out-checkpoint', 'new.pth'),
+        ('proposal_sweep', '--model', 'CONFIG', 'trained'),
+        ('level_distribution', 'CONFIG', 'trained', 'image.png'),
+        ('benchmark', 'CONFIG', '--mode', 'inference', '--images', '.', '--checkpoints', 'trained'),
+        ('benchmark_runtimes', 'CONFIG', '--checkpoints', 'trained'),
+        ('export_onnx', 'CONFIG', 'trained', '--out', 'graphs'),
+        ('image_demo', 'CONFIG', 'trained', 'image.png'),
+        ('test', 'CONFIG', 'trained'),
+    ],
+    ids=lambda words: words[0],
+)
+def test_tools_that_take_a_checkpoint_take_the_word(monkeypatch, tmp_path, words):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite('image.png', np.zeros((8, 8, 3), np.uint8))
+    config = str(ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_panet_shapes.py')  # no weights come with it
+    monkeypatch.setattr(sys, 'argv', [config if word == 'CONFIG' else word for word in words])
+    with pytest.raises(SystemExit, match=f'{words[0]}.py: trained: no weights come with .*{os.path.basename(config)}'):
+        runpy.run_path(str(tool_path(words[0])), run_name='__main__')
+
+
+def test_benchmark_finds_the_weights_of_a_config():
+    name = 'mask-rcnn_r18_fpn_48e_dsb2018'
+    model = find_model(str(DSB2018 / f'{name}.py'), 'trained')
+    assert model.checkpoint == str(ROOT / 'docs' / 'results' / 'weights' / f'{name}.pth')
+    with pytest.raises(CheckpointError, match='trained: no weights come with fpn'):
+        find_model('fpn', 'trained')

@@ -101,7 +101,8 @@ def parse_args():
         '--checkpoints',
         nargs='+',
         metavar='FILE',
-        help='trained weights, one file per model; each model works on the proposals and detections that it finds',
+        help='trained weights, one file per model, or `trained` for those of a config; '
+        'each model works on the proposals and detections that it finds',
     )
     parser.add_argument(
         '--out',

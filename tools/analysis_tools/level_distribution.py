@@ -9,6 +9,7 @@ from mmengine.config import DictAction
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import find_inputs, load_inferencer
 from mmpanet.apis.level_pictures import images_of_test_data, write_level_pictures
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
@@ -20,7 +21,7 @@ def parse_args() -> argparse.Namespace:
         'the winning level of each RoI on some images'
     )
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='path or URL of its checkpoint')
+    parser.add_argument('checkpoint', help='path or URL of a checkpoint, or `trained` for the weights of the config')
     parser.add_argument(
         'inputs',
         nargs='*',
@@ -50,7 +51,7 @@ def main() -> None:
     try:
         cfg = load_config(args.config, args.cfg_options)
         images = find_inputs(args.inputs, videos=False) if args.inputs else images_of_test_data(cfg, args.num_images)
-        inferencer = load_inferencer(cfg, args.checkpoint, args.device)
+        inferencer = load_inferencer(cfg, resolve_checkpoint(args.checkpoint, args.config), args.device)
         for line in write_level_pictures(inferencer, images, args.out_dir, args.num_pictures, args.max_rois):
             print(line, flush=True)
     except MMPanetError as error:

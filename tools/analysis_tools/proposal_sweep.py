@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.evaluation.proposal_sweep import sweep_proposals, sweep_table, write_sweep
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.configs import load_config
@@ -28,7 +29,8 @@ def parse_args():
         action='append',
         required=True,
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='a detector; give it once per detector. Times are compared with the first one',
+        help='a detector; give it once per detector. Times are compared with the first one. `trained` in place of a '
+        'checkpoint means the weights of the config',
     )
     parser.add_argument('--names', nargs='+', help='names of the detectors (default: those of the configs)')
     parser.add_argument(
@@ -56,7 +58,8 @@ def main():
     try:
         for name, (config, checkpoint) in zip(args.names, args.models):
             models[name] = load_config(config, args.cfg_options)
-            models[name].update(load_from=checkpoint, resume=False, work_dir=str(args.out_dir / name))
+            weights = resolve_checkpoint(checkpoint, config)
+            models[name].update(load_from=weights, resume=False, work_dir=str(args.out_dir / name))
         points = sweep_proposals(models, args.proposals, progress=lambda line: print(line, flush=True))
         print(sweep_table(points))
         for file in write_sweep(points, args.out_dir):

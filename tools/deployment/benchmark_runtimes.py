@@ -43,7 +43,8 @@ def parse_args():
         '--checkpoints',
         nargs='+',
         metavar='FILE',
-        help='trained weights, one file per model. Random weights are changed so that --detections boxes are found',
+        help='trained weights, one file per model, or `trained` for those of a config. '
+        'Random weights are changed so that --detections boxes are found',
     )
     parser.add_argument('--runtime', nargs='+', choices=list(RUNTIMES), default=['onnxruntime'], help='(%(default)s)')
     parser.add_argument('--int8', action='store_true', help='time graphs in eight bits too')

@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.swap import swap_checkpoint, verify, write_config
@@ -62,7 +63,9 @@ def parse_args() -> argparse.Namespace:
         help='with --roi-head: number of samples per bin along each axis, where the config derives it from the size '
         'of the RoI; 0 keeps this; default: 2',
     )
-    parser.add_argument('--checkpoint', metavar='IN.pth', help='checkpoint of the old model')
+    parser.add_argument(
+        '--checkpoint', metavar='IN.pth', help='checkpoint of the old model, or `trained` for the weights of its config'
+    )
     parser.add_argument('--out-checkpoint', metavar='OUT.pth', help='the checkpoint of the new model to write')
     parser.add_argument('--dry-run', action='store_true', help='show the changes and write nothing')
     parser.add_argument(
@@ -94,6 +97,8 @@ def main() -> None:
     if args.out:
         check_config_target(args.out, args.config)
     cfg = load_config(args.config)
+    if args.checkpoint:
+        args.checkpoint = resolve_checkpoint(args.checkpoint, args.config)
     swap = plan_swap(
         cfg,
         args.roi_head,
