@@ -26,7 +26,7 @@ from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_checkpoint
 from mmpanet.swap.config import plan_swap, start_from
-from mmpanet.swap.growth import speed_up_gates
+from mmpanet.swap.growth import new_layers, set_learning_rates
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -53,12 +53,13 @@ def main():
         help='let the statistics of the BN layers of the backbone move, if the config does; by default they stay',
     )
     parser.add_argument('--gate-lr-mult', type=float, help='for the gates; default: what the swap chooses')
+    parser.add_argument('--new-lr-mult', type=float, help='for the new layers; default: what the swap chooses')
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
     without_gates = sorted(set(args.ways) - {'grown-max', 'grown-sum', 'neck-gate'})
-    if args.gate_lr_mult and without_gates:
-        parser.error(f'--gate-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
+    if (args.gate_lr_mult or args.new_lr_mult) and without_gates:
+        parser.error(f'--gate-lr-mult and --new-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
     settings = further(args.epochs, float(args.lr), args.train_norm)
     try:
@@ -66,14 +67,15 @@ def main():
         checkpoint = resolve_checkpoint(args.checkpoint, args.config)
         args.out_dir.mkdir(parents=True, exist_ok=True)
         for way in args.ways:
-            gates = f'-gate{args.gate_lr_mult:g}' if args.gate_lr_mult else ''
-            name = f'{way}{gates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            print(write(cfg, checkpoint, way, settings, args.gate_lr_mult, args.out_dir / name))
+            rates = f'-gate{args.gate_lr_mult:g}' if args.gate_lr_mult else ''
+            rates += f'-new{args.new_lr_mult:g}' if args.new_lr_mult else ''
+            name = f'{way}{rates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
+            print(write(cfg, checkpoint, way, settings, args.gate_lr_mult, args.new_lr_mult, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
 
-def write(cfg, checkpoint, way, settings, gate_lr_mult, stem):
+def write(cfg, checkpoint, way, settings, gate_lr_mult, new_lr_mult, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
     new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
@@ -82,11 +84,10 @@ def write(cfg, checkpoint, way, settings, gate_lr_mult, stem):
         swap = plan_swap(new, **WAYS[way])
         if way == 'neck-gate':
             swap.config.model.neck.path_gate = True
-            speed_up_gates(swap.config, swap.notes)
-        if gate_lr_mult:
-            custom_keys = swap.config.optim_wrapper.paramwise_cfg.custom_keys
-            for name in GATE_PARAMETERS:
-                custom_keys[name].lr_mult = gate_lr_mult
+            set_learning_rates(swap.config, swap.notes)
+        for mult, names in ((gate_lr_mult, GATE_PARAMETERS), (new_lr_mult, new_layers(swap.config.model))):
+            for name in names if mult else ():
+                swap.config.optim_wrapper.paramwise_cfg.custom_keys[name].lr_mult = mult
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         start_from(swap, str(weights), carried.path)

@@ -16,7 +16,7 @@ from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import PathLike
 from mmpanet.utils.model_building import scope_of
 from .backbone_channels import correct_in_channels
-from .growth import speed_up_gates
+from .growth import set_learning_rates
 from .model_search import find_models, necks_of
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, name_of, retype
@@ -175,7 +175,7 @@ def plan_swap(
     if cfg.get('load_from'):
         notes.append(_note_of_old_checkpoint('load_from', cfg.load_from, roi_head))
     if roi_head and grow:
-        speed_up_gates(cfg, notes)
+        set_learning_rates(cfg, notes)
     elif roi_head and warm_start:
         notes.append(
             '--warm-start with --roi-head: the neck starts exactly as the FPN. The RoI head starts with the first '

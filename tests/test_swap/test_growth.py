@@ -11,6 +11,7 @@ from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
 from mmpanet.swap.config import plan_swap
+from mmpanet.swap.types import name_of
 from mmpanet.utils.errors import ConfigError
 
 CONFIGS = {
@@ -156,12 +157,12 @@ def test_adaptive_sampling_is_said_to_change_the_start(zoo_config):
 @pytest.mark.parametrize(
     'optimizer, expected',
     [
-        (dict(type='SGD', lr=0.02), 30),
+        (dict(type='SGD', lr=0.02, weight_decay=1e-4), 30),
         (dict(type='mmdet.SGD', lr=0.02), 30),
         (dict(type=torch.optim.SGD, lr=0.02), 30),
         (dict(type='AdamW', lr=1e-4), 30),
         (dict(type='AdamW', lr=5e-4), 30),
-        (dict(type='AdamW', lr=1.5e-3), 10),
+        (dict(type='AdamW', lr=1.5e-3, weight_decay=0.05), 10),
         (dict(type='Lion', lr=1.0), 1),
         (dict(type='AdamW'), 30),
     ],
@@ -172,8 +173,39 @@ def test_gates_do_not_move_too_far_at_once(zoo_config, optimizer, expected):
     cfg.optim_wrapper.optimizer = optimizer
     swap = plan_swap(cfg, roi_head=True, grow=True)
     custom_keys = swap.config.optim_wrapper.paramwise_cfg.custom_keys
-    assert custom_keys.level_gates == custom_keys.path_gates == dict(lr_mult=expected, decay_mult=0)
-    assert any(note.startswith(f'the gates learn with {expected} times the learning rate') for note in swap.notes)
+    # mmengine refuses decay_mult where the optimizer has no weight_decay.
+    without_decay = dict(decay_mult=0) if 'weight_decay' in optimizer else {}
+    assert custom_keys.level_gates == custom_keys.path_gates == dict(lr_mult=expected, **without_decay)
+    assert any(
+        note.startswith(f'the optimizer gives the gates {expected} times the learning rate') for note in swap.notes
+    )
+    in_proportion = name_of(optimizer['type']) == 'SGD'
+    assert ('downsample_convs' in custom_keys) != in_proportion
+
+
+@pytest.mark.parametrize('kind, norm_cfg', [*((kind, None) for kind in CONFIGS), ('Standard', GN)])
+def test_new_layers_learn_slowly_with_adam(old, kind, norm_cfg):
+    cfg, model = old(kind, norm_cfg)
+    cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+    grown = MODELS.build(swap_config(cfg, roi_head=True, grow=True).model)
+    wrapper = build_optim_wrapper(grown, swap_config(cfg, roi_head=True, grow=True).optim_wrapper)
+    names = {id(parameter): name for name, parameter in grown.named_parameters()}
+    rates = {names[id(group['params'][0])]: group['lr'] for group in wrapper.optimizer.param_groups}
+    # What the old model has not, under its own name or as the first level of a layer; the FC branch has no gate.
+    before = set(dict(model.named_parameters()))
+    new = {name for name in rates if name.replace('.levels.0', '') not in before and 'level_gates' not in name}
+    new = {name for name in new if '_fc.' not in name}
+    assert sum('neck.' in name for name in new) >= 12 and sum('.levels.' in name for name in new) >= 6
+    assert all(
+        rate == pytest.approx(1e-4 if name in new else 1e-3) for name, rate in rates.items() if 'gates' not in name
+    )
+
+
+def test_the_path_of_an_old_neck_keeps_its_learning_rate(zoo_config):
+    cfg = zoo_config('pafpn/faster-rcnn_r50_pafpn_1x_coco.py')
+    cfg.optim_wrapper.optimizer = dict(type='AdamW', lr=1e-4)
+    custom_keys = swap_config(cfg, roi_head_only=True, grow=True).optim_wrapper.paramwise_cfg.custom_keys
+    assert set(custom_keys) == {'level_gates', 'path_gates', '.0.levels.1', '.0.levels.2', '.0.levels.3'}
 
 
 def test_a_pafpn_cannot_grow(zoo_config):
