@@ -11,8 +11,10 @@ It writes one config and one checkpoint per way into the folder, and prints the 
 | ``fpn`` | the FPN, trained on |
 | ``swapped`` | ``swap_neck.py --roi-head --warm-start``, levels fused by max |
 | ``grown-max``, ``grown-sum`` | ``swap_neck.py --roi-head --grow --level-fusion max`` or ``sum`` |
+| ``identity-max``, ``identity-sum`` | grown, but the neck has the identity start of ``--warm-start`` in place of gates,
+and the layers behind the gates of the heads have the full learning rate |
 | ``neck`` | the neck alone, with the identity start of ``--warm-start`` |
-| ``neck-gate`` | the neck alone, with ``path_gate=True`` |
+| ``neck-gate`` | the neck alone, with ``--grow`` |
 | ``panet`` | CONFIG and CHECKPOINT are those of a PANet, which is trained on |
 """
 
@@ -26,7 +28,7 @@ from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_checkpoint
 from mmpanet.swap.config import plan_swap, start_from
-from mmpanet.swap.growth import new_layers, set_learning_rates
+from mmpanet.swap.growth import gated_layers
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -35,9 +37,13 @@ WAYS = {
     'swapped': dict(roi_head=True, warm_start=True),
     'grown-max': dict(roi_head=True, grow=True),
     'grown-sum': dict(roi_head=True, grow=True, level_fusion='sum'),
+    'identity-max': dict(roi_head=True, grow=True),
+    'identity-sum': dict(roi_head=True, grow=True, level_fusion='sum'),
     'neck': dict(warm_start=True),
-    'neck-gate': dict(),
+    'neck-gate': dict(grow=True),
 }
+IDENTITY_START = dict(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
+LAYERS_OF_PATH = ('downsample_convs', 'bottom_up_convs')
 
 
 def main():
@@ -53,13 +59,15 @@ def main():
         help='let the statistics of the BN layers of the backbone move, if the config does; by default they stay',
     )
     parser.add_argument('--gate-lr-mult', type=float, help='for the gates; default: what the swap chooses')
-    parser.add_argument('--new-lr-mult', type=float, help='for the new layers; default: what the swap chooses')
+    parser.add_argument(
+        '--layer-lr-mult', type=float, help='for the layers behind gates, and for those of a path with identity start'
+    )
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
-    without_gates = sorted(set(args.ways) - {'grown-max', 'grown-sum', 'neck-gate'})
-    if (args.gate_lr_mult or args.new_lr_mult) and without_gates:
-        parser.error(f'--gate-lr-mult and --new-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
+    without_gates = sorted({'fpn', 'panet', 'swapped', 'neck'} & set(args.ways))
+    if without_gates and (args.gate_lr_mult is not None or args.layer_lr_mult is not None):
+        parser.error(f'--gate-lr-mult, --layer-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
     settings = further(args.epochs, float(args.lr), args.train_norm)
     try:
@@ -67,27 +75,33 @@ def main():
         checkpoint = resolve_checkpoint(args.checkpoint, args.config)
         args.out_dir.mkdir(parents=True, exist_ok=True)
         for way in args.ways:
-            rates = f'-gate{args.gate_lr_mult:g}' if args.gate_lr_mult else ''
-            rates += f'-new{args.new_lr_mult:g}' if args.new_lr_mult else ''
+            mults = dict(gate=args.gate_lr_mult, layer=args.layer_lr_mult)
+            rates = ''.join(f'-{part}{mult:g}' for part, mult in mults.items() if mult is not None)
             name = f'{way}{rates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            print(write(cfg, checkpoint, way, settings, args.gate_lr_mult, args.new_lr_mult, args.out_dir / name))
+            print(write(cfg, checkpoint, way, settings, mults, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
 
-def write(cfg, checkpoint, way, settings, gate_lr_mult, new_lr_mult, stem):
+def write(cfg, checkpoint, way, settings, mults, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
     new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
     new.load_from = str(Path(checkpoint).resolve())
     if way not in ('fpn', 'panet'):
         swap = plan_swap(new, **WAYS[way])
-        if way == 'neck-gate':
-            swap.config.model.neck.path_gate = True
-            set_learning_rates(swap.config, swap.notes)
-        for mult, names in ((gate_lr_mult, GATE_PARAMETERS), (new_lr_mult, new_layers(swap.config.model))):
-            for name in names if mult else ():
-                swap.config.optim_wrapper.paramwise_cfg.custom_keys[name].lr_mult = mult
+        layers = list(gated_layers(swap.config.model))
+        keys = swap.config.optim_wrapper.setdefault('paramwise_cfg', {}).setdefault('custom_keys', {})
+        if way.startswith('identity'):
+            swap.config.model.neck.pop('path_gate')
+            swap.config.model.neck.update(IDENTITY_START)
+            for name in layers:
+                keys.pop(name, None)
+            layers += LAYERS_OF_PATH
+        for mult, names in ((mults['gate'], GATE_PARAMETERS), (mults['layer'], layers)):
+            if mult is not None:
+                for name in names:
+                    keys[name] = {**keys.get(name, {}), 'lr_mult': mult}
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         start_from(swap, str(weights), carried.path)

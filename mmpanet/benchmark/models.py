@@ -75,7 +75,7 @@ def find_model(
     Raises:
         BenchmarkError: If there is no such variant or option, or if the base has no part that the variant changes.
         ConfigError: If a config cannot be loaded, or its neck cannot be swapped.
-        CheckpointError: If no weights come with the config.
+        CheckpointError: If no weights come with the config, or if they are not there.
     """
     model, *options = name.split('+')
     unknown = [option for option in options if option not in MODEL_OPTIONS]

@@ -77,11 +77,11 @@ def swap_config(
         sampling_ratio: With ``roi_head``: the number of samples per bin along each axis, where the RoIAlign of the
             config derives it from the size of the RoI (0). The official code uses 2. With 0 the config keeps its 0,
             which is slow for large RoIs on N2.
-        grow: Start as the trained FPN model, in the RoI heads too. The neck gets a warm start. Each RoI is pooled from
-            its own level first, and the heads get gates for the other levels, zero at the start, with up to 30 times
-            the learning rate and no weight decay. It needs the checkpoint of the old model, see
-            :func:`swap_checkpoint`, and ``sampling_ratio=0`` if the RoIAlign of the config has 0. It is an extension
-            of ours.
+        grow: Start as the trained FPN model, in the RoI heads too. The new path of the neck gets gates, zero at the
+            start. With ``roi_head`` each RoI is pooled from its own level first, and the heads get gates for the other
+            levels. Gates learn with up to 30 times the learning rate and without weight decay. It needs the checkpoint
+            of the old model, see :func:`swap_checkpoint`, and ``sampling_ratio=0`` if the RoIAlign of the config has
+            0. It is an extension of ours.
         roi_head_only: Swap the RoI head, and leave every neck as it is. It may be any neck.
         check_channels: Run the backbone once, and correct ``in_channels`` of the neck if it does not fit.
         level_fusion: With ``grow``: how the heads fuse the levels, 'max' or 'sum'. Without gates only 'max' starts near
@@ -131,6 +131,8 @@ def plan_swap(
             f'roi_head_only=True with {"warm_start=True" if warm_start else f"fusion={fusion!r}"}: the neck stays as '
             'it is; with grow=True the heads start with the outputs of the old model'
         )
+    if grow and warm_start:
+        raise ConfigError('grow=True with warm_start=True: these are two ways to start as the old model; choose one')
     roi_head = roi_head or roi_head_only
     if level_fusion != 'max' and not (roi_head and grow):
         raise ConfigError(
@@ -163,7 +165,7 @@ def plan_swap(
             for neck in fpns:
                 if grow and class_of(neck['type'], scope) is PAFPN:
                     raise SwapError(f'{where}.neck: a PAFPN cannot grow, because its path is not the one of PANet')
-                _swap_neck(neck, scope, warm_start or grow, fusion, notes)
+                _swap_neck(neck, scope, warm_start, grow, fusion, notes)
         if roi_head:
             swap_roi_head(model, path, scope, sampling_ratio, notes, grow, roi_head_only, level_fusion)
         if check_channels:
@@ -174,7 +176,7 @@ def plan_swap(
         raise SwapError('nothing to swap: ' + ('; '.join(skipped) or 'no model in this config has a neck'))
     if cfg.get('load_from'):
         notes.append(_note_of_old_checkpoint('load_from', cfg.load_from, roi_head))
-    if roi_head and grow:
+    if grow:
         set_learning_rates(cfg, notes)
     elif roi_head and warm_start:
         notes.append(
@@ -223,7 +225,7 @@ def _find_necks(model: dict, scope: Optional[str]) -> Tuple[List[dict], str]:
     return found, '; '.join(reasons)
 
 
-def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, fusion: str, notes: List[str]) -> None:
+def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, grow: bool, fusion: str, notes: List[str]) -> None:
     was_pafpn = class_of(neck['type'], scope) is PAFPN
     neck['type'] = retype(neck['type'], PANetNeck, scope)
     if fusion != 'sum':
@@ -240,6 +242,8 @@ def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, fusion: str, 
             "The stride-2 convolutions of PAFPN read the sum before the 3x3 convolution, and PANet's read the finished "
             'level. With the weights of the PAFPN and --warm-start, N2 and N3 stay equal; N4 and above do not.'
         )
+    elif grow:
+        neck['path_gate'] = True
     elif warm_start:
         neck.update(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
 

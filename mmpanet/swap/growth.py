@@ -11,13 +11,13 @@ from .types import name_of
 # Gates start at zero and have to move further than trained weights do.
 GATE_LR_MULT = 30
 # Adam and its relatives move a number by up to its learning rate in each step, however small its gradient is. With
-# 0.045 for the gates the AP of a trained FPN fell to a third, and with 0.015 it did not.
+# 0.045 for the gates the AP of a trained FPN fell to a third. Closed gates make the gradients of the layers behind them
+# small, and yet these layers moved away from where the FPN had them. With these limits AP stayed ahead of an FPN that
+# was trained on: docs/results.md, "PANet in a trained FPN".
 LARGEST_GATE_LR = 0.015
-# The same optimizers move the new layers as fast as trained ones, while closed gates hide whether they move to their
-# advantage. With a tenth of the learning rate AP does not fall behind: docs/results.md, "PANet in a trained FPN".
-NEW_LAYER_LR_MULT = 0.1
-NEW_LAYERS_OF_NECK = ('downsample_convs', 'bottom_up_convs')
+LARGEST_LAYER_LR = 1.5e-4
 GRADIENT_SCALED = ('SGD', 'ASGD')
+CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 
 
 def has_level_gates(node: Any) -> bool:
@@ -28,51 +28,49 @@ def has_level_gates(node: Any) -> bool:
 
 
 def set_learning_rates(cfg: Config, notes: List[str]) -> None:
-    """Give gates and new layers learning rates of their own in ``optim_wrapper``, and append a note.
+    """Give the gates and the layers behind them learning rates of their own in ``optim_wrapper``, and append a note.
 
     Args:
         cfg: The new config, changed in place.
         notes: The notes for the user.
     """
     wrapper = cfg.get('optim_wrapper')
-    optimizer = wrapper.get('optimizer') if isinstance(wrapper, dict) else None
+    wrapper = wrapper if isinstance(wrapper, dict) else {}
+    optimizer = wrapper.get('optimizer')
     optimizer = optimizer if isinstance(optimizer, dict) else {}
-    by_gradient = name_of(optimizer.get('type', '')) in GRADIENT_SCALED
-    gate_lr_mult: float = GATE_LR_MULT
-    if optimizer.get('lr') and not by_gradient:
-        gate_lr_mult = max(1.0, min(gate_lr_mult, round(LARGEST_GATE_LR / optimizer['lr'], 2)))
-    of_gates = dict(lr_mult=gate_lr_mult)
-    words = f'the gates {gate_lr_mult:g} times the learning rate'
-    if optimizer.get('weight_decay') is not None:  # otherwise mmengine refuses decay_mult
-        of_gates['decay_mult'] = 0  # a decay would close the gates again
-        words += ' and no weight decay'
-    custom_keys: Dict[str, dict] = {name: dict(of_gates) for name in GATE_PARAMETERS}
-    if not by_gradient:
-        custom_keys.update({name: dict(lr_mult=NEW_LAYER_LR_MULT) for name in new_layers(cfg.model)})
-        words += f', and the new layers {NEW_LAYER_LR_MULT:g} times the learning rate'
-    if not isinstance(wrapper, dict) or wrapper.get('constructor') not in (None, 'DefaultOptimWrapperConstructor'):
+    lr = optimizer.get('lr')
+    if not lr or name_of(wrapper.get('constructor') or CONSTRUCTOR) != CONSTRUCTOR:
+        missing = f'no {CONSTRUCTOR}' if lr else 'no optimizer with a learning rate'
         notes.append(
-            f'optim_wrapper has no DefaultOptimWrapperConstructor: give {words}, as '
-            f'paramwise_cfg.custom_keys={custom_keys} does there'
+            f'optim_wrapper has {missing}: give the gates ({", ".join(GATE_PARAMETERS)}) up to {GATE_LR_MULT} times '
+            'the learning rate and no weight decay'
         )
         return
+    gate_lr_mult, layer_lr_mult = float(GATE_LR_MULT), 1.0
+    if name_of(optimizer.get('type')) not in GRADIENT_SCALED:
+        gate_lr_mult = max(1.0, min(gate_lr_mult, float(f'{LARGEST_GATE_LR / lr:.2g}')))
+        layer_lr_mult = min(1.0, float(f'{LARGEST_LAYER_LR / lr:.2g}'))
+    # A decay would close the gates again. The optimizer may have one by default, which decay_mult would not reach.
+    custom_keys: Dict[str, dict] = {name: dict(lr_mult=gate_lr_mult, weight_decay=0.0) for name in GATE_PARAMETERS}
+    words = f'the gates {gate_lr_mult:g} times the learning rate and no weight decay'
+    if layer_lr_mult < 1:
+        custom_keys.update({name: dict(lr_mult=layer_lr_mult) for name in gated_layers(cfg.model)})
+        words += f', and the layers behind them {layer_lr_mult:g} times the learning rate'
     paramwise = dict(wrapper.get('paramwise_cfg') or {})
     paramwise['custom_keys'] = {**(paramwise.get('custom_keys') or {}), **custom_keys}
     wrapper['paramwise_cfg'] = paramwise
     notes.append(
-        f'the optimizer gives {words} (optim_wrapper.paramwise_cfg.custom_keys). Set them again if you change the '
-        'learning rate or the optimizer'
+        f'optim_wrapper.paramwise_cfg.custom_keys gives {words}. Set these rates again, in the config file, if you '
+        'change the learning rate or the optimizer'
     )
 
 
-def new_layers(node: Any) -> Iterator[str]:
-    """Parts of the names of new parameters: those of the new path, and of the layers for all levels but the own one."""
+def gated_layers(node: Any) -> Iterator[str]:
+    """Parts of the names of the parameters behind the gates of heads: the layers for all levels except a RoI's own."""
     if isinstance(node, dict):
-        if node.get('warm_start'):
-            yield from NEW_LAYERS_OF_NECK
         if node.get('level_gate'):
             yield from (f'.0.levels.{i}' for i in range(1, node.get('num_levels', 4)))
         node = [node[key] for key in list(node.keys())]
     if isinstance(node, (list, tuple)):
         for item in node:
-            yield from new_layers(item)
+            yield from gated_layers(item)

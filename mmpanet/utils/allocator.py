@@ -9,18 +9,12 @@ import platform
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 NEVER = -1
-# With one of these the user decides.
-SETTINGS_OF_USERS = (
-    'MALLOC_MMAP_MAX_',
-    'MALLOC_MMAP_THRESHOLD_',
-    'MALLOC_TOP_PAD_',
-    'MALLOC_TRIM_THRESHOLD_',
-    'GLIBC_TUNABLES',
-)
+# With one of these, or with GLIBC_TUNABLES for malloc, the user decides.
+VARIABLES = ('MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TOP_PAD_', 'MALLOC_TRIM_THRESHOLD_')
 
 
 def keep_freed_memory() -> bool:
-    """Keep the memory that torch frees, for its next tensors, rather than give it back to the system.
+    """Keep the memory that torch frees, for its next tensors, instead of giving it back to the system.
 
     On a CPU torch takes the memory of each tensor from the C library. glibc gives blocks of 32 MiB and more back as
     soon as they are freed, and smaller ones from time to time. The system clears every page before it hands it out
@@ -29,10 +23,11 @@ def keep_freed_memory() -> bool:
     The whole process changes. Call this in a program, not in a library.
 
     Returns:
-        bool: Whether it was done. It was not if the C library is another one, or if the user has set an environment
-        variable of glibc's allocator (``SETTINGS_OF_USERS``).
+        bool: Whether glibc was told to. It is not if the C library is another one, or if the user has set an
+        environment variable of glibc's allocator: one of ``VARIABLES``, or ``GLIBC_TUNABLES`` for malloc.
     """
-    if platform.libc_ver()[0] != 'glibc' or any(name in os.environ for name in SETTINGS_OF_USERS):
+    decided = 'glibc.malloc' in os.environ.get('GLIBC_TUNABLES', '') or any(name in os.environ for name in VARIABLES)
+    if decided or platform.libc_ver()[0] != 'glibc':
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER))

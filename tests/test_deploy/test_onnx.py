@@ -20,6 +20,8 @@ from mmpanet.deploy.export import OPSET
 from mmpanet.deploy.operators import NO_BOX, best_of, suppressed_scores
 from mmpanet.deploy.roi_heads import paste_masks
 from mmpanet.models.inclusive_boxes import InclusiveBBoxCoder
+from mmpanet.models.layers import GATE_PARAMETERS
+from mmpanet.swap import swap_config
 
 
 def with_roi_head(path, kind):
@@ -168,6 +170,19 @@ def test_every_roi_head(tmp_path, images, path, kind):
     cfg = with_roi_head(path, kind)
     model = build(cfg)
     assert type(model.roi_head).__name__ == kind
+    export_detector(model, cfg, tmp_path)
+    check_equal(model, cfg, tmp_path, images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('level_fusion', ['max', 'sum'])
+def test_a_grown_model_whose_gates_have_opened(tmp_path, images, level_fusion):
+    cfg = swap_config(config(FPN), roi_head=True, grow=True, level_fusion=level_fusion)
+    model = build(cfg)
+    gates = [parameter for name, parameter in model.named_parameters() if name.endswith(GATE_PARAMETERS)]
+    assert len(gates) == 3  # neck, box head, mask head
+    for gate in gates:
+        torch.nn.init.uniform_(gate, -0.5, 1)
     export_detector(model, cfg, tmp_path)
     check_equal(model, cfg, tmp_path, images)
 

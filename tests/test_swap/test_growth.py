@@ -1,17 +1,19 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """``grow=True``: the swapped model is the old model at the start, under every RoI head, and can learn from there."""
 
+import re
+from collections import Counter
+
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
 from mmpanet.swap.config import plan_swap
-from mmpanet.swap.types import name_of
 from mmpanet.utils.errors import ConfigError
 
 CONFIGS = {
@@ -115,8 +117,8 @@ def test_a_grown_model_trains(old, kind):
     wrapper = build_optim_wrapper(grown, new_cfg.optim_wrapper)
     names = {id(parameter): name for name, parameter in grown.named_parameters()}
     groups = {names[id(parameter)]: group for group in wrapper.optimizer.param_groups for parameter in group['params']}
-    gates = [name for name in groups if name.endswith('level_gates')]
-    assert len(gates) == {'Standard': 2, 'Cascade': 6}[kind]
+    gates = [name for name in groups if name.endswith('_gates')]
+    assert len(gates) == {'Standard': 2, 'Cascade': 6}[kind] + 1
     for name, group in groups.items():
         expected = (0.03, 0.0) if name in gates else (0.001, 0.1)
         assert (group['lr'], group['weight_decay']) == pytest.approx(expected), name
@@ -151,72 +153,81 @@ def test_adaptive_sampling_is_said_to_change_the_start(zoo_config):
     kept = plan_swap(cfg, roi_head=True, grow=True, sampling_ratio=0)
     assert not any('--sampling-ratio' in note for note in kept.notes)
     assert kept.config.model.roi_head.bbox_roi_extractor.own_level_first
-    assert kept.config.optim_wrapper.paramwise_cfg.custom_keys.level_gates == dict(lr_mult=30, decay_mult=0)
+    assert kept.config.optim_wrapper.paramwise_cfg.custom_keys.level_gates == dict(lr_mult=30, weight_decay=0.0)
 
 
 @pytest.mark.parametrize(
-    'optimizer, expected',
+    'optimizer, gates, layers',
     [
-        (dict(type='SGD', lr=0.02, weight_decay=1e-4), 30),
-        (dict(type='mmdet.SGD', lr=0.02), 30),
-        (dict(type=torch.optim.SGD, lr=0.02), 30),
-        (dict(type='AdamW', lr=1e-4), 30),
-        (dict(type='AdamW', lr=5e-4), 30),
-        (dict(type='AdamW', lr=1.5e-3, weight_decay=0.05), 10),
-        (dict(type='Lion', lr=1.0), 1),
-        (dict(type='AdamW'), 30),
+        (dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=1e-4), 30, 1),
+        (dict(type='mmengine.SGD', lr=0.02), 30, 1),
+        (dict(type=torch.optim.SGD, lr=0.02), 30, 1),
+        (dict(type='AdamW', lr=1e-4), 30, 1),
+        (dict(type='AdamW', lr=5e-4), 30, 0.3),
+        (dict(type='Adam', lr=1.5e-3, weight_decay=0.05), 10, 0.1),
+        (dict(type='AdamW', lr=1.0), 1, 1.5e-4),
     ],
     ids=str,
 )
-def test_gates_do_not_move_too_far_at_once(zoo_config, optimizer, expected):
-    cfg = zoo_config(CONFIGS['Standard'])
-    cfg.optim_wrapper.optimizer = optimizer
+@pytest.mark.parametrize('kind, norm_cfg', [('Standard', None), ('Cascade', None), ('Standard', GN)])
+def test_learning_rates(old, kind, norm_cfg, optimizer, gates, layers):
+    """Of the gates, and of the layers for all levels except a RoI's own; all other parameters keep theirs."""
+    cfg, _ = old(kind, norm_cfg)
+    cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=optimizer)
+    if 'weight_decay' in optimizer:  # otherwise mmengine refuses it
+        cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0.0)
     swap = plan_swap(cfg, roi_head=True, grow=True)
-    custom_keys = swap.config.optim_wrapper.paramwise_cfg.custom_keys
-    # mmengine refuses decay_mult where the optimizer has no weight_decay.
-    without_decay = dict(decay_mult=0) if 'weight_decay' in optimizer else {}
-    assert custom_keys.level_gates == custom_keys.path_gates == dict(lr_mult=expected, **without_decay)
-    assert any(
-        note.startswith(f'the optimizer gives the gates {expected} times the learning rate') for note in swap.notes
-    )
-    in_proportion = name_of(optimizer['type']) == 'SGD'
-    assert ('downsample_convs' in custom_keys) != in_proportion
-
-
-@pytest.mark.parametrize('kind, norm_cfg', [*((kind, None) for kind in CONFIGS), ('Standard', GN)])
-def test_new_layers_learn_slowly_with_adam(old, kind, norm_cfg):
-    cfg, model = old(kind, norm_cfg)
-    cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
-    grown = MODELS.build(swap_config(cfg, roi_head=True, grow=True).model)
-    wrapper = build_optim_wrapper(grown, swap_config(cfg, roi_head=True, grow=True).optim_wrapper)
+    grown = MODELS.build(swap.config.model)
+    groups = build_optim_wrapper(grown, swap.config.optim_wrapper).optimizer.param_groups
     names = {id(parameter): name for name, parameter in grown.named_parameters()}
-    rates = {names[id(group['params'][0])]: group['lr'] for group in wrapper.optimizer.param_groups}
-    # What the old model has not, under its own name or as the first level of a layer; the FC branch has no gate.
-    before = set(dict(model.named_parameters()))
-    new = {name for name in rates if name.replace('.levels.0', '') not in before and 'level_gates' not in name}
-    new = {name for name in new if '_fc.' not in name}
-    assert sum('neck.' in name for name in new) >= 12 and sum('.levels.' in name for name in new) >= 6
-    assert all(
-        rate == pytest.approx(1e-4 if name in new else 1e-3) for name, rate in rates.items() if 'gates' not in name
-    )
+    counts = Counter()
+    for name, group in ((names[id(group['params'][0])], group) for group in groups):
+        kind_of = 'gate' if name.endswith('_gates') else 'layer' if re.search(r'\.levels\.[1-3]\.', name) else 'other'
+        counts[kind_of] += 1
+        expected = optimizer['lr'] * dict(gate=gates, layer=layers, other=1)[kind_of]
+        assert group['lr'] == pytest.approx(expected), name
+        assert kind_of != 'gate' or group['weight_decay'] == 0
+    heads = {'Standard': 2, 'Cascade': 6}[kind]
+    assert counts['gate'] == heads + 1 and counts['layer'] >= 3 * 2 * heads and counts['other'] > 60
+    words = f'custom_keys gives the gates {gates} times the learning rate and no weight decay'
+    assert any(words in note for note in swap.notes)
 
 
-def test_the_path_of_an_old_neck_keeps_its_learning_rate(zoo_config):
-    cfg = zoo_config('pafpn/faster-rcnn_r50_pafpn_1x_coco.py')
-    cfg.optim_wrapper.optimizer = dict(type='AdamW', lr=1e-4)
-    custom_keys = swap_config(cfg, roi_head_only=True, grow=True).optim_wrapper.paramwise_cfg.custom_keys
-    assert set(custom_keys) == {'level_gates', 'path_gates', '.0.levels.1', '.0.levels.2', '.0.levels.3'}
+def test_the_user_is_told_what_the_config_does_not_say(zoo_config):
+    cfg = zoo_config(CONFIGS['Standard'])
+    cfg.optim_wrapper.constructor = 'LearningRateDecayOptimizerConstructor'
+    without_lr = zoo_config(CONFIGS['Standard'])
+    without_lr.optim_wrapper.optimizer = dict(type='AdamW')
+    without_wrapper = zoo_config(CONFIGS['Standard'])
+    without_wrapper.pop('optim_wrapper', None)
+    for one, reason in (
+        (cfg, 'no DefaultOptimWrapperConstructor'),
+        (without_lr, 'no optimizer with a learning rate'),
+        (without_wrapper, 'no optimizer with a learning rate'),
+    ):
+        swap = plan_swap(one, roi_head=True, grow=True)
+        assert 'paramwise_cfg' not in swap.config.get('optim_wrapper', {})
+        words = f'optim_wrapper has {reason}: give the gates (level_gates, path_gates) up to 30 times the learning rate'
+        assert any(note.startswith(words) for note in swap.notes)
+
+
+def test_the_default_constructor_by_its_class_is_known(zoo_config):
+    cfg = zoo_config(CONFIGS['Standard'])
+    cfg.optim_wrapper.constructor = DefaultOptimWrapperConstructor
+    assert 'level_gates' in swap_config(cfg, roi_head=True, grow=True).optim_wrapper.paramwise_cfg.custom_keys
+
+
+@pytest.mark.parametrize('fusion', ['sum', 'concat'])
+def test_a_neck_grows_alone(zoo_config, fusion):
+    cfg = zoo_config('retinanet/retinanet_r18_fpn_1x_coco.py')
+    new = swap_config(cfg, grow=True, fusion=fusion)
+    assert new.model.neck.path_gate and not new.model.neck.get('warm_start')
+    assert new.optim_wrapper.paramwise_cfg.custom_keys.path_gates == dict(lr_mult=30, weight_decay=0.0)
+    with pytest.raises(ConfigError, match='grow=True with warm_start=True'):
+        swap_config(cfg, grow=True, warm_start=True)
 
 
 def test_a_pafpn_cannot_grow(zoo_config):
     cfg = zoo_config('pafpn/faster-rcnn_r50_pafpn_1x_coco.py')
     with pytest.raises(SwapError, match='a PAFPN cannot grow'):
         swap_config(cfg, roi_head=True, grow=True)
-
-
-def test_other_optimizer_constructors_are_left_to_the_user(zoo_config):
-    cfg = zoo_config(CONFIGS['Standard'])
-    cfg.optim_wrapper.constructor = 'LearningRateDecayOptimizerConstructor'
-    swap = plan_swap(cfg, roi_head=True, grow=True)
-    assert 'paramwise_cfg' not in swap.config.optim_wrapper
-    assert any('give the gates 30 times the learning rate' in note for note in swap.notes)

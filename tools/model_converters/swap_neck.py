@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--grow',
         action='store_true',
-        help='start with the outputs of the old model in the RoI heads too: gates open the other levels in training '
-        '(with --roi-head or --roi-head-only, and --checkpoint)',
+        help='start with the outputs of the old model, in the RoI heads too (with --roi-head or --roi-head-only): '
+        'gates open the new path and the other levels in training',
     )
     parser.add_argument(
         '--fusion',
@@ -80,7 +80,7 @@ def parse_args() -> argparse.Namespace:
     if args.checkpoint and not (args.out_checkpoint or args.verify):
         parser.error('--checkpoint needs --out-checkpoint or --verify')
     if args.grow and args.warm_start:
-        parser.error('--grow includes the warm start of the neck: leave --warm-start out')
+        parser.error('--grow and --warm-start are two ways to start as the old model: choose one')
     if args.roi_head_only and (args.warm_start or args.fusion != 'sum'):
         parser.error('--roi-head-only leaves the neck as it is, and --warm-start and --fusion are settings of the neck')
     if args.level_fusion != 'max' and not (args.grow and (args.roi_head or args.roi_head_only)):
