@@ -2,6 +2,7 @@
 import os
 import runpy
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from repository import ROOT, tool_path
 
 from mmpanet.benchmark.models import find_model
 from mmpanet.checkpoints.trained import resolve_checkpoint
+from mmpanet.evaluation import proposal_sweep
 from mmpanet.utils.errors import CheckpointError
 
 DSB2018 = ROOT / 'configs' / 'dsb2018' / 'ablation'
@@ -97,3 +99,15 @@ def test_benchmark_finds_the_weights_of_a_config():
     assert model.checkpoint == str(ROOT / 'docs' / 'results' / 'weights' / f'{name}.pth')
     with pytest.raises(CheckpointError, match='trained: no weights come with fpn'):
         find_model('fpn', 'trained')
+
+
+def test_the_sweep_of_proposals_starts_from_the_weights_of_a_config(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    monkeypatch.setattr(
+        proposal_sweep, 'sweep_proposals', lambda models, *_, **__: sys.exit(found.extend(models.values()))
+    )
+    monkeypatch.setattr(sys, 'argv', ['', '--model', str(DSB2018 / 'mask-rcnn_r18_fpn_48e_dsb2018.py'), 'trained'])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tool_path('proposal_sweep')), run_name='__main__')
+    assert [Path(cfg.load_from).name for cfg in found] == ['mask-rcnn_r18_fpn_48e_dsb2018.pth']
