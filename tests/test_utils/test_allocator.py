@@ -20,7 +20,7 @@ assert ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) == 0
 keep_freed_memory = runpy.run_path({allocator.__file__!r})['keep_freed_memory']
 kept = keep_freed_memory() if sys.argv[1] == 'keep' else False
 allocate = lambda: torch.zeros({MEBIBYTES} * 2**18)
-for _ in range(10):  # the first ones leave small free blocks between them
+for _ in range(30):  # the first ones leave small free blocks between them
     allocate()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
