@@ -27,7 +27,7 @@ from mmengine.config import Config
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_checkpoint
-from mmpanet.swap.config import plan_swap, start_from
+from mmpanet.swap.config import WARM_START, plan_swap, start_from
 from mmpanet.swap.growth import gated_layers
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
@@ -42,7 +42,6 @@ WAYS = {
     'neck': dict(warm_start=True),
     'neck-gate': dict(grow=True),
 }
-IDENTITY_START = dict(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
 LAYERS_OF_PATH = ('downsample_convs', 'bottom_up_convs')
 
 
@@ -94,7 +93,7 @@ def write(cfg, checkpoint, way, settings, mults, stem):
         keys = swap.config.optim_wrapper.setdefault('paramwise_cfg', {}).setdefault('custom_keys', {})
         if way.startswith('identity'):
             swap.config.model.neck.pop('path_gate')
-            swap.config.model.neck.update(IDENTITY_START)
+            swap.config.model.neck.update(WARM_START)
             for name in layers:
                 keys.pop(name, None)
             layers += LAYERS_OF_PATH

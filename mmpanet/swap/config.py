@@ -21,6 +21,8 @@ from .model_search import find_models, necks_of
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, name_of, retype
 
+# With it the new path of the neck changes nothing before the first step.
+WARM_START = dict(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
 # Why these necks are not swapped. The first two derive from FPN.
 REFUSED_NECKS = {
     'RFP': 'it is an FPN that feeds its output back into the backbone, and PANetNeck does not',
@@ -245,7 +247,7 @@ def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, grow: bool, f
     elif grow:
         neck['path_gate'] = True
     elif warm_start:
-        neck.update(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
+        neck.update(WARM_START)
 
 
 def _note_pretrained(model: dict, path: Tuple[str, ...], roi_head: bool, notes: List[str]) -> None:

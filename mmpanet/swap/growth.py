@@ -22,9 +22,7 @@ CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 
 def has_level_gates(node: Any) -> bool:
     """Whether a config's dict has a head with ``level_gate=True`` in it."""
-    if isinstance(node, dict):
-        return bool(node.get('level_gate')) or any(has_level_gates(node[key]) for key in list(node.keys()))
-    return isinstance(node, (list, tuple)) and any(map(has_level_gates, node))
+    return any(_gated_heads(node))
 
 
 def set_learning_rates(cfg: Config, notes: List[str]) -> None:
@@ -67,10 +65,15 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
 
 def gated_layers(node: Any) -> Iterator[str]:
     """Parts of the names of the parameters behind the gates of heads: the layers for all levels except a RoI's own."""
+    for head in _gated_heads(node):
+        yield from (f'.0.levels.{i}' for i in range(1, head.get('num_levels', 4)))
+
+
+def _gated_heads(node: Any) -> Iterator[dict]:
     if isinstance(node, dict):
         if node.get('level_gate'):
-            yield from (f'.0.levels.{i}' for i in range(1, node.get('num_levels', 4)))
+            yield node
         node = [node[key] for key in list(node.keys())]
     if isinstance(node, (list, tuple)):
         for item in node:
-            yield from gated_layers(item)
+            yield from _gated_heads(item)

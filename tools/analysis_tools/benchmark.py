@@ -134,7 +134,7 @@ def parse_args():
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    if args.device == 'cpu':
+    if torch.device(args.device).type == 'cpu':
         keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
