@@ -18,6 +18,7 @@ LARGEST_GATE_LR = 0.015
 LARGEST_LAYER_LR = 1.5e-4
 GRADIENT_SCALED = ('SGD', 'ASGD')
 CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
+PARTS_WITH_GATES = {'neck', 'roi_head', 'bbox_head', 'mask_head'}
 
 
 def has_level_gates(node: Any) -> bool:
@@ -55,12 +56,20 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
         custom_keys.update({name: dict(lr_mult=layer_lr_mult) for name in gated_layers(cfg.model)})
         words += f', and the layers behind them {layer_lr_mult:g} times the learning rate'
     paramwise = dict(wrapper.get('paramwise_cfg') or {})
-    paramwise['custom_keys'] = {**(paramwise.get('custom_keys') or {}), **custom_keys}
+    own_keys = paramwise.get('custom_keys') or {}
+    paramwise['custom_keys'] = {**own_keys, **custom_keys}
     wrapper['paramwise_cfg'] = paramwise
     notes.append(
         f'optim_wrapper.paramwise_cfg.custom_keys gives {words}. Set these rates again, in the config file, if you '
         'change the learning rate or the optimizer'
     )
+    for key in own_keys:
+        if len(key) > min(map(len, custom_keys)) and PARTS_WITH_GATES.intersection(key.split('.')):
+            notes.append(
+                f'optim_wrapper.paramwise_cfg.custom_keys.{key} may take in gates and layers behind them, because '
+                'mmengine takes the longest key that fits the name of a parameter: look at the rates in the log of '
+                'the training'
+            )
 
 
 def gated_layers(node: Any) -> Iterator[str]:

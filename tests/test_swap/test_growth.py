@@ -133,6 +133,23 @@ def test_a_grown_model_trains(old, kind):
                 assert parameter.detach().abs().sum() > 0 and parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize('key, wins', [('roi_head.bbox_head', True), ('backbone.layer4.0', False), ('neck', False)])
+def test_a_longer_key_of_the_user_wins_over_gates_and_is_named(old, key, wins):
+    cfg, _ = old('Standard')
+    paramwise = dict(custom_keys={key: dict(lr_mult=0.5)})
+    cfg.optim_wrapper = ConfigDict(
+        type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.1), paramwise_cfg=paramwise
+    )
+    swap = plan_swap(cfg, roi_head=True, grow=True)
+    assert any(f'custom_keys.{key} may take in gates' in note for note in swap.notes) == wins
+    model = MODELS.build(swap.config.model)
+    wrapper = build_optim_wrapper(model, swap.config.optim_wrapper)
+    rates = {id(parameter): group['lr'] for group in wrapper.optimizer.param_groups for parameter in group['params']}
+    lrs = {name: rates[id(parameter)] for name, parameter in model.named_parameters() if name.endswith('_gates')}
+    expected = {name: 0.0005 if key in name and wins else 0.015 for name in lrs}
+    assert len(lrs) == 3 and lrs == pytest.approx(expected)
+
+
 def test_averaged_weights_grow_too(old):
     cfg, model = old('Standard')
     averaged = {f'module.{name}': value for name, value in model.state_dict().items()}

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 from mmengine.config import DictAction
+from mmengine.device import get_device
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.evaluation.proposal_sweep import sweep_proposals, sweep_table, write_sweep
+from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
@@ -55,6 +57,8 @@ def parse_args():
 def main():
     args = parse_args()
     models = {}
+    if get_device() == 'cpu':
+        keep_freed_memory()
     try:
         for name, (config, checkpoint) in zip(args.names, args.models):
             models[name] = load_config(config, args.cfg_options)

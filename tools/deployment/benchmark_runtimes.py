@@ -22,6 +22,7 @@ from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.deploy.speed import eager_detector, graph_detector, random_detector, torchvision_detector
 from mmpanet.deploy.verify import image_pipeline
 from mmpanet.swap.verification import generated_image
+from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import MMPanetError
@@ -145,6 +146,7 @@ def measure(args):
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
+    keep_freed_memory()
     try:
         measure(args)
     except MMPanetError as error:
