@@ -29,6 +29,7 @@ from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_checkpoint
 from mmpanet.swap.config import WARM_START, plan_swap, start_from
 from mmpanet.swap.growth import gated_layers
+from mmpanet.swap.options import SwapOptions
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -88,7 +89,7 @@ def write(cfg, checkpoint, way, settings, mults, stem):
     new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
     new.load_from = str(Path(checkpoint).resolve())
     if way not in ('fpn', 'panet'):
-        swap = plan_swap(new, **WAYS[way])
+        swap = plan_swap(new, SwapOptions(**WAYS[way]))
         layers = list(gated_layers(swap.config.model))
         keys = swap.config.optim_wrapper.setdefault('paramwise_cfg', {}).setdefault('custom_keys', {})
         if way.startswith('identity'):

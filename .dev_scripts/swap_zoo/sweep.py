@@ -28,6 +28,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmpanet.swap.config import plan_swap
 from mmpanet.swap.model_search import find_models, necks_of
+from mmpanet.swap.options import SwapOptions
 from mmpanet.swap.types import SwapError, class_of, name_of
 from mmpanet.swap.verification import generated_image, preprocessor_of
 from mmpanet.swap.weights import carry_weights
@@ -122,13 +123,13 @@ def build_swapped(path: Path) -> dict:
         roi_head=name_of(model['roi_head']['type']) if model.get('roi_head') else '-',
     )
     try:
-        cold, warm = (plan_swap(cfg, warm_start=warm_start).config for warm_start in (False, True))
+        cold, warm = (plan_swap(cfg, SwapOptions(warm_start=warm_start)).config for warm_start in (False, True))
     except SwapError as error:
         return {**result, 'failed': 'swap', 'why': _short(error)}
     whole, result['roi_head_swap'] = None, '-'
     if model.get('roi_head'):
         try:
-            whole, result['roi_head_swap'] = plan_swap(cfg, roi_head=True).config, 'swapped'
+            whole, result['roi_head_swap'] = plan_swap(cfg, SwapOptions(roi_head=True)).config, 'swapped'
         except SwapError as error:
             result['roi_head_swap'] = _short(error)
     result['group'] = _group(cfg, where, model, result)
@@ -158,8 +159,8 @@ def train_swapped(path: Path) -> dict:
     place = _place_of_fpn(cfg)
     assert place is not None, path  # only configs with an FPN come here
     where, model, _ = place
-    roi_head = bool(model.get('roi_head')) and not _why_refused(lambda: plan_swap(cfg, roi_head=True))
-    swap = plan_swap(cfg, roi_head=roi_head)
+    roi_head = bool(model.get('roi_head')) and not _why_refused(lambda: plan_swap(cfg, SwapOptions(roi_head=True)))
+    swap = plan_swap(cfg, SwapOptions(roi_head=roi_head))
     written = Path('swapped.py')
     source = write_config(swap.config, path, written)
     result = dict(with_roi_head=roi_head, part='.'.join(where), inherits=source.startswith('_base_'))

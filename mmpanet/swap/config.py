@@ -9,18 +9,17 @@ from mmengine.config import Config
 from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
-from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
-from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.utils.configs import load_config
-from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import PathLike
 from mmpanet.utils.model_building import scope_of
 from .backbone_channels import correct_in_channels
 from .growth import set_learning_rates
 from .model_search import find_models, necks_of
+from .options import SwapOptions
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, name_of, retype
 
+DEFAULT_OPTIONS = SwapOptions()
 # With it the new path of the neck changes nothing before the first step.
 WARM_START = dict(warm_start=True, bottom_up_norm_cfg=None, bottom_up_act_cfg=None)
 # Why these necks are not swapped. The first two derive from FPN.
@@ -102,45 +101,14 @@ def swap_config(
         >>> cfg.model.neck.type
         'PANetNeck'
     """
-    return plan_swap(
-        cfg, roi_head, warm_start, fusion, sampling_ratio, grow, roi_head_only, check_channels, level_fusion
-    ).config
+    options = SwapOptions(
+        roi_head, warm_start, fusion, sampling_ratio, grow, roi_head_only, check_channels, level_fusion
+    )
+    return plan_swap(cfg, options).config
 
 
-def plan_swap(
-    cfg: Union[Config, PathLike],
-    roi_head: bool = False,
-    warm_start: bool = False,
-    fusion: str = 'sum',
-    sampling_ratio: int = 2,
-    grow: bool = False,
-    roi_head_only: bool = False,
-    check_channels: bool = False,
-    level_fusion: str = 'max',
-) -> Swap:
+def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIONS) -> Swap:
     """Do the same as :func:`swap_config`, and also return what was swapped and notes for the user."""
-    if fusion not in NECK_FUSIONS:
-        raise ConfigError(f'fusion={fusion!r} must be one of {NECK_FUSIONS}')
-    if level_fusion not in LEVEL_FUSIONS:
-        raise ConfigError(f'level_fusion={level_fusion!r} must be one of {LEVEL_FUSIONS}')
-    if not isinstance(sampling_ratio, int) or sampling_ratio < 0:
-        raise ConfigError(
-            f'sampling_ratio={sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
-            'the config as it is'
-        )
-    if roi_head_only and (warm_start or fusion != 'sum'):
-        raise ConfigError(
-            f'roi_head_only=True with {"warm_start=True" if warm_start else f"fusion={fusion!r}"}: the neck stays as '
-            'it is; with grow=True the heads start with the outputs of the old model'
-        )
-    if grow and warm_start:
-        raise ConfigError('grow=True with warm_start=True: these are two ways to start as the old model; choose one')
-    roi_head = roi_head or roi_head_only
-    if level_fusion != 'max' and not (roi_head and grow):
-        raise ConfigError(
-            f'level_fusion={level_fusion!r} needs grow=True and a swap of the RoI head: without gates the sum would be '
-            'a multiple of the old outputs; to train from scratch, set level_fusion in the heads of the new config'
-        )
     cfg = copy.deepcopy(cfg) if isinstance(cfg, Config) else load_config(cfg)
     if not isinstance(cfg.get('model'), dict):
         raise SwapError('nothing to swap: the config has no model')
@@ -149,38 +117,38 @@ def plan_swap(
     notes: List[str] = []
     for path, model in find_models(cfg.model):
         where, scope = '.'.join(path), scope_of(cfg, path)
-        if roi_head_only:
+        if options.roi_head_only:
             if not model.get('roi_head'):
                 skipped.append(f'{where}: it has no roi_head')
                 continue
         else:
             necks, reason = _find_necks(model, scope)
             if not necks:
-                if roi_head and model.get('roi_head'):
+                if options.swaps_roi_head and model.get('roi_head'):
                     reason += '; with --roi-head-only its RoI head can be swapped'
                 skipped.append(f'{where}.neck: {reason}')
                 continue
             fpns = [neck for neck in necks if class_of(neck['type'], scope) is not PANetNeck]
-            if not fpns and not roi_head:
+            if not fpns and not options.swaps_roi_head:
                 skipped.append(f'{where}.neck: it is a PANetNeck already')
                 continue
             for neck in fpns:
-                if grow and class_of(neck['type'], scope) is PAFPN:
+                if options.grow and class_of(neck['type'], scope) is PAFPN:
                     raise SwapError(f'{where}.neck: a PAFPN cannot grow, because its path is not the one of PANet')
-                _swap_neck(neck, scope, warm_start, grow, fusion, notes)
-        if roi_head:
-            swap_roi_head(model, path, scope, sampling_ratio, notes, grow, roi_head_only, level_fusion)
-        if check_channels:
+                _swap_neck(neck, scope, options, notes)
+        if options.swaps_roi_head:
+            swap_roi_head(model, path, scope, options, notes)
+        if options.check_channels:
             correct_in_channels(cfg, path, notes)
         swapped.append(path)
-        _note_pretrained(model, path, roi_head, notes)
+        _note_pretrained(model, path, options.swaps_roi_head, notes)
     if not swapped:
         raise SwapError('nothing to swap: ' + ('; '.join(skipped) or 'no model in this config has a neck'))
     if cfg.get('load_from'):
-        notes.append(_note_of_old_checkpoint('load_from', cfg.load_from, roi_head))
-    if grow:
+        notes.append(_note_of_old_checkpoint('load_from', cfg.load_from, options.swaps_roi_head))
+    if options.grow:
         set_learning_rates(cfg, notes)
-    elif roi_head and warm_start:
+    elif options.swaps_roi_head and options.warm_start:
         notes.append(
             '--warm-start with --roi-head: the neck starts exactly as the FPN. The RoI head starts with the first '
             'layer of the old head on each level, which needs the old checkpoint (--checkpoint). Its outputs are '
@@ -227,26 +195,26 @@ def _find_necks(model: dict, scope: Optional[str]) -> Tuple[List[dict], str]:
     return found, '; '.join(reasons)
 
 
-def _swap_neck(neck: dict, scope: Optional[str], warm_start: bool, grow: bool, fusion: str, notes: List[str]) -> None:
+def _swap_neck(neck: dict, scope: Optional[str], options: SwapOptions, notes: List[str]) -> None:
     was_pafpn = class_of(neck['type'], scope) is PAFPN
     neck['type'] = retype(neck['type'], PANetNeck, scope)
-    if fusion != 'sum':
-        neck['fusion'] = fusion
+    if options.fusion != 'sum':
+        neck['fusion'] = options.fusion
     if was_pafpn:
-        if warm_start and fusion != 'sum':
+        if options.warm_start and options.fusion != 'sum':
             raise SwapError(
-                f'fusion={fusion!r} with warm_start=True: a PAFPN adds its two paths, so its warm start needs '
+                f'fusion={options.fusion!r} with warm_start=True: a PAFPN adds its two paths, so its warm start needs '
                 "fusion='sum'"
             )
-        if warm_start:
+        if options.warm_start:
             neck['bottom_up_act_cfg'] = neck.get('act_cfg')
         notes.append(
             "The stride-2 convolutions of PAFPN read the sum before the 3x3 convolution, and PANet's read the finished "
             'level. With the weights of the PAFPN and --warm-start, N2 and N3 stay equal; N4 and above do not.'
         )
-    elif grow:
+    elif options.grow:
         neck['path_gate'] = True
-    elif warm_start:
+    elif options.warm_start:
         neck.update(WARM_START)
 
 

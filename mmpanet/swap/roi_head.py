@@ -21,6 +21,7 @@ from mmpanet.models import (
     PANetShared4Conv1FCBBoxHead,
     RotatedAdaptiveFeaturePooling,
 )
+from .options import SwapOptions
 from .types import SwapError, class_of, name_of, retype
 
 # These only index the RoIs of the features and hand the features on, so one more dimension makes no difference.
@@ -47,14 +48,7 @@ LAYERS = {AdaptiveFeaturePooling: 'RoIAlign', RotatedAdaptiveFeaturePooling: 'Ro
 
 
 def swap_roi_head(
-    model: dict,
-    path: Tuple[str, ...],
-    scope: Optional[str],
-    sampling_ratio: int,
-    notes: List[str],
-    grow: bool = False,
-    neck_stays: bool = False,
-    level_fusion: str = 'max',
+    model: dict, path: Tuple[str, ...], scope: Optional[str], options: SwapOptions, notes: List[str]
 ) -> None:
     """Swap ``model.roi_head`` in place, completely or not at all.
 
@@ -62,11 +56,8 @@ def swap_roi_head(
         model: The model in the config.
         path: Where it stands in the config.
         scope: The scope in which it is built.
-        sampling_ratio: See :func:`mmpanet.swap.swap_config`.
+        options: What was asked for.
         notes: The notes for the user, to which new ones are appended.
-        grow: Whether the heads get gates, see :func:`mmpanet.swap.swap_config`.
-        neck_stays: Whether only the RoI head is swapped.
-        level_fusion: How the heads fuse the levels.
 
     Raises:
         SwapError: If the RoI head cannot be swapped. The message contains all reasons.
@@ -89,14 +80,14 @@ def swap_roi_head(
             'each level'
         )
     if not refusals:
-        branches = [_Branch('bbox', roi_head, scope, sampling_ratio, grow, level_fusion)]
+        branches = [_Branch('bbox', roi_head, scope, options)]
         if roi_head.get('mask_head') and roi_head_class is not MaskScoringRoIHead:
-            branches.append(_Branch('mask', roi_head, scope, sampling_ratio, grow, level_fusion))
+            branches.append(_Branch('mask', roi_head, scope, options))
         refusals = [refusal for branch in branches for refusal in branch.refusals()]
     if roi_head_class is MaskScoringRoIHead and not roi_head.get('mask_roi_extractor'):
         refusals.append('mask_roi_extractor: none, so the mask IoU head would read the pooled levels')
     if refusals:
-        other = '' if neck_stays else ', the neck alone can (without --roi-head)'
+        other = '' if options.roi_head_only else ', the neck alone can (without --roi-head)'
         raise SwapError(f'{where}.roi_head cannot be swapped{other}: ' + '; '.join(refusals))
 
     for branch in branches:
@@ -113,14 +104,10 @@ def swap_roi_head(
 class _Branch:
     """The extractors and heads of the box branch or of the mask branch. A cascade has lists of them."""
 
-    def __init__(
-        self, branch: str, roi_head: dict, scope: Optional[str], sampling_ratio: int, grow: bool, level_fusion: str
-    ) -> None:
+    def __init__(self, branch: str, roi_head: dict, scope: Optional[str], options: SwapOptions) -> None:
         self.branch = branch
         self.scope = scope
-        self.sampling_ratio = sampling_ratio
-        self.grow = grow
-        self.level_fusion = level_fusion
+        self.options = options
         self.heads = _as_list(roi_head.get(f'{branch}_head'))
         extractors = roi_head.get(f'{branch}_roi_extractor')
         # Without an extractor the mask branch shares that of the box branch, which swaps it.
@@ -211,28 +198,28 @@ class _Branch:
                 self._swap_mask_head(head, output_size)
             if num_levels != 4 or 'num_levels' in head:
                 head['num_levels'] = num_levels
-            if self.grow:
+            if self.options.grow:
                 head['level_gate'] = True
-            if self.level_fusion != 'max':
-                head['level_fusion'] = self.level_fusion
+            if self.options.level_fusion != 'max':
+                head['level_fusion'] = self.options.level_fusion
 
     def _swap_extractor(self, extractor: dict, notes: List[str]) -> None:
         pooling = self._pooling_for(extractor)
         assert pooling is not None  # otherwise the extractor was refused
         extractor['type'] = retype(extractor['type'], pooling, self.scope)
-        if self.grow:
+        if self.options.grow:
             extractor['own_level_first'] = True
         else:
             extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
         layer = extractor['roi_layer']
         samples = 'sample_num' if 'sample_num' in layer else 'sampling_ratio'  # RoIAlignRotated has two names for it
-        if layer.get(samples, 0) <= 0 and self.sampling_ratio > 0:
-            layer[samples] = self.sampling_ratio
+        if layer.get(samples, 0) <= 0 and self.options.sampling_ratio > 0:
+            layer[samples] = ratio = self.options.sampling_ratio
             note = (
-                'RoIAlign derived the number of samples from the size of the RoI; now it has sampling_ratio='
-                f'{self.sampling_ratio}{", as in the official code" if self.sampling_ratio == 2 else ""}'
+                'RoIAlign derived the number of samples from the size of the RoI; now it has '
+                f'sampling_ratio={ratio}{", as in the official code" if ratio == 2 else ""}'
             )
-            if self.grow:
+            if self.options.grow:
                 note += '. The model starts with other outputs therefore; --sampling-ratio 0 keeps them'
             if note not in notes:
                 notes.append(note)

@@ -7,6 +7,7 @@ from tiny_training import run_tool
 from mmdet.registry import MODELS
 from mmpanet.swap.backbone_channels import backbone_maps, wrong_in_channels
 from mmpanet.swap.config import plan_swap
+from mmpanet.swap.options import SwapOptions
 from mmpanet.utils.errors import ConfigError
 
 
@@ -87,7 +88,7 @@ def test_which_in_channels_are_wrong(neck, wrong):
 
 def test_the_swap_corrects_in_channels():
     cfg = config(dict(type='ResNet', depth=18))
-    swap = plan_swap(cfg, check_channels=True)
+    swap = plan_swap(cfg, SwapOptions(check_channels=True))
     assert swap.config.model.neck.in_channels == [64, 128, 256, 512]
     assert swap.notes == [
         'model.neck.in_channels was [256, 512, 1024, 2048], and is [64, 128, 256, 512] now: the channels that the '
@@ -98,17 +99,17 @@ def test_the_swap_corrects_in_channels():
     assert plan_swap(cfg).config.model.neck.in_channels == [256, 512, 1024, 2048], 'only on request'
 
     cfg.model.backbone.out_indices = (1, 2, 3)
-    (note,) = plan_swap(cfg, check_channels=True).notes
+    (note,) = plan_swap(cfg, SwapOptions(check_channels=True)).notes
     assert note.endswith('Check num_outs, and the strides of the heads: the maps have the strides [8, 16, 32]')
 
     # A backbone that is not installed here is left alone.
     cfg.model.backbone = dict(type='BackboneOfMine')
-    assert not plan_swap(cfg, check_channels=True).notes
+    assert not plan_swap(cfg, SwapOptions(check_channels=True)).notes
 
 
 def test_the_zoo_is_right(zoo_config):
     for name in ('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'retinanet/retinanet_r18_fpn_1x_coco.py'):
-        assert not plan_swap(zoo_config(name), check_channels=True).notes
+        assert not plan_swap(zoo_config(name), SwapOptions(check_channels=True)).notes
 
 
 def test_the_tool(tmp_path, capsys):
@@ -152,5 +153,5 @@ def test_backbones_of_other_packages(backbone, channels, strides):
         backbone = {**backbone, 'features_only': True, 'pretrained': False}
     cfg = config(backbone, num_outs=len(channels) + 1)
     assert backbone_maps(cfg) == (channels, strides)
-    swapped = plan_swap(cfg, check_channels=True).config
+    swapped = plan_swap(cfg, SwapOptions(check_channels=True)).config
     assert swapped.model.neck.in_channels == channels

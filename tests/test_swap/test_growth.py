@@ -14,6 +14,7 @@ from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmpanet.swap import SwapError, swap_checkpoint, swap_config, verify
 from mmpanet.swap.config import plan_swap
+from mmpanet.swap.options import SwapOptions
 from mmpanet.utils.errors import ConfigError
 
 CONFIGS = {
@@ -140,7 +141,7 @@ def test_a_longer_key_of_the_user_wins_over_gates_and_is_named(old, key, wins):
     cfg.optim_wrapper = ConfigDict(
         type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.1), paramwise_cfg=paramwise
     )
-    swap = plan_swap(cfg, roi_head=True, grow=True)
+    swap = plan_swap(cfg, SwapOptions(roi_head=True, grow=True))
     assert any(f'custom_keys.{key} may take in gates' in note for note in swap.notes) == wins
     model = MODELS.build(swap.config.model)
     wrapper = build_optim_wrapper(model, swap.config.optim_wrapper)
@@ -165,9 +166,9 @@ def test_averaged_weights_grow_too(old):
 
 def test_adaptive_sampling_is_said_to_change_the_start(zoo_config):
     cfg = zoo_config(CONFIGS['Standard'])
-    notes = plan_swap(cfg, roi_head=True, grow=True).notes
+    notes = plan_swap(cfg, SwapOptions(roi_head=True, grow=True)).notes
     assert any('--sampling-ratio 0 keeps them' in note for note in notes)
-    kept = plan_swap(cfg, roi_head=True, grow=True, sampling_ratio=0)
+    kept = plan_swap(cfg, SwapOptions(roi_head=True, grow=True, sampling_ratio=0))
     assert not any('--sampling-ratio' in note for note in kept.notes)
     assert kept.config.model.roi_head.bbox_roi_extractor.own_level_first
     assert kept.config.optim_wrapper.paramwise_cfg.custom_keys.level_gates == dict(lr_mult=30, weight_decay=0.0)
@@ -193,7 +194,7 @@ def test_learning_rates(old, kind, norm_cfg, optimizer, gates, layers):
     cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=optimizer)
     if 'weight_decay' in optimizer:  # otherwise mmengine refuses it
         cfg.optim_wrapper.paramwise_cfg = dict(norm_decay_mult=0.0)
-    swap = plan_swap(cfg, roi_head=True, grow=True)
+    swap = plan_swap(cfg, SwapOptions(roi_head=True, grow=True))
     grown = MODELS.build(swap.config.model)
     groups = build_optim_wrapper(grown, swap.config.optim_wrapper).optimizer.param_groups
     names = {id(parameter): name for name, parameter in grown.named_parameters()}
@@ -222,7 +223,7 @@ def test_the_user_is_told_what_the_config_does_not_say(zoo_config):
         (without_lr, 'no optimizer with a learning rate'),
         (without_wrapper, 'no optimizer with a learning rate'),
     ):
-        swap = plan_swap(one, roi_head=True, grow=True)
+        swap = plan_swap(one, SwapOptions(roi_head=True, grow=True))
         assert 'paramwise_cfg' not in swap.config.get('optim_wrapper', {})
         words = f'optim_wrapper has {reason}: give the gates (level_gates, path_gates) up to 30 times the learning rate'
         assert any(note.startswith(words) for note in swap.notes)

@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck, RotatedAdaptiveFeaturePooling
 from mmpanet.swap import SwapError, swap_config, write_config
 from mmpanet.swap.config import plan_swap
+from mmpanet.swap.options import SwapOptions
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.model_building import build_model, scope_of
 
@@ -40,7 +41,7 @@ def ocr_config(small_config, tmp_path):
 
 
 def test_a_model_inside_a_wrapper(ocr_config, tmp_path):
-    swap = plan_swap(load_config(ocr_config), roi_head=True)
+    swap = plan_swap(load_config(ocr_config), SwapOptions(roi_head=True))
     assert swap.models == [('model', 'cfg')]
     detector = swap.config.model.cfg
     assert detector.neck.type == 'PANetNeck' and detector.roi_head.type == 'PANetRoIHead'
@@ -129,7 +130,7 @@ def test_rotated_rois():
 
 
 def test_a_cascade_from_horizontal_to_rotated_rois():
-    swap = plan_swap(rotated_config(type='cascade'), roi_head=True)
+    swap = plan_swap(rotated_config(type='cascade'), SwapOptions(roi_head=True))
     extractors = swap.config.model.roi_head.bbox_roi_extractor
     assert [one.type for one in extractors] == ['mmdet.AdaptiveFeaturePooling', 'mmdet.RotatedAdaptiveFeaturePooling']
     assert [one.roi_layer.get('sampling_ratio', one.roi_layer.get('sample_num')) for one in extractors] == [2, 2]

@@ -4,6 +4,7 @@ import pytest
 from mmdet.registry import MODELS
 from mmpanet.swap import SwapError, swap_config
 from mmpanet.swap.config import plan_swap
+from mmpanet.swap.options import SwapOptions
 
 STANDARD = 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
@@ -48,7 +49,7 @@ def test_roi_head_swap(zoo_config, name, roi_head, bbox_head, with_mask):
 
 
 def test_mask_scoring_keeps_its_mask_branch(zoo_config):
-    swap = plan_swap(zoo_config('ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py'), roi_head=True)
+    swap = plan_swap(zoo_config('ms_rcnn/ms-rcnn_r50_fpn_1x_coco.py'), SwapOptions(roi_head=True))
     assert types_of(swap.config.model.roi_head) == dict(
         type='MaskScoringRoIHead',
         bbox_roi_extractor=POOLING,

@@ -3,12 +3,14 @@
 
 import argparse
 import sys
+from dataclasses import fields
 
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.swap import swap_checkpoint, verify, write_config
 from mmpanet.swap.config import plan_swap, start_from
+from mmpanet.swap.options import SwapOptions
 from mmpanet.swap.written_config import check_config_target, config_diff
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
@@ -99,17 +101,8 @@ def main() -> None:
     cfg = load_config(args.config)
     if args.checkpoint:
         args.checkpoint = resolve_checkpoint(args.checkpoint, args.config)
-    swap = plan_swap(
-        cfg,
-        args.roi_head,
-        args.warm_start,
-        args.fusion,
-        args.sampling_ratio,
-        args.grow,
-        args.roi_head_only,
-        check_channels=True,
-        level_fusion=args.level_fusion,
-    )
+    options = {field.name: getattr(args, field.name) for field in fields(SwapOptions) if field.name != 'check_channels'}
+    swap = plan_swap(cfg, SwapOptions(**options, check_channels=True))
     for path in swap.models:
         where = '.'.join(path)
         if args.roi_head_only:
