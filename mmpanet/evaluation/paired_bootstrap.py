@@ -3,7 +3,7 @@
 
 The images are drawn with replacement, the same ones for both models, and COCO's AP of both is computed on each draw.
 Predictions are matched to objects only once: a match does not depend on other images, so an image that is drawn n times
-counts n times in the accumulation of ``COCOeval``.
+counts n times in the accumulation of ``COCOeval``. If a model was trained with several seeds, these are drawn too.
 """
 
 import contextlib
@@ -44,37 +44,47 @@ class PairedDifference(NamedTuple):
 
 
 def paired_bootstrap(
-    annotation_file: Path, files: Sequence[Path], resamples: int = 1000, seed: int = 0
+    annotation_file: Path, first: Sequence[Path], second: Sequence[Path], resamples: int = 1000, seed: int = 0
 ) -> List[PairedDifference]:
-    """Compare the AP of two prediction files.
+    """Compare the AP of two models, each trained with one seed or with several.
+
+    A draw takes images with replacement, the same ones for all files. Of a model with several files it also takes files
+    with replacement, as many as there are, independently of the other model. AP is the mean over the files. With two or
+    three seeds such an interval is too narrow, because the drawn files vary less than other seeds would.
 
     Args:
         annotation_file: In COCO's format.
-        files: Two ``.segm.json`` files (mask AP) or two ``.bbox.json`` files (box AP) of mmdet's ``CocoMetric``.
-        resamples: How many times the images are drawn.
+        first: The prediction files of the first model, one per seed of its training: ``.segm.json`` files (mask AP) or
+            ``.bbox.json`` files (box AP) of mmdet's ``CocoMetric``.
+        second: Those of the second model.
+        resamples: How many draws.
         seed: Of the draws.
 
     Returns:
         One entry per metric; metrics without objects (of that size) are left out.
 
     Raises:
-        DataError: If a file does not exist or has another format, or if the two files are of different kinds.
+        DataError: If a file does not exist or has another format, or if the files are of different kinds.
     """
     annotations = Annotations(annotation_file)
     image_ids = sorted(annotations.images)
-    predictions = [_read_predictions(file, annotations) for file in files]
-    kinds = ['segm' if 'segmentation' in found[0] else 'bbox' for found in predictions]
-    if kinds[0] != kinds[1]:
-        raise DataError(f'{files[0]} and {files[1]} must both hold masks or both hold boxes, not {" and ".join(kinds)}')
-    models = [_match(annotations.coco, found, image_ids, kinds[0]) for found in predictions]
+    predictions = {file: _read_predictions(file, annotations) for file in (*first, *second)}
+    kinds = {file: 'segm' if 'segmentation' in found[0] else 'bbox' for file, found in predictions.items()}
+    kind = kinds[first[0]]
+    for file, other in kinds.items():
+        if other != kind:
+            raise DataError(f'{first[0]} and {file} must both hold masks or both hold boxes, not {kind} and {other}')
+    matched = {file: _match(annotations.coco, found, image_ids, kind) for file, found in predictions.items()}
+    models = [[matched[file] for file in files] for files in (first, second)]
     generator = np.random.default_rng(seed)
-    whole = np.ones(len(image_ids), int)
-    values = [_average_precisions(model, whole) for model in models]
+    everything = np.ones(len(image_ids), int)
+    values = [_mean_average_precisions(model, everything) for model in models]
     draws = []
     for _ in range(resamples):
         counts = np.bincount(generator.integers(len(image_ids), size=len(image_ids)), minlength=len(image_ids))
-        first, second = (_average_precisions(model, counts) for model in models)
-        draws.append([second[metric] - first[metric] for metric in AP_KINDS])
+        drawn = [[model[i] for i in _draw(len(model), generator)] for model in models]
+        before, after = (_mean_average_precisions(model, counts) for model in drawn)
+        draws.append([after[metric] - before[metric] for metric in AP_KINDS])
     results = []
     for metric, differences in zip(AP_KINDS, np.array(draws).T):
         if np.isnan(values[0][metric]):
@@ -171,6 +181,17 @@ def _concatenate(images: Sequence[Any], max_detections: int) -> _Matches:
     return _Matches(
         [image_of[~out] for out in left_out], [np.flatnonzero(hit[~out]) for hit, out in zip(hits, left_out)], objects
     )
+
+
+def _draw(number: int, generator: np.random.Generator) -> Sequence[int]:
+    """Positions in a list of so many seeds, drawn with replacement; one seed is no choice."""
+    return generator.integers(number, size=number).tolist() if number > 1 else [0]
+
+
+def _mean_average_precisions(seeds: Sequence[Model], counts: np.ndarray) -> Dict[str, float]:
+    """The mean over the seeds of a model of :func:`_average_precisions`."""
+    values = {id(seed): _average_precisions(seed, counts) for seed in seeds}  # a seed may be there several times
+    return {metric: float(np.mean([values[id(seed)][metric] for seed in seeds])) for metric in AP_KINDS}
 
 
 def _average_precisions(model: Model, counts: np.ndarray) -> Dict[str, float]:

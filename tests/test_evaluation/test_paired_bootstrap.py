@@ -48,7 +48,7 @@ def files(scenes, tmp_path):
     objects, coarse, fine = scenes
     for name, content in (('truth', dataset(objects)), ('coarse', coarse), ('fine', fine)):
         (tmp_path / f'{name}.json').write_text(json.dumps(content))
-    return tmp_path / 'truth.json', [tmp_path / 'coarse.json', tmp_path / 'fine.json']
+    return tmp_path / 'truth.json', [tmp_path / 'coarse.json'], [tmp_path / 'fine.json']
 
 
 def coco_stats(scenes, chosen):
@@ -83,7 +83,8 @@ def test_images_with_more_than_a_hundred_detections(scenes, tmp_path):
     crowded = (objects, coarse + false, fine + false)
     for name, content in zip(('truth', 'coarse', 'fine'), (dataset(objects), *crowded[1:])):
         (tmp_path / f'{name}.json').write_text(json.dumps(content))
-    results = paired_bootstrap(tmp_path / 'truth.json', [tmp_path / 'coarse.json', tmp_path / 'fine.json'], resamples=2)
+    files = tmp_path / 'truth.json', [tmp_path / 'coarse.json'], [tmp_path / 'fine.json']
+    results = paired_bootstrap(*files, resamples=2)
     whole = coco_stats(crowded, range(1, NUM_IMAGES + 1))
     np.testing.assert_allclose([[one.first, one.second] for one in results], whole.T, atol=1e-12)
 
@@ -104,15 +105,33 @@ def test_against_a_plain_loop_over_pycocotools(scenes, files):
 
 
 def test_a_model_does_not_differ_from_itself(files):
-    truth, (coarse, _) = files
-    for one in paired_bootstrap(truth, [coarse, coarse], resamples=5):
+    truth, coarse, _ = files
+    for one in paired_bootstrap(truth, coarse, coarse, resamples=5):
         assert (one.difference, one.low, one.high, one.p_value) == (0, 0, 0, 1)
+
+
+def test_seeds_are_drawn_too(scenes, files):
+    """Against a plain loop: the mean AP of the drawn seeds, on the drawn images."""
+    truth, coarse, fine = files
+    results = paired_bootstrap(truth, [*coarse, *fine], [*fine, *fine, *coarse], resamples=12, seed=5)
+    whole = coco_stats(scenes, range(1, NUM_IMAGES + 1))
+    expected = np.array([whole.mean(0), (2 * whole[1] + whole[0]) / 3])
+    np.testing.assert_allclose([[one.first, one.second] for one in results], expected.T, atol=1e-12)
+    rng, differences = np.random.default_rng(5), []
+    for _ in range(12):
+        coarse_ap, fine_ap = coco_stats(scenes, 1 + rng.integers(NUM_IMAGES, size=NUM_IMAGES))
+        before = np.mean([[coarse_ap, fine_ap][i] for i in rng.integers(2, size=2)], axis=0)
+        after = np.mean([[fine_ap, fine_ap, coarse_ap][i] for i in rng.integers(3, size=3)], axis=0)
+        differences.append(np.where(coarse_ap < 0, np.nan, after - before))
+    low, high = np.nanquantile(differences, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose([one.low for one in results], low, atol=1e-12)
+    np.testing.assert_allclose([one.high for one in results], high, atol=1e-12)
 
 
 def test_tool_with_masks(scenes, files, tmp_path, capsys):
     """The masks are the boxes, filled, so mask AP is close to box AP."""
-    truth, results = files
-    for file in (truth, *results):
+    truth, first, second = files
+    for file in (truth, *first, *second):
         content = json.loads(file.read_text())
         for one in content['annotations'] if file == truth else content:
             x, y, w, h = one['bbox']
@@ -120,7 +139,8 @@ def test_tool_with_masks(scenes, files, tmp_path, capsys):
             one['segmentation'] = dict(rle, counts=rle['counts'].decode())
         file.write_text(json.dumps(content))
     out = tmp_path / 'out' / 'bootstrap.json'
-    run_tool('paired_bootstrap', truth, *results, '--names', 'FPN', 'PANet', '--resamples', 20, '--out', out)
+    words = ['paired_bootstrap', truth, *first, '--against', *second]
+    run_tool(*words, '--names', 'FPN', 'PANet', '--resamples', 20, '--out', out)
     lines = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(lines) if 'FPN' in line and 'PANet' in line)
     assert lines[start + 2].split()[0] == 'AP' and '+' in lines[start + 2]
@@ -146,4 +166,4 @@ def test_tool_with_masks(scenes, files, tmp_path, capsys):
 def test_what_is_refused(files, tmp_path, content, message):
     (tmp_path / 'second.json').write_text(content)
     with pytest.raises(SystemExit, match=message):
-        run_tool('paired_bootstrap', files[0], files[1][0], tmp_path / 'second.json')
+        run_tool('paired_bootstrap', files[0], *files[1], '--against', tmp_path / 'second.json')

@@ -1,6 +1,6 @@
-"""Say how sure the difference in AP of two models is: a paired bootstrap over images.
+"""Say how sure the difference in AP of two models is: a paired bootstrap over images, and over seeds of the training.
 
-``python tools/analysis_tools/paired_bootstrap.py ANNOTATIONS FIRST.segm.json SECOND.segm.json``
+``python tools/analysis_tools/paired_bootstrap.py ANNOTATIONS FIRST.segm.json --against SECOND.segm.json``
 """
 
 import argparse
@@ -17,12 +17,20 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description='Compare the AP of two models on the same images. The images are drawn many times with '
         'replacement, and the interval holds 95 percent of the differences. It says what other images would change, '
-        'and nothing about another seed of the training.',
+        'and with one file per model nothing about another seed of the training. With a file per seed the seeds are '
+        'drawn too.',
         epilog='tools/test.py writes the result files with --cfg-options test_evaluator.outfile_prefix=FIRST',
     )
     parser.add_argument('annotations', type=Path, help='annotation file in COCO format')
     parser.add_argument(
-        'results', type=Path, nargs=2, metavar='RESULTS', help='.segm.json (masks) or .bbox.json (boxes) of a model'
+        'first',
+        type=Path,
+        nargs='+',
+        metavar='RESULTS',
+        help='.segm.json (masks) or .bbox.json (boxes) of a model, one per seed of its training',
+    )
+    parser.add_argument(
+        '--against', type=Path, nargs='+', required=True, metavar='RESULTS', help='the same of the other model'
     )
     parser.add_argument('--names', nargs=2, default=['first', 'second'], metavar='NAME', help='names of the models')
     parser.add_argument('--resamples', type=positive_int, default=1000, help='draws (default: %(default)s)')
@@ -34,7 +42,7 @@ def parse_args():
 def main():
     args = parse_args()
     try:
-        results = paired_bootstrap(args.annotations, args.results, args.resamples, args.seed)
+        results = paired_bootstrap(args.annotations, args.first, args.against, args.resamples, args.seed)
     except MMPanetError as error:
         sys.exit(f'paired_bootstrap.py: {error}')
     print(bootstrap_table(results, args.names))
