@@ -78,12 +78,12 @@ def paired_bootstrap(
     models = [[matched[file] for file in files] for files in (first, second)]
     generator = np.random.default_rng(seed)
     everything = np.ones(len(image_ids), int)
-    values = [_mean_average_precisions(model, everything) for model in models]
+    values = [_mean_average_precisions(model, range(len(model)), everything) for model in models]
     draws = []
     for _ in range(resamples):
         counts = np.bincount(generator.integers(len(image_ids), size=len(image_ids)), minlength=len(image_ids))
-        drawn = [[model[i] for i in _draw(len(model), generator)] for model in models]
-        before, after = (_mean_average_precisions(model, counts) for model in drawn)
+        drawn = [generator.integers(len(model), size=len(model)).tolist() for model in models]
+        before, after = (_mean_average_precisions(model, seeds, counts) for model, seeds in zip(models, drawn))
         draws.append([after[metric] - before[metric] for metric in AP_KINDS])
     results = []
     for metric, differences in zip(AP_KINDS, np.array(draws).T):
@@ -183,15 +183,10 @@ def _concatenate(images: Sequence[Any], max_detections: int) -> _Matches:
     )
 
 
-def _draw(number: int, generator: np.random.Generator) -> Sequence[int]:
-    """Positions in a list of so many seeds, drawn with replacement; one seed is no choice."""
-    return generator.integers(number, size=number).tolist() if number > 1 else [0]
-
-
-def _mean_average_precisions(seeds: Sequence[Model], counts: np.ndarray) -> Dict[str, float]:
-    """The mean over the seeds of a model of :func:`_average_precisions`."""
-    values = {id(seed): _average_precisions(seed, counts) for seed in seeds}  # a seed may be there several times
-    return {metric: float(np.mean([values[id(seed)][metric] for seed in seeds])) for metric in AP_KINDS}
+def _mean_average_precisions(model: Sequence[Model], seeds: Sequence[int], counts: np.ndarray) -> Dict[str, float]:
+    """The mean of :func:`_average_precisions` over some seeds of a model; a seed may be among them several times."""
+    values = {seed: _average_precisions(model[seed], counts) for seed in set(seeds)}
+    return {metric: float(np.mean([values[seed][metric] for seed in seeds])) for metric in AP_KINDS}
 
 
 def _average_precisions(model: Model, counts: np.ndarray) -> Dict[str, float]:
