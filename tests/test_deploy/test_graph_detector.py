@@ -98,8 +98,14 @@ def test_eight_bits_change_little_and_leave_the_output_layers_alone(exported, tm
     assert len(nodes) > 20 and not any(f'/{name}' in node for node in nodes for name in OUTPUT_LAYERS)
     producers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
-        sources = {producers[name].op_type for name in node.input[:2] if name in producers}
-        assert ('DequantizeLinear' in sources) == (node.name in nodes) or node.op_type not in ('Conv', 'Gemm')
+        if node.op_type in ('Conv', 'Gemm'):
+            weight = producers.get(node.input[1])
+            assert (weight is not None and weight.op_type == 'DequantizeLinear') == (node.name in nodes)
+        # No output of a layer is rounded before its ReLU: the scale behind it begins at zero, and stands for the ReLU.
+        if node.op_type == 'Relu':
+            assert producers[node.input[0]].op_type != 'DequantizeLinear'
+    scales = [node for node in graph.node if node.op_type == 'QuantizeLinear']
+    assert any(producers[node.input[0]].op_type == 'Conv' and 'Relu' in node.name for node in scales)
     kept = {name for node in graph.node for name in OUTPUT_LAYERS if f'/{name}' in node.name}
     assert kept == {'rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg', 'conv_logits'}
     small, whole = (path.stat().st_size for path in (tmp_path / 'int8.onnx', folder / 'end2end.onnx'))
