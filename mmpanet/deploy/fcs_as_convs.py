@@ -41,7 +41,7 @@ def fcs_as_convs(graph: Any, names: Sequence[str]) -> None:
             last[node.output[0]] = _relu_behind(graph, node.output[0]) or node.output[0]
         nodes.append(node)
         # A conv and its ReLU are one step for a runtime, so that what makes a matrix again comes behind both.
-        if last and node.output[:1] and node.output[0] in last.values():
+        if node.output[0] in last.values():
             rows, squeezed, end = (f'{node.name}/{part}' for part in ('rows', 'squeezed', 'end'))
             output, node.output[0] = node.output[0], rows
             nodes += [

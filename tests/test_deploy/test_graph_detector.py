@@ -99,8 +99,8 @@ def test_eight_bits_change_little_and_leave_the_output_layers_alone(exported, tm
     producers = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
         if node.op_type in ('Conv', 'Gemm'):
-            weight = producers.get(node.input[1])
-            assert (weight is not None and weight.op_type == 'DequantizeLinear') == (node.name in nodes)
+            x, weight = (name in producers and producers[name].op_type == 'DequantizeLinear' for name in node.input[:2])
+            assert weight == (node.name in nodes) and (x or not weight)
         # No output of a layer is rounded before its ReLU: the scale behind it begins at zero, and stands for the ReLU.
         if node.op_type == 'Relu':
             assert producers[node.input[0]].op_type != 'DequantizeLinear'
