@@ -21,20 +21,22 @@ class EndToEnd(nn.Module):
         model (nn.Module): A detector of mmdet that :func:`.support.check_support` takes.
         paste (bool): Whether masks are drawn into the image. Without it they stay as the head gives them, 28 x 28
             probabilities in each box.
+        winograd (bool): Whether the 3x3 convs of the RoI head become :class:`.winograd_convs.WinogradConv`. Defaults to
+            False.
     """
 
-    def __init__(self, model: nn.Module, paste: bool = True) -> None:
+    def __init__(self, model: nn.Module, paste: bool = True, winograd: bool = False) -> None:
         super().__init__()
         self.preprocessing = Preprocessing(model.data_preprocessor)
         self.backbone = model.backbone
         self.neck = model.neck if model.with_neck else nn.Identity()
         roi_head = getattr(model, 'roi_head', None)
         self.dense = OneStageDetections(model.bbox_head) if roi_head is None else Proposals(model.rpn_head)
-        self.boxes = None if roi_head is None else RoIBoxes(roi_head)
+        self.boxes = None if roi_head is None else RoIBoxes(roi_head, winograd)
         self.masks: Optional[RoIMasks] = None
         self.mask_threshold = 0.0
         if roi_head is not None and roi_head.with_mask:
-            self.masks = RoIMasks(roi_head)
+            self.masks = RoIMasks(roi_head, winograd)
             self.mask_threshold = roi_head.test_cfg.mask_thr_binary
         self.paste = paste
         self.ends_after_last_pixel = isinstance(roi_head, InclusiveBoxRoIHead)

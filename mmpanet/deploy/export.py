@@ -31,6 +31,7 @@ def export_detector(
     paste_masks: bool = True,
     input_type: str = 'uint8',
     with_sizes: bool = False,
+    winograd: bool = False,
 ) -> List[Path]:
     """Write ``end2end.onnx`` and ``detector.json``.
 
@@ -48,6 +49,8 @@ def export_detector(
             probabilities in each box.
         input_type (str): 'uint8' or 'float32', the type of ``input``; from 0 to 255 in either case.
         with_sizes (bool): Add an input ``sizes`` (B, 2), int64: height and width of each image of a padded batch.
+        winograd (bool): Write the 3x3 convs of the RoI head as matrix products by Winograd's algorithm, see
+            :class:`.winograd_convs.WinogradConv`.
 
     Returns:
         list[Path]: The two files.
@@ -62,7 +65,7 @@ def export_detector(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / GRAPH) as graph, atomic_write(folder / SETTINGS) as file:
-        _export(EndToEnd(model, paste_masks).eval(), INPUT_TYPES[input_type], with_sizes, graph)
+        _export(EndToEnd(model, paste_masks, winograd).eval(), INPUT_TYPES[input_type], with_sizes, graph)
         file.write_text(json.dumps(settings, indent=2) + '\n')
     return [folder / GRAPH, folder / SETTINGS]
 

@@ -36,7 +36,8 @@ def quantize_graph(
     value on the images. The output of a layer is rounded once, behind its ReLU, so that no step of its scale is spent
     on values that the ReLU removes. RoIAlign, the output layers and all that follows them stay in float.
 
-    Fcs are written as 1 x 1 convs (:func:`.fcs_as_convs.fcs_as_convs`).
+    Fcs are written as 1 x 1 convs (:func:`.fcs_as_convs.fcs_as_convs`). Convs that the graph computes by Winograd's
+    algorithm stay in float, because eight bits are too few for transformed grids.
 
     Args:
         graph: ``end2end.onnx``.
@@ -102,13 +103,12 @@ def _is_output(node: str) -> bool:
 
 
 def _quantizable(graph: Any) -> Iterator[str]:
-    constants = {tensor.name for tensor in graph.initializer}
+    axes = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
-        if (
-            node.op_type in QUANTIZED_OPERATORS
-            and constants.intersection(node.input[1:2])
-            and not _is_output(node.name)
-        ):
+        weight_axes = [axes[name] for name in node.input[1:2] if name in axes]
+        # The weights of an fc are a matrix. A product with more is WinogradConv's.
+        is_layer = weight_axes == [2] if node.op_type == 'MatMul' else bool(weight_axes)
+        if node.op_type in QUANTIZED_OPERATORS and is_layer and not _is_output(node.name):
             yield node.name
 
 

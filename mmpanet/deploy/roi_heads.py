@@ -11,6 +11,7 @@ from .box_coding import decode_boxes
 from .mask_heads import for_runtimes
 from .operators import NO_BOX, best_of, suppressed_scores, take
 from .pooling import Pooling
+from .winograd_convs import with_winograd_convs
 
 
 class RoIBoxes(nn.Module):
@@ -21,12 +22,14 @@ class RoIBoxes(nn.Module):
 
     Args:
         roi_head (nn.Module): A RoI head of mmdet or mmpanet with ``test_cfg``.
+        winograd (bool): Whether 3x3 convs become :class:`.winograd_convs.WinogradConv`. Defaults to False.
     """
 
-    def __init__(self, roi_head: nn.Module) -> None:
+    def __init__(self, roi_head: nn.Module, winograd: bool = False) -> None:
         super().__init__()
         self.pooling = nn.ModuleList(Pooling(one) for one in each(roi_head.bbox_roi_extractor))
-        self.heads = nn.ModuleList(each(roi_head.bbox_head))
+        heads = each(roi_head.bbox_head)
+        self.heads = nn.ModuleList(map(with_winograd_convs, heads) if winograd else heads)
         self.test_cfg = roi_head.test_cfg
 
     def forward(
@@ -94,12 +97,14 @@ class RoIMasks(nn.Module):
 
     Args:
         roi_head (nn.Module): A RoI head of mmdet or mmpanet with a mask branch.
+        winograd (bool): Whether 3x3 convs become :class:`.winograd_convs.WinogradConv`. Defaults to False.
     """
 
-    def __init__(self, roi_head: nn.Module) -> None:
+    def __init__(self, roi_head: nn.Module, winograd: bool = False) -> None:
         super().__init__()
         self.pooling = nn.ModuleList(Pooling(one) for one in each(roi_head.mask_roi_extractor))
-        self.heads = nn.ModuleList(for_runtimes(head) for head in each(roi_head.mask_head))
+        heads = [for_runtimes(head) for head in each(roi_head.mask_head)]
+        self.heads = nn.ModuleList(map(with_winograd_convs, heads) if winograd else heads)
 
     def forward(self, feats: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
         """Predict masks.

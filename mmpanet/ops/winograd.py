@@ -212,28 +212,40 @@ def _transforms(height: int, width: int) -> _Transforms:
 @lru_cache(maxsize=None)
 def _cached_transforms(height: int, width: int) -> Tuple[int, int, int, Tuple[np.ndarray, ...]]:
     """The fields of :class:`_Transforms`, with arrays: a tensor would belong to the mode in which it was made."""
+    tile = best_tile(height, width)
+    rows, columns = -(-height // tile), -(-width // tile)
+    output, _, data = _matrices(tile)
+    input_columns, output_columns = matrices_of_axis(width, tile)
+    matrices = (matrices_of_kernel(tile), data, input_columns, output, output_columns)
+    return tile, rows, columns, tuple(one.astype(np.float32) for one in matrices)
+
+
+def best_tile(height: int, width: int) -> int:
+    """m of :data:`TILES`: the tile with the fewest products for a grid."""
 
     def num_products(tile: int) -> int:
         return -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
 
-    tile = min(TILES, key=num_products)
-    rows, columns = -(-height // tile), -(-width // tile)
-    output, kernel, data = _matrices(tile)
-    size = tile + 2
-    # All tiles of a row. A column beyond the border reads or writes nothing.
-    all_data = np.zeros((size, columns, columns * tile + 2))
-    all_outputs = np.zeros((columns * tile, size, columns))
-    for i in range(columns):
-        all_data[:, i, i * tile : i * tile + size] = data
-        all_outputs[i * tile : (i + 1) * tile, :, i] = output
-    matrices = (
-        np.kron(kernel, kernel),
-        data,
-        all_data[:, :, 1 : width + 1].reshape(-1, width),
-        output,
-        all_outputs[:width].reshape(width, -1),
-    )
-    return tile, rows, columns, tuple(one.astype(np.float32) for one in matrices)
+    return min(TILES, key=num_products)
+
+
+def matrices_of_kernel(tile: int) -> np.ndarray:
+    """G (x) G, (n^2, 9)."""
+    kernel = _matrices(tile)[1]
+    return np.kron(kernel, kernel)
+
+
+def matrices_of_axis(length: int, tile: int) -> Tuple[np.ndarray, np.ndarray]:
+    """B^T (n T, length) and A^T (length, n T) of all T tiles along an axis. Row i T + t is row i of tile t."""
+    output, _, data = _matrices(tile)
+    size, num_tiles = tile + 2, -(-length // tile)
+    # What a tile reads or writes beyond the border is left out.
+    inputs = np.zeros((size, num_tiles, num_tiles * tile + 2))
+    outputs = np.zeros((num_tiles * tile, size, num_tiles))
+    for i in range(num_tiles):
+        inputs[:, i, i * tile : i * tile + size] = data
+        outputs[i * tile : (i + 1) * tile, :, i] = output
+    return inputs[:, :, 1 : length + 1].reshape(-1, length), outputs[:length].reshape(length, -1)
 
 
 def _matrices(tile: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -48,6 +48,7 @@ def parse_args():
         'Random weights are changed so that --detections boxes are found',
     )
     parser.add_argument('--runtime', nargs='+', choices=list(RUNTIMES), default=['onnxruntime'], help='(%(default)s)')
+    parser.add_argument('--winograd', action='store_true', help="time graphs with Winograd's algorithm too")
     parser.add_argument('--int8', action='store_true', help='time graphs in eight bits too')
     parser.add_argument(
         '--torchvision',
@@ -106,6 +107,9 @@ def detectors_of(model, proposals, image_file, args, threads):
     folder = args.out / f'{Path(model.name).stem}_{proposals}'
     export_detector(module, cfg, folder)
     graphs = {'': folder / GRAPH}
+    if args.winograd:
+        export_detector(module, cfg, folder / 'winograd', winograd=True)
+        graphs[', winograd'] = folder / 'winograd' / GRAPH
     if args.int8:
         graphs[', int8'] = folder / INT8_GRAPH
         quantize_graph(folder / GRAPH, folder / INT8_GRAPH, cfg, [image_file])
