@@ -8,8 +8,7 @@ _base_ = [
 # Batches of four are small for BN.
 norm_cfg = dict(type='GN', num_groups=16, requires_grad=True)
 model = dict(
-    backbone=dict(norm_cfg=norm_cfg),
-    roi_head=dict(bbox_head=dict(num_classes=4), mask_head=dict(num_classes=4)),
+    backbone=dict(norm_cfg=norm_cfg), roi_head=dict(bbox_head=dict(num_classes=4), mask_head=dict(num_classes=4))
 )
 
 max_epochs = 2
