@@ -1,19 +1,8 @@
-# Small Mask R-CNN R-18 with FPN, 2 epochs: the baseline
+# Small Mask R-CNN R-18 with FPN, 5 epochs: the baseline
 _base_ = [
     '../_base_/models/mask-rcnn_r18_fpn_small.py',
     '../_base_/datasets/shapes_instance.py',
     '../_base_/schedules/schedule_small.py',
 ]
 
-# Batches of four are small for BN.
-norm_cfg = dict(type='GN', num_groups=16, requires_grad=True)
-model = dict(
-    backbone=dict(norm_cfg=norm_cfg), roi_head=dict(bbox_head=dict(num_classes=4), mask_head=dict(num_classes=4))
-)
-
-max_epochs = 2
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
-    dict(type='CosineAnnealingLR', T_max=max_epochs, end=max_epochs, convert_to_iter_based=True),
-]
+model = dict(roi_head=dict(bbox_head=dict(num_classes=4), mask_head=dict(num_classes=4)))
