@@ -11,10 +11,12 @@ import torch.nn as nn
 from mmengine.config import Config
 
 from mmdet.utils import get_test_pipeline_cfg
+from mmpanet.ops.winograd import SMALLEST_KERNEL
 from mmpanet.utils.errors import ExportError
 from mmpanet.utils.files import atomic_write
 from .end2end import EndToEnd
 from .support import check_support
+from .winograd_convs import can_replace
 
 OPSET = 16  # the first with RoiAlign's coordinate_transformation_mode
 GRAPH, INT8_GRAPH, SETTINGS = 'end2end.onnx', 'end2end_int8.onnx', 'detector.json'
@@ -56,11 +58,17 @@ def export_detector(
         list[Path]: The two files.
 
     Raises:
-        ExportError: If the detector has a part that cannot be exported. Nothing is written then.
+        ExportError: If the detector has a part that cannot be exported, or with ``winograd`` no conv to write so.
+            Nothing is written then.
     """
     if input_type not in INPUT_TYPES:
         raise ExportError(f'input_type={input_type!r} must be one of {tuple(INPUT_TYPES)}')
     check_support(model)
+    if winograd and not any(map(can_replace, getattr(model, 'roi_head', nn.Identity()).modules())):
+        raise ExportError(
+            f'winograd=True: no RoI head of this {type(model).__name__} has a 3x3 conv (stride 1, padding 1) '
+            f'whose input channels times output channels are {SMALLEST_KERNEL} or more'
+        )
     settings = dict(classes=list(classes), resize=_resize(cfg), input_type=input_type)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,8 @@ class WinogradConv(nn.Module):
     """``nn.Conv2d`` with a 3x3 kernel over grids of one size: the algorithm of :func:`~mmpanet.ops.conv3x3`.
 
     Runtimes that have Winograd's algorithm at all do not take it for as many small grids as a RoI head has. Here it is
-    five matrix products. The matrices of an axis hold all its tiles, so that no tile is cut out of a grid. The grids
-    are (h, w, N, C) in between, so that nothing is transposed.
+    five matrix products. The matrices of an axis hold all its tiles, so that no tile is cut out of a grid. All five
+    take grids as (h, w, N, C). Of the transposes between two convs onnxruntime keeps none.
 
     Args:
         conv (nn.Conv2d): A layer that :func:`can_replace` takes. Its weights are shared.

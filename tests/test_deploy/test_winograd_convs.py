@@ -8,7 +8,7 @@ from mmcv.ops import ModulatedDeformConv2dPack
 from small_detectors import build, config, write_image
 
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
-from mmpanet.deploy import compare_detections, export_detector, quantize_graph
+from mmpanet.deploy import ExportError, compare_detections, export_detector, quantize_graph
 from mmpanet.deploy.winograd_convs import WinogradConv, can_replace, with_winograd_convs
 from mmpanet.models import FCFusionMaskHead, PANetShared4Conv1FCBBoxHead
 from mmpanet.ops import winograd
@@ -86,6 +86,14 @@ def test_other_layers_stay(of_any_size, layer):
 
 def test_a_conv_with_few_channels_stays():
     assert can_replace(nn.Conv2d(256, 128, 3, padding=1)) and not can_replace(nn.Conv2d(64, 64, 3, padding=1))
+
+
+def test_a_detector_without_such_convs_is_refused(tmp_path):
+    with pytest.raises(
+        ExportError, match='winograd=True: no RoI head of this MaskRCNN has a 3x3 conv .* are 32768 or more'
+    ):
+        export_detector(build(config()), config(), tmp_path / 'graph', winograd=True)
+    assert not (tmp_path / 'graph').exists()
 
 
 def test_graph_gives_the_detections_of_pytorch(of_any_size, tmp_path):
