@@ -11,6 +11,7 @@ from mmcv.cnn import Conv2d
 from torch import Tensor
 
 from mmpanet.models.layers import RoIConv2d
+from mmpanet.models.layers.roi_conv import is_plain_3x3
 from mmpanet.ops import winograd
 
 
@@ -58,8 +59,7 @@ def can_replace(layer: nn.Module) -> bool:
     """Whether a layer is a 3x3 conv that keeps the size of its grids and has enough channels to be faster."""
     return (
         type(layer) in (nn.Conv2d, Conv2d, RoIConv2d)
-        and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
-        and (layer.groups, layer.padding_mode) == (1, 'zeros')
+        and is_plain_3x3(layer)
         and layer.in_channels * layer.out_channels >= winograd.SMALLEST_KERNEL
     )
 

@@ -15,10 +15,15 @@ class RoIConv2d(nn.Conv2d):
     """``nn.Conv2d`` for RoI grids: faster on some processors if it is 3x3, see :func:`~mmpanet.ops.conv3x3`."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-        sizes = (self.kernel_size, self.stride, self.padding, self.dilation)
-        if sizes == ((3, 3), (1, 1), (1, 1), (1, 1)) and self.groups == 1 and self.padding_mode == 'zeros':
+        if is_plain_3x3(self):
             return conv3x3(input, weight, bias)
         return super()._conv_forward(input, weight, bias)
+
+
+def is_plain_3x3(conv: nn.Conv2d) -> bool:
+    """Whether a convolution is what :func:`~mmpanet.ops.conv3x3` computes: 3x3, to grids of the same size."""
+    sizes = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1)) and conv.groups == 1 and conv.padding_mode == 'zeros'
 
 
 def roi_conv_cfg(conv_cfg: OptConfigType) -> OptConfigType:
