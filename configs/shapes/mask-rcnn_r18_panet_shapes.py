@@ -1,4 +1,4 @@
-# Small Mask R-CNN R-18 with PANet, 5 epochs
+# Small Mask R-CNN R-18 with PANet, 2 epochs
 _base_ = './mask-rcnn_r18_fpn_shapes.py'
 
 custom_imports = dict(imports=['mmpanet'], allow_failed_imports=False)
