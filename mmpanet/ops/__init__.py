@@ -5,7 +5,6 @@ from .onednn_linear import linear
 from .roi_align import multi_level_roi_align
 from .roi_align_rotated import multi_level_roi_align_rotated
 from .roi_levels import fpn_levels
-from .split_levels import split_levels
 from .winograd import conv3x3, direct_convolutions
 
 __all__ = [
@@ -15,5 +14,4 @@ __all__ = [
     'linear',
     'multi_level_roi_align',
     'multi_level_roi_align_rotated',
-    'split_levels',
 ]

@@ -6,7 +6,6 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmpanet.ops import split_levels
 from mmpanet.utils.errors import ConfigError
 from .argument_checks import check_count
 
@@ -104,7 +103,7 @@ class LevelwiseFusion(BaseModule):
         if isinstance(x, Tensor):
             if x.dim() != 5 or x.size(1) != self.num_levels:
                 raise self._misfit(str(tuple(x.shape)))
-            x = split_levels(x)
+            x = x.unbind(1)
         elif len(x) != self.num_levels:
             raise self._misfit(f'{len(x)} tensors')
         if self.fuse_first:
