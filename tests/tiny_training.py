@@ -19,7 +19,7 @@ CONFIG = """
 _base_ = {base!r}
 norm_cfg = dict(type='GN', num_groups=4, requires_grad=True)
 model = dict(
-    backbone=dict(base_channels=8, norm_cfg=dict(_delete_=True, type='BN', requires_grad=True)),
+    backbone=dict(base_channels=8, norm_cfg=dict(_delete_=True, type='BN')),
     neck=dict(in_channels=[8, 16, 32, 64], out_channels=16, norm_cfg=norm_cfg),
     rpn_head=dict(in_channels=16, feat_channels=16),
     roi_head=dict(

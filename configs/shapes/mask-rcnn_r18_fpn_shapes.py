@@ -10,7 +10,6 @@ model = dict(
     backbone=dict(norm_cfg=dict(type='GN', num_groups=16)),
     roi_head=dict(bbox_head=dict(num_classes=4), mask_head=dict(num_classes=4)),
 )
-train_dataloader = dict(batch_size=4)
 
 max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
