@@ -6,7 +6,18 @@ import json
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
-from mmpanet.utils.palette import BLUE, COLORS, GRAY, GREEN, LIGHT_BLUE, LIGHT_GRAY, ORANGE, PINK, VERMILION, YELLOW
+from mmpanet.utils.palette import (
+    BLUE,
+    GRAY,
+    GREEN,
+    LIGHT_BLUE,
+    LIGHT_GRAY,
+    ORANGE,
+    PINK,
+    VERMILION,
+    YELLOW,
+    line_styles,
+)
 from mmpanet.utils.tables import markdown_table, text_table
 from .measure import OPTIMIZER, PARTS, REST
 from .models import MODES, TRAINING
@@ -241,10 +252,10 @@ def _plot_sweep(swept: str, mode: str, benchmarks: Sequence[Tuple[int, Benchmark
     with_memory = all(result.memory is not None for line in lines for result in line)
     figure = Figure(figsize=(5 * (1 + with_memory), 3.6), layout='constrained')
     panels = figure.subplots(1, 1 + with_memory, squeeze=False)[0]
-    for line, color in zip(lines, COLORS):
-        panels[0].plot(x, [result.median_seconds for result in line], 'o-', color=color, label=line[0].name)
+    for line, style in zip(lines, line_styles(len(lines))):
+        panels[0].plot(x, [result.median_seconds for result in line], marker='o', **style, label=line[0].name)
         if with_memory:
-            panels[1].plot(x, [(result.memory or 0) / MIB for result in line], 'o-', color=color)
+            panels[1].plot(x, [(result.memory or 0) / MIB for result in line], marker='o', **style)
     for panel, label in zip(panels, ('seconds', 'peak memory, MiB')):
         panel.set_xlabel(SWEEPABLE[swept])
         panel.set_ylabel(label)

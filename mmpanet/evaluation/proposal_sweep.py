@@ -17,7 +17,7 @@ from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import atomic_write
 from mmpanet.utils.paired_times import Ratio, now, paired_ratio
-from mmpanet.utils.palette import COLORS
+from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, METRIC_PREFIX, metric_titles, percent
 
@@ -165,10 +165,10 @@ def plot_sweep(points: Sequence[SweepPoint], file: Path) -> None:
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     names = list(dict.fromkeys(one.model for one in points))
     for panel, (metric, title) in zip(panels, metric_titles(metrics).items()):
-        for name, color in zip(names, COLORS):
+        for name, style in zip(names, line_styles(len(names))):
             line = [one for one in points if one.model == name]
             x, y = [one.ratio.median for one in line], [100 * one.metrics[metric] for one in line]
-            panel.plot(x, y, 'o-', color=color, label=name)
+            panel.plot(x, y, marker='o', **style, label=name)
             for one, place in zip(line, zip(x, y)):
                 panel.annotate(str(one.proposals), place, xytext=(4, -11), textcoords='offset points', fontsize='small')
         panel.set_xlabel(f'time, as a multiple of {names[0]} with {max(one.proposals for one in points)} proposals')

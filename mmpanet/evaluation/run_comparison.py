@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.palette import COLORS
+from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles, percent
 from .experiments import count_parameters
@@ -125,14 +125,14 @@ def plot_curves(runs: Sequence[ComparedRun], file: Path) -> None:
     metrics = [metric for metric in MAIN_METRICS if any(run.best(metric) is not None for run in runs)]
     figure = Figure(figsize=(4.2 * (1 + len(metrics)), 3.4), dpi=150, layout='constrained')
     panels = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
-    for run, color in zip(runs, COLORS * len(runs)):
+    for run, style in zip(runs, line_styles(len(runs))):
         steps = run.log.steps
-        panels[0].plot([step['iter'] for step in steps], [step['loss'] for step in steps], color=color, label=run.name)
+        panels[0].plot([step['iter'] for step in steps], [step['loss'] for step in steps], **style, label=run.name)
         for panel, metric in zip(panels[1:], metrics):
             evaluations = [one for one in run.log.evaluations if metric in one.metrics]
             iterations = [one.iteration for one in evaluations]
             values = [100 * one.metrics[metric] for one in evaluations]
-            panel.plot(iterations, values, 'o-', color=color, label=run.name, markersize=4)
+            panel.plot(iterations, values, marker='o', **style, label=run.name, markersize=4)
     for panel, title in zip(panels, ['training loss', *metric_titles(metrics).values()]):
         panel.set_title(title, fontsize=10)
         panel.set_xlabel('iterations')

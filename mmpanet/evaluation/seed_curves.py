@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Dict, Mapping, Sequence
 
-from mmpanet.utils.palette import COLORS
+from mmpanet.utils.palette import line_styles
 from .coco_metrics import MAIN_METRICS, metric_titles
 
 Curve = Dict[int, Sequence[float]]  # by epoch, the values in percent, one per seed that was evaluated after it
@@ -43,13 +43,13 @@ def plot_seed_curves(curves: Mapping[str, Mapping[str, Curve]], file: Path) -> N
     figure = Figure(figsize=(5 * len(metrics), 4 + 0.2 * len(curves)), dpi=150, layout='constrained')
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
     for panel, (metric, title) in zip(panels, metric_titles(metrics).items()):
-        for (label, one), color in zip(curves.items(), COLORS * len(curves)):
+        for (label, one), style in zip(curves.items(), line_styles(len(curves))):
             curve = one.get(metric, {})
             means = [mean(values) for values in curve.values()]
             errors = [stdev(values) if len(values) > 1 else 0.0 for values in curve.values()]
-            panel.plot(list(curve), means, 'o-', color=color, label=label, markersize=4)
+            panel.plot(list(curve), means, marker='o', **style, label=label, markersize=4)
             low, high = ([m + sign * e for m, e in zip(means, errors)] for sign in (-1, 1))
-            panel.fill_between(list(curve), low, high, color=color, alpha=0.15, linewidth=0)
+            panel.fill_between(list(curve), low, high, color=style['color'], alpha=0.15, linewidth=0)
         panel.set_title(title, fontsize=10)
         panel.set_xlabel('epochs')
         panel.xaxis.get_major_locator().set_params(integer=True)

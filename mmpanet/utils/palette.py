@@ -1,7 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The colors of all plots and pictures. They can be told apart with any color vision (Okabe and Ito)."""
 
-from typing import Tuple
+from itertools import product
+from typing import Dict, List, Tuple
 
 BLUE, LIGHT_BLUE, GREEN, YELLOW = '#0072B2', '#56B4E9', '#009E73', '#F0E442'
 ORANGE, VERMILION, PINK, GRAY = '#E69F00', '#D55E00', '#CC79A7', '#999999'
@@ -10,6 +11,13 @@ LIGHT_GRAY, BLACK, WHITE = '#DDDDDD', '#000000', '#FFFFFF'
 COLORS = (BLUE, VERMILION, GREEN, PINK, ORANGE, LIGHT_BLUE, GRAY, BLACK)
 # Levels of a pyramid, from fine to coarse.
 LEVEL_COLORS = (BLUE, GREEN, ORANGE, VERMILION, PINK, LIGHT_BLUE)
+DASHES = ('-', '--', ':')
+
+
+def line_styles(count: int) -> List[Dict[str, str]]:
+    """Color and dashes, as matplotlib takes them, for each of so many lines. The first 24 differ from each other."""
+    styles = [dict(color=color, linestyle=dashes) for dashes, color in product(DASHES, COLORS)]
+    return [styles[index % len(styles)] for index in range(count)]
 
 
 def to_bgr(color: str) -> Tuple[int, int, int]:
