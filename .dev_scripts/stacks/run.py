@@ -21,6 +21,7 @@ from environment import CONSTRAINTS, ROOT, InstallationError, MissingPythonError
 from journey import Journey
 
 KNOWN = sorted(path.stem for path in CONSTRAINTS.glob('*.txt'))
+LINES_OF_A_FAILURE = 30
 
 
 def parse_args(words=None):
@@ -59,8 +60,8 @@ def parse_args(words=None):
     return args
 
 
-def run_tests(stack, arguments):
-    """Run pytest on the checkout's tests and the installed package.
+def run_tests(stack, arguments, log):
+    """Run pytest on the checkout's tests and the installed package, and log each failure with the end of its text.
 
     Returns:
         dict: Numbers of tests ``passed``, ``failed`` and ``skipped``, the ``failures`` by pytest's names, and the
@@ -87,9 +88,11 @@ def run_tests(stack, arguments):
         raise StackError(f'pytest did not run to its end; its output is in {stack.folder / "tests.log"}')
     counts, failures = dict(passed=0, failed=0, skipped=0), []
     for case in xml.etree.ElementTree.parse(report).iter('testcase'):
-        if case.find('failure') is not None or case.find('error') is not None:
+        failure = next((part for part in case if part.tag in ('failure', 'error')), None)
+        if failure is not None:
             counts['failed'] += 1
             failures.append(test_name(case))
+            log('\n'.join([f'failed: {failures[-1]}', *failure.text.splitlines()[-LINES_OF_A_FAILURE:]]))
         elif case.find('skipped') is not None:
             counts['skipped'] += 1
         else:
@@ -104,9 +107,9 @@ def test_name(case):
     return '::'.join(filter(None, [case.get('file'), *classes, case.get('name')]))
 
 
-def run_failed_again(stack, older):
+def run_failed_again(stack, older, log):
     """Run the tests that failed in an older run; the numbers of that run, corrected."""
-    new = run_tests(stack, shlex.join(older['failures'])) if older['failures'] else {}
+    new = run_tests(stack, shlex.join(older['failures']), log) if older['failures'] else {}
     return dict(
         passed=older['passed'] + new.get('passed', 0),
         failed=new.get('failed', 0),
@@ -140,10 +143,8 @@ def run_stack(name, args):
         older = tables.load().get(name, {}).get('tests')
         if args.failed and not older:
             raise StackError('--failed: no run of the tests is recorded')
-        record['tests'] = run_failed_again(stack, older) if args.failed else run_tests(stack, args.pytest)
+        record['tests'] = run_failed_again(stack, older, log) if args.failed else run_tests(stack, args.pytest, log)
         log('{passed} passed, {failed} failed, {skipped} skipped in {minutes} minutes'.format(**record['tests']))
-        for failure in record['tests']['failures']:
-            log(f'failed: {failure}')
         good = good and record['tests']['failed'] == 0 and record['tests']['passed'] > 0
     return record, good
 

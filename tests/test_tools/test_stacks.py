@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from packaging.requirements import Requirement
@@ -136,14 +137,33 @@ def test_tests_are_named_as_pytest_does(name):
     assert stacks_run.test_name(case) == name
 
 
+def test_failures_are_logged_with_their_reason(tmp_path):
+    python = tmp_path / 'python'
+    python.write_text(f'#!/bin/sh\nshift\nexec {shlex.quote(sys.executable)} -m pytest "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / 'test_a.py').write_text(
+        'import pytest\n\n\n@pytest.fixture\ndef broken():\n    raise OSError("no disk")\n\n\n'
+        'def test_good():\n    pass\n\n\ndef test_bad():\n    assert 2 == 3\n\n\ndef test_error(broken):\n    pass\n'
+    )
+    stack = SimpleNamespace(folder=tmp_path, python=python, environment_variables=lambda: dict(os.environ))
+    logged = []
+    arguments = f'-c {os.devnull} --rootdir {tmp_path} {tmp_path}'
+    result = stacks_run.run_tests(stack, arguments, logged.append)
+    assert (result['passed'], result['failed'], result['skipped']) == (1, 2, 0)
+    assert result['failures'] == ['test_a.py::test_bad', 'test_a.py::test_error']
+    bad, error = logged
+    assert bad.startswith('failed: test_a.py::test_bad\n') and 'assert 2 == 3' in bad
+    assert error.startswith('failed: test_a.py::test_error\n') and 'OSError: no disk' in error
+
+
 def test_tests_that_failed_are_run_again(monkeypatch):
-    def run_tests(stack, arguments):
+    def run_tests(stack, arguments, log):
         assert arguments == "'a.py::test_a[1 2]' a.py::test_b"
         return dict(passed=1, failed=1, skipped=0, failures=['a.py::test_b'], minutes=0.1)
 
     monkeypatch.setattr(stacks_run, 'run_tests', run_tests)
     older = dict(passed=10, failed=2, skipped=3, failures=['a.py::test_a[1 2]', 'a.py::test_b'], minutes=5)
-    assert stacks_run.run_failed_again(None, older) == dict(
+    assert stacks_run.run_failed_again(None, older, print) == dict(
         passed=11, failed=1, skipped=3, failures=['a.py::test_b'], minutes=5, again=2
     )
 

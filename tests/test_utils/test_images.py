@@ -9,7 +9,11 @@ from mmpanet.utils.images import MAX_PIXELS, check_loadable, decode_image, open_
 from mmpanet.utils.media import list_files
 
 SIZE = (5, 7)
-PAGES = [Image.new('RGB', SIZE[::-1], (100 * i, 0, 90)) for i in range(3)]
+
+
+def new_pages():
+    """Three images that nothing has saved: Pillow keeps the encoder's settings of one format for the next."""
+    return [Image.new('RGB', SIZE[::-1], (100 * i, 0, 90)) for i in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -46,7 +50,8 @@ def test_bits_against_opencv(tmp_path, name, dtype, channels, bits):
 
 @pytest.mark.parametrize('name', ['a.tif', 'a.gif', 'a.png', 'a.webp'])
 def test_pages_are_counted(tmp_path, name):
-    PAGES[0].save(tmp_path / name, save_all=True, append_images=PAGES[1:])
+    first, *others = new_pages()
+    first.save(tmp_path / name, save_all=True, append_images=others)
     for source in (tmp_path / name, (tmp_path / name).read_bytes()):
         info = read_image_info(source, name)
         assert (info.height, info.width, info.pages) == (*SIZE, 3)
@@ -56,9 +61,10 @@ def test_pages_are_counted(tmp_path, name):
 
 def test_previews_are_no_pages(tmp_path):
     """Cameras write a second, smaller image into a JPEG, and a map for zooming has smaller versions of itself."""
-    PAGES[0].save(tmp_path / 'photo.jpg', 'MPO', save_all=True, append_images=PAGES[1:2])
-    small = PAGES[0].resize((3, 2))
-    PAGES[0].save(tmp_path / 'map.tif')
+    left, right, large = new_pages()
+    left.save(tmp_path / 'photo.jpg', 'MPO', save_all=True, append_images=[right])
+    small = large.resize((3, 2))
+    large.save(tmp_path / 'map.tif')
     with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / 'map.tif')) as stack:
         small.save(stack, 'TIFF', tiffinfo={254: 1})
     with Image.open(tmp_path / 'photo.jpg') as photo, Image.open(tmp_path / 'map.tif') as stack:
@@ -73,7 +79,7 @@ def test_previews_are_no_pages(tmp_path):
 def test_size_of_a_turned_image_against_opencv(tmp_path, name):
     exif = Image.Exif()
     exif[274] = 6  # a quarter turn to the right
-    PAGES[0].save(tmp_path / name, exif=exif)
+    new_pages()[0].save(tmp_path / name, exif=exif)
     info = read_image_info(tmp_path / name, name)
     assert (info.height, info.width) == cv2.imread(str(tmp_path / name)).shape[:2]
     if name == 'a.jpg':  # which of the others are turned depends on the version of OpenCV
