@@ -71,7 +71,7 @@ def run_tests(stack, arguments, log):
     report = stack.folder / 'tests.xml'
     if report.exists():
         report.unlink()
-    with open(stack.folder / 'tests.log', 'w') as log:
+    with open(stack.folder / 'tests.log', 'w') as output:
         subprocess.run(
             [
                 str(stack.python),
@@ -81,7 +81,7 @@ def run_tests(stack, arguments, log):
             ],
             cwd=str(ROOT),
             env=stack.environment_variables(),
-            stdout=log,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
     if not report.exists():
