@@ -15,6 +15,7 @@ It writes one config and one checkpoint per way into the folder, and prints the 
 and the layers behind the gates of the heads have the full learning rate |
 | ``neck`` | the neck alone, with the identity start of ``--warm-start`` |
 | ``neck-gate`` | the neck alone, with ``--grow`` |
+| ``fusion`` | the FPN with fully-connected fusion alone, which starts without an effect |
 | ``panet`` | CONFIG and CHECKPOINT are those of a PANet, which is trained on |
 """
 
@@ -23,15 +24,20 @@ import sys
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.model import normal_init
+from mmengine.runner import save_checkpoint
 
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_checkpoint
-from mmpanet.swap.config import WARM_START, plan_swap, start_from
+from mmpanet.swap.checkpoint import read_checkpoint
+from mmpanet.swap.config import WARM_START, Swap, plan_swap, start_from
 from mmpanet.swap.growth import gated_layers
 from mmpanet.swap.options import SwapOptions
+from mmpanet.swap.warm_start import FC_BRANCH_BIAS, neutralize_fc_branches
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.model_building import build_model
 
 WAYS = {
     'fpn': {},
@@ -42,7 +48,9 @@ WAYS = {
     'identity-sum': dict(roi_head=True, grow=True, level_fusion='sum'),
     'neck': dict(warm_start=True),
     'neck-gate': dict(grow=True),
+    'fusion': {},
 }
+WITH_FUSION = [way for way in WAYS if WAYS[way].get('roi_head') or way == 'fusion']
 LAYERS_OF_PATH = ('downsample_convs', 'bottom_up_convs')
 
 
@@ -62,12 +70,20 @@ def main():
     parser.add_argument(
         '--layer-lr-mult', type=float, help='for the layers behind gates, and for those of a path with identity start'
     )
+    parser.add_argument(
+        '--open-fusion',
+        action='store_true',
+        help='let fully-connected fusion start as it does from scratch; by default it starts without an effect',
+    )
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
-    without_gates = sorted({'fpn', 'panet', 'swapped', 'neck'} & set(args.ways))
+    without_gates = sorted({'fpn', 'panet', 'swapped', 'neck', 'fusion'} & set(args.ways))
     if without_gates and (args.gate_lr_mult is not None or args.layer_lr_mult is not None):
         parser.error(f'--gate-lr-mult, --layer-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
+    without_fusion = sorted(set(args.ways) - set(WITH_FUSION))
+    if args.open_fusion and without_fusion:
+        parser.error(f'--open-fusion: {", ".join(without_fusion)}: no fully-connected fusion; choose other --ways')
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
     settings = further(args.epochs, float(args.lr), args.train_norm)
     try:
@@ -77,19 +93,20 @@ def main():
         for way in args.ways:
             mults = dict(gate=args.gate_lr_mult, layer=args.layer_lr_mult)
             rates = ''.join(f'-{part}{mult:g}' for part, mult in mults.items() if mult is not None)
+            rates += '-open' if args.open_fusion else ''
             name = f'{way}{rates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            print(write(cfg, checkpoint, way, settings, mults, args.out_dir / name))
+            print(write(cfg, checkpoint, way, settings, mults, args.open_fusion, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
 
-def write(cfg, checkpoint, way, settings, mults, stem):
+def write(cfg, checkpoint, way, settings, mults, open_fusion, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
     new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
     new.load_from = str(Path(checkpoint).resolve())
     if way not in ('fpn', 'panet'):
-        swap = plan_swap(new, SwapOptions(**WAYS[way]))
+        swap = fusion_alone(new) if way == 'fusion' else plan_swap(new, SwapOptions(**WAYS[way]))
         layers = list(gated_layers(swap.config.model))
         keys = swap.config.optim_wrapper.setdefault('paramwise_cfg', {}).setdefault('custom_keys', {})
         if way.startswith('identity'):
@@ -104,12 +121,36 @@ def write(cfg, checkpoint, way, settings, mults, stem):
                     keys[name] = {**keys.get(name, {}), 'lr_mult': mult}
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
+        if way in WITH_FUSION:
+            start_fusion(weights, swap.config, open_fusion)
         start_from(swap, str(weights), carried.path)
         new = swap.config
     new.custom_hooks = [*new.get('custom_hooks', []), dict(type='EvaluateFirstHook')]
     path = Path(f'{stem}.py')
     new.dump(path)
     return path
+
+
+def fusion_alone(cfg):
+    """Put fully-connected fusion into a mask head that reads the features of one level."""
+    cfg.model.roi_head.mask_head.update(type='FCFusionMaskHead', num_levels=1)
+    return Swap(cfg, [('model',)], [])
+
+
+def start_fusion(weights, cfg, opened):
+    """Let fully-connected fusion start as it does from scratch, or without an effect, in a file of weights."""
+    checkpoint = read_checkpoint(weights)
+    model = build_model(cfg)
+    model.load_state_dict(checkpoint['state_dict'])
+    head = model.roi_head.mask_head
+    was_open = bool(head.mask_fc.weight.any())
+    if opened and not was_open:
+        normal_init(head.mask_fc, std=0.01)  # as in FCFusionMaskHead.init_weights
+        head.conv_logits.bias.data.add_(FC_BRANCH_BIAS)
+    elif was_open and not opened:
+        neutralize_fc_branches(model, ['roi_head.mask_head.mask_fc.weight'])
+    checkpoint['state_dict'] = model.state_dict()
+    save_checkpoint(checkpoint, str(weights))
 
 
 def further(epochs, lr, train_norm):
