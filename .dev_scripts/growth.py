@@ -15,6 +15,7 @@ It writes one config and one checkpoint per way into the folder, and prints the 
 and the layers behind the gates of the heads have the full learning rate |
 | ``neck`` | the neck alone, with the identity start of ``--warm-start`` |
 | ``neck-gate`` | the neck alone, with ``--grow`` |
+| ``boxes``, ``masks`` | the box branch or the mask branch alone, with ``--roi-head-only --grow --level-fusion sum`` |
 | ``fusion`` | the FPN with fully-connected fusion alone, which starts without an effect |
 | ``panet`` | CONFIG and CHECKPOINT are those of a PANet, which is trained on |
 """
@@ -48,9 +49,13 @@ WAYS = {
     'identity-sum': dict(roi_head=True, grow=True, level_fusion='sum'),
     'neck': dict(warm_start=True),
     'neck-gate': dict(grow=True),
+    'boxes': dict(roi_head_only=True, grow=True, level_fusion='sum'),
+    'masks': dict(roi_head_only=True, grow=True, level_fusion='sum'),
     'fusion': {},
 }
-WITH_FUSION = [way for way in WAYS if WAYS[way].get('roi_head') or way == 'fusion']
+KEPT_PARTS = {'boxes': ('mask_roi_extractor', 'mask_head'), 'masks': ('bbox_roi_extractor', 'bbox_head')}
+WITH_FUSION = [way for way in WAYS if WAYS[way].get('roi_head') or way in ('masks', 'fusion')]
+WITH_LEVELS = [way for way in WAYS if WAYS[way].get('grow') and way != 'neck-gate']
 LAYERS_OF_PATH = ('downsample_convs', 'bottom_up_convs')
 
 
@@ -75,15 +80,24 @@ def main():
         action='store_true',
         help='let fully-connected fusion start as it does from scratch; by default it starts without an effect',
     )
+    parser.add_argument(
+        '--random-layers',
+        action='store_true',
+        help="let the layers behind the gates of the heads start as from scratch; by default they start as the FPN's",
+    )
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
     without_gates = sorted({'fpn', 'panet', 'swapped', 'neck', 'fusion'} & set(args.ways))
     if without_gates and (args.gate_lr_mult is not None or args.layer_lr_mult is not None):
         parser.error(f'--gate-lr-mult, --layer-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
-    without_fusion = sorted(set(args.ways) - set(WITH_FUSION))
-    if args.open_fusion and without_fusion:
-        parser.error(f'--open-fusion: {", ".join(without_fusion)}: no fully-connected fusion; choose other --ways')
+    for flag, wanted, ways in (
+        ('--open-fusion', args.open_fusion, WITH_FUSION),
+        ('--random-layers', args.random_layers, WITH_LEVELS),
+    ):
+        others = sorted(set(args.ways) - set(ways))
+        if wanted and others:
+            parser.error(f'{flag}: {", ".join(others)}: nothing to start in another way; choose other --ways')
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
     settings = further(args.epochs, float(args.lr), args.train_norm)
     try:
@@ -93,20 +107,22 @@ def main():
         for way in args.ways:
             mults = dict(gate=args.gate_lr_mult, layer=args.layer_lr_mult)
             rates = ''.join(f'-{part}{mult:g}' for part, mult in mults.items() if mult is not None)
-            rates += '-open' if args.open_fusion else ''
+            rates += ('-open' if args.open_fusion else '') + ('-random' if args.random_layers else '')
             name = f'{way}{rates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            print(write(cfg, checkpoint, way, settings, mults, args.open_fusion, args.out_dir / name))
+            print(write(cfg, checkpoint, way, settings, mults, args, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
 
-def write(cfg, checkpoint, way, settings, mults, open_fusion, stem):
+def write(cfg, checkpoint, way, settings, mults, starts, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
     new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
     new.load_from = str(Path(checkpoint).resolve())
     if way not in ('fpn', 'panet'):
         swap = fusion_alone(new) if way == 'fusion' else plan_swap(new, SwapOptions(**WAYS[way]))
+        for key in KEPT_PARTS.get(way, ()):
+            swap.config.model.roi_head[key] = new.model.roi_head[key]
         layers = list(gated_layers(swap.config.model))
         keys = swap.config.optim_wrapper.setdefault('paramwise_cfg', {}).setdefault('custom_keys', {})
         if way.startswith('identity'):
@@ -122,7 +138,9 @@ def write(cfg, checkpoint, way, settings, mults, open_fusion, stem):
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         if way in WITH_FUSION:
-            start_fusion(weights, swap.config, open_fusion)
+            start_fusion(weights, swap.config, starts.open_fusion)
+        if starts.random_layers:
+            start_layers_at_random(weights, swap.config)
         start_from(swap, str(weights), carried.path)
         new = swap.config
     new.custom_hooks = [*new.get('custom_hooks', []), dict(type='EvaluateFirstHook')]
@@ -150,6 +168,19 @@ def start_fusion(weights, cfg, opened):
     elif was_open and not opened:
         neutralize_fc_branches(model, ['roi_head.mask_head.mask_fc.weight'])
     checkpoint['state_dict'] = model.state_dict()
+    save_checkpoint(checkpoint, str(weights))
+
+
+def start_layers_at_random(weights, cfg):
+    """Let the layers behind the gates of the heads start as they do from scratch, in a file of weights."""
+    checkpoint = read_checkpoint(weights)
+    roi_head = build_model(cfg).roi_head
+    for head in (roi_head.bbox_head, roi_head.mask_head):
+        head.init_weights()
+    names = tuple(gated_layers(cfg.model))
+    for name, value in roi_head.state_dict(prefix='roi_head.').items():
+        if any(f'{part}.' in name for part in names):
+            checkpoint['state_dict'][name] = value
     save_checkpoint(checkpoint, str(weights))
 
 
