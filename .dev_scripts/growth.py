@@ -103,6 +103,7 @@ def main():
     try:
         cfg = load_config(args.config)
         checkpoint = resolve_checkpoint(args.checkpoint, args.config)
+        read_checkpoint(checkpoint)  # the ways that go on as they are do not read it here
         args.out_dir.mkdir(parents=True, exist_ok=True)
         for way in args.ways:
             mults = dict(gate=args.gate_lr_mult, layer=args.layer_lr_mult)
