@@ -7,13 +7,21 @@ from typing import Dict, Iterator, List, Sequence
 
 import mmcv
 import numpy as np
+import torch.nn as nn
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet.registry import DATASETS
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import atomic_write
-from mmpanet.visualization import LevelDistribution, LevelRecorder, draw_distribution, draw_levels
+from mmpanet.visualization import (
+    LevelDistribution,
+    LevelRecorder,
+    draw_distribution,
+    draw_gates,
+    draw_levels,
+    gate_values,
+)
 from .inference import CheckedInferencer
 
 
@@ -34,6 +42,8 @@ def write_level_pictures(
     inferencer: CheckedInferencer, images: Sequence[Path], out_dir: Path, num_pictures: int = 3, max_rois: int = 50
 ) -> Iterator[str]:
     """Write ``level_distribution.png`` and ``.json``, and ``levels_<image>.png`` for some of the images.
+
+    For a model with gates it also writes ``gates.png`` and ``.json``.
 
     Args:
         inferencer: The trained model.
@@ -66,19 +76,34 @@ def write_level_pictures(
             pyramid = [level[0] for level in recorder.pyramid]
             picture = draw_levels(image, pyramid, size, seen, recorder.strides, max_rois)
             yield _write(out_dir / f'levels_{path.stem}.png', picture)
+    yield from _write_gates(inferencer.model, out_dir)
     if not distributions:
         yield 'no head of this model pools several levels: there is no distribution to draw, only the pyramid'
         return
     yield _write(out_dir / 'level_distribution.png', draw_distribution(distributions))
-    file = out_dir / 'level_distribution.json'
-    with atomic_write(file) as part:
-        part.write_text(json.dumps({name: one.as_dict() for name, one in distributions.items()}, indent=2) + '\n')
-    yield str(file)
+    yield _write_json(out_dir / 'level_distribution.json', {name: one.as_dict() for name, one in distributions.items()})
     for name, distribution in distributions.items():
         shares = distribution.as_dict()['all'] or []
         yield f'{name}, {int(distribution.counts.sum())} RoIs of {len(images)} images: ' + ', '.join(
             f'{100 * share:.1f} % from stride {stride}' for stride, share in zip(distribution.strides, shares)
         )
+
+
+def _write_gates(model: nn.Module, out_dir: Path) -> Iterator[str]:
+    gates = gate_values(model)
+    if not gates:
+        return
+    yield _write(out_dir / 'gates.png', draw_gates(gates))
+    yield _write_json(out_dir / 'gates.json', {name: values.tolist() for name, values in gates.items()})
+    for name, values in gates.items():
+        openings = ', '.join(f'{opening:.3f}' for opening in values.abs().mean(dim=1).tolist())
+        yield f"{name}, mean magnitude of the gates by level (0 is closed, 1 is the paper's fusion): {openings}"
+
+
+def _write_json(path: Path, content: dict) -> str:
+    with atomic_write(path) as part:
+        part.write_text(json.dumps(content, indent=2) + '\n')
+    return str(path)
 
 
 def _write(path: Path, picture: np.ndarray) -> str:

@@ -8,7 +8,7 @@ import torch
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
-from mmpanet.utils.palette import LEVEL_COLORS
+from mmpanet.utils.palette import GRAY, LEVEL_COLORS, line_styles
 from .level_recorder import LevelDistribution, RoILevels
 
 
@@ -92,6 +92,31 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
         panel.spines[['top', 'right']].set_visible(False)
         if distribution.counts.any():
             panel.legend(fontsize=7, frameon=False)
+    return _rendered(figure)
+
+
+def draw_gates(gates: Dict[str, Tensor]) -> np.ndarray:
+    """The gates of all channels, one panel per layer with gates: one line per level, sorted by the gate.
+
+    Args:
+        gates: The result of :func:`gate_values`.
+
+    Returns:
+        The picture, RGB, uint8.
+    """
+    figure, panels = _panels(1, len(gates), 3.6, 0.8, axes=True)
+    for panel, (name, values) in zip(panels[0], gates.items()):
+        channels = np.linspace(0, 100, values.shape[1])
+        for number, (row, style) in enumerate(zip(values, line_styles(len(values))), start=1):
+            label = f'gates {number}: mean magnitude {row.abs().mean():.3f}'
+            panel.plot(channels, row.sort().values.numpy(), **style, label=label)
+        panel.axhline(0, color=GRAY, lw=0.8)
+        panel.set_xlabel('channels, % (sorted)')
+        panel.set_ylabel('gate')
+        panel.set_title(name, fontsize=9)
+        panel.grid(alpha=0.3)
+        panel.spines[['top', 'right']].set_visible(False)
+        panel.legend(fontsize=7, frameon=False)
     return _rendered(figure)
 
 

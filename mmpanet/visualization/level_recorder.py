@@ -139,22 +139,22 @@ class LevelRecorder:
 
 
 @torch.no_grad()
-def gate_openings(model: nn.Module) -> Dict[str, Tensor]:
-    """How far the gates of a model have opened: ``level_gate=True`` in heads, ``path_gate=True`` in the neck.
+def gate_values(model: nn.Module) -> Dict[str, Tensor]:
+    """The gates of a model: ``level_gate=True`` in heads, ``path_gate=True`` in the neck.
 
     Args:
         model: Any detector.
 
     Returns:
-        For each parameter of gates, by the name of its module without ``roi_head.``: the mean magnitude over the
-        channels, one number for each level behind a RoI's own level, or for each level of the new path (N3, N4, ...). 0
-        is closed; 1 is the paper's fusion.
+        For each parameter of gates, by the name of its module without ``roi_head.``: the gates (L, C) of C channels,
+        for L levels behind a RoI's own level, or for L levels of the new path (N3, N4, ...). 0 is closed; 1 is the
+        paper's fusion.
     """
     gates = {}
     for name, parameter in model.named_parameters():
         prefix, _, own = name.rpartition('.')
         if own in GATE_PARAMETERS:
-            gates[prefix.replace('roi_head.', '') or own] = parameter.abs().mean(dim=1).float().cpu()
+            gates[prefix.replace('roi_head.', '') or own] = parameter.detach().float().cpu()
     return gates
 
 

@@ -8,6 +8,7 @@ import mmcv
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.runner import save_checkpoint
 from repository import ROOT
 from tiny_training import make_data, run_tool, tiny_config, write_config
 
@@ -18,6 +19,16 @@ from mmpanet.engine.runner.checking_runner import build_runner
 from mmpanet.visualization import LevelRecorder, level_shares
 
 HOOK = "custom_hooks = [dict(type='LevelDistributionHook', interval=2, num_pictures=1)]\n"
+GATES_OF_NECK = "model['neck']['path_gate'] = True\n"
+GATES_OF_HEAD = (
+    "model['roi_head']['bbox_roi_extractor']['own_level_first'] = True\n"
+    "model['roi_head']['bbox_head'].update(level_gate=True, level_fusion='sum')\n"
+)
+ONE_LEVEL = """
+for branch in ('bbox', 'mask'):
+    model['roi_head'][f'{branch}_roi_extractor']['type'] = 'SingleRoIExtractor'
+    model['roi_head'][f'{branch}_head']['num_levels'] = 1
+"""
 
 
 @pytest.fixture(scope='module')
@@ -101,6 +112,24 @@ def test_hook_draws_at_every_validation(trained):
     assert list((run / 'vis_data').glob('events.out.tfevents*'))
 
 
+def test_hook_draws_the_gates(tmp_path, data):
+    cfg = tiny_config(
+        tmp_path / 'tiny.py',
+        data,
+        HOOK + GATES_OF_NECK + "train_cfg['max_epochs'] = 1\ntrain_cfg['val_interval'] = 1\n",
+    )
+    cfg.work_dir = str(tmp_path / 'work')
+    runner = build_runner(cfg)
+    runner.train()
+    (run,) = (path for path in (tmp_path / 'work').iterdir() if path.is_dir())
+    assert (run / 'vis_data' / 'vis_image' / 'gates_2.png').is_file()
+    lines = [json.loads(line) for line in (run / 'vis_data' / 'scalars.json').read_text().splitlines()]
+    (line,) = (line for line in lines if 'level_gate/neck/1' in line)
+    expected = runner.model.neck.path_gates.abs().mean(dim=1).tolist()
+    assert [line[f'level_gate/neck/{i}'] for i in (1, 2, 3)] == pytest.approx(expected)
+    assert any(expected)
+
+
 def test_hook_is_refused_where_nothing_is_pooled(tmp_path, data):
     cfg = Config.fromfile(write_config(tmp_path / 'tiny.py', data, HOOK))
     fpn = Config.fromfile(ROOT / 'configs/shapes/mask-rcnn_r18_fpn_shapes.py')
@@ -131,3 +160,25 @@ def test_tool(trained, data, tmp_path, capsys):
     with pytest.raises(SystemExit, match='nothing.png: no such file'):
         run_tool('level_distribution', *words, tmp_path / 'nothing.png', '--out-dir', tmp_path / 'none')
     assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.parametrize('heads', [True, False])
+def test_tool_shows_the_gates(data, tmp_path, capsys, heads):
+    cfg = tiny_config(tmp_path / 'tiny.py', data, GATES_OF_NECK + (GATES_OF_HEAD if heads else ONE_LEVEL))
+    model = MODELS.build(cfg.model)
+    with torch.no_grad():
+        model.neck.path_gates[1].fill_(-0.5)
+        if heads:
+            model.roi_head.bbox_head.shared_fcs[0].level_gates[2, 0] = 1.0
+    save_checkpoint(dict(state_dict=model.state_dict(), meta={}), str(tmp_path / 'gates.pth'))
+    words = tmp_path / 'tiny.py', tmp_path / 'gates.pth', '--device', 'cpu', '--num-images', 1, '--out-dir'
+    run_tool('level_distribution', *words, tmp_path / 'out')
+    gates = json.loads((tmp_path / 'out' / 'gates.json').read_text())
+    assert list(gates) == (['neck', 'bbox_head.shared_fcs.0'] if heads else ['neck'])
+    assert torch.tensor(gates['neck']).equal(model.neck.path_gates)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith('neck, mean magnitude') and line.endswith(': 0.000, 0.500, 0.000') for line in lines)
+    if heads:
+        assert torch.tensor(gates['bbox_head.shared_fcs.0']).equal(model.roi_head.bbox_head.shared_fcs[0].level_gates)
+    assert mmcv.imread(str(tmp_path / 'out' / 'gates.png')).std() > 5
+    assert (tmp_path / 'out' / 'level_distribution.png').exists() == heads

@@ -13,7 +13,7 @@ from mmpanet.visualization import (
     RoILevels,
     draw_distribution,
     draw_levels,
-    gate_openings,
+    gate_values,
     level_shares,
 )
 
@@ -146,12 +146,11 @@ def test_shares_of_a_gated_head_are_those_of_the_levels():
     torch.testing.assert_close(recorder.take()['bbox_head'].shares, torch.eye(4))
 
 
-def test_gates_are_reported_by_level():
+def test_gates_are_reported_by_level_and_channel():
     model = GatedHead()
-    assert {name: gates.tolist() for name, gates in gate_openings(model).items()} == {
-        'neck': [0, 0, 0],
-        'bbox_head.shared_fcs.0': [0, 0, 0],
-    }
     with torch.no_grad():
         model.bbox_head.shared_fcs[0].level_gates[1, :8] = -0.5
-    assert gate_openings(model)['bbox_head.shared_fcs.0'].tolist() == [0, 0.25, 0]
+    gates = gate_values(model)
+    assert {name: values.shape for name, values in gates.items()} == {'neck': (3, 8), 'bbox_head.shared_fcs.0': (3, 16)}
+    assert not gates['neck'].any()
+    assert gates['bbox_head.shared_fcs.0'].tolist() == [[0] * 16, [-0.5] * 8 + [0] * 8, [0] * 16]

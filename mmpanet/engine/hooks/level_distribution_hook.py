@@ -17,8 +17,9 @@ from mmpanet.visualization import (
     RoILevels,
     displayable,
     draw_distribution,
+    draw_gates,
     draw_levels,
-    gate_openings,
+    gate_values,
 )
 
 
@@ -27,8 +28,9 @@ class LevelDistributionHook(Hook):
     """Draws, at every validation and test, which levels the heads take their features from.
 
     During a run over the data it draws the pyramid and the RoIs of some images. After the run it draws the
-    distribution (PANet, Figure 3) and logs the mean share of every level as a scalar. All of it goes to the
-    visualizer's backends, such as files in ``vis_data/vis_image`` or TensorBoard.
+    distribution (PANet, Figure 3) and the gates, if the model has some. It logs the mean share of every level, and the
+    mean magnitude of the gates of every level, as scalars. All of it goes to the visualizer's backends, such as files
+    in ``vis_data/vis_image`` or TensorBoard.
 
     Args:
         interval (int): One batch in ``interval`` is looked at. The first layer of every head is computed twice for
@@ -108,8 +110,12 @@ class LevelDistributionHook(Hook):
             for name, distribution in self._distributions.items()
             for stride, share in zip(distribution.strides, distribution.as_dict()['all'] or [])
         }
-        for name, openings in gate_openings(_unwrapped(runner.model)).items():
-            scalars.update({f'level_gate/{name}/{i}': opening for i, opening in enumerate(openings.tolist(), start=1)})
+        gates = gate_values(_unwrapped(runner.model))
+        if gates:
+            runner.visualizer.add_image('gates', draw_gates(gates), step=runner.iter)
+        for name, values in gates.items():
+            openings = values.abs().mean(dim=1).tolist()
+            scalars.update({f'level_gate/{name}/{i}': opening for i, opening in enumerate(openings, start=1)})
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter)
 
