@@ -55,7 +55,8 @@ WAYS = {
 }
 KEPT_PARTS = {'boxes': ('mask_roi_extractor', 'mask_head'), 'masks': ('bbox_roi_extractor', 'bbox_head')}
 WITH_FUSION = [way for way in WAYS if WAYS[way].get('roi_head') or way in ('masks', 'fusion')]
-WITH_LEVELS = [way for way in WAYS if WAYS[way].get('grow') and way != 'neck-gate']
+WITH_GATES = [way for way in WAYS if WAYS[way].get('grow')]
+WITH_LEVELS = [way for way in WITH_GATES if way != 'neck-gate']
 LAYERS_OF_PATH = ('downsample_convs', 'bottom_up_convs')
 
 
@@ -88,16 +89,15 @@ def main():
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
-    without_gates = sorted({'fpn', 'panet', 'swapped', 'neck', 'fusion'} & set(args.ways))
-    if without_gates and (args.gate_lr_mult is not None or args.layer_lr_mult is not None):
-        parser.error(f'--gate-lr-mult, --layer-lr-mult: {", ".join(without_gates)}: no gates; choose other --ways')
-    for flag, wanted, ways in (
+    rates_given = args.gate_lr_mult is not None or args.layer_lr_mult is not None
+    for flag, given, ways in (
+        ('--gate-lr-mult, --layer-lr-mult', rates_given, WITH_GATES),
         ('--open-fusion', args.open_fusion, WITH_FUSION),
         ('--random-layers', args.random_layers, WITH_LEVELS),
     ):
         others = sorted(set(args.ways) - set(ways))
-        if wanted and others:
-            parser.error(f'{flag}: {", ".join(others)}: nothing to start in another way; choose other --ways')
+        if given and others:
+            parser.error(f'{flag}: nothing that it changes in {", ".join(others)}; choose other --ways')
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
     settings = further(args.epochs, float(args.lr), args.train_norm)
     try:
