@@ -15,7 +15,8 @@ It writes one config and one checkpoint per way into the folder, and prints the 
 and the layers behind the gates of the heads have the full learning rate |
 | ``neck`` | the neck alone, with the identity start of ``--warm-start`` |
 | ``neck-gate`` | the neck alone, with ``--grow`` |
-| ``boxes``, ``masks`` | the box branch or the mask branch alone, with ``--roi-head-only --grow --level-fusion sum`` |
+| ``heads`` | the heads alone, with ``--roi-head-only --grow --level-fusion sum`` |
+| ``boxes``, ``masks`` | the box branch or the mask branch alone, grown in the same way |
 | ``fusion`` | the FPN with fully-connected fusion alone, which starts without an effect |
 | ``panet`` | CONFIG and CHECKPOINT are those of a PANet, which is trained on |
 """
@@ -49,12 +50,13 @@ WAYS = {
     'identity-sum': dict(roi_head=True, grow=True, level_fusion='sum'),
     'neck': dict(warm_start=True),
     'neck-gate': dict(grow=True),
+    'heads': dict(roi_head_only=True, grow=True, level_fusion='sum'),
     'boxes': dict(roi_head_only=True, grow=True, level_fusion='sum'),
     'masks': dict(roi_head_only=True, grow=True, level_fusion='sum'),
     'fusion': {},
 }
 KEPT_PARTS = {'boxes': ('mask_roi_extractor', 'mask_head'), 'masks': ('bbox_roi_extractor', 'bbox_head')}
-WITH_FUSION = [way for way in WAYS if WAYS[way].get('roi_head') or way in ('masks', 'fusion')]
+WITH_FUSION = [way for way in WAYS if WAYS[way].get('roi_head') or way in ('heads', 'masks', 'fusion')]
 WITH_GATES = [way for way in WAYS if WAYS[way].get('grow')]
 WITH_LEVELS = [way for way in WITH_GATES if way != 'neck-gate']
 LAYERS_OF_PATH = ('downsample_convs', 'bottom_up_convs')
