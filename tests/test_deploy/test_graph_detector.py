@@ -58,7 +58,7 @@ def test_predictions_are_those_of_mmdet_in_the_original_image(exported):
 @torch.no_grad()
 def test_masks_without_a_threshold_are_probabilities_in_eight_bits(exported, monkeypatch):
     model, cfg, folder, images = exported
-    monkeypatch.setattr(model.roi_head.test_cfg, 'mask_thr_binary', -1)
+    monkeypatch.setitem(model.roi_head.test_cfg, 'mask_thr_binary', -1)
     [found] = GraphDetector(folder / 'end2end.onnx', mask_threshold=-1).test_step(samples(cfg, images[:1]))
     [expected] = model.test_step(samples(cfg, images[:1]))
     one, other = found.pred_instances, expected.pred_instances
