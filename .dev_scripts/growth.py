@@ -41,6 +41,7 @@ from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 from mmpanet.utils.model_building import build_model
 
+HEADS = dict(roi_head_only=True, grow=True, level_fusion='sum')
 WAYS = {
     'fpn': {},
     'swapped': dict(roi_head=True, warm_start=True),
@@ -50,15 +51,15 @@ WAYS = {
     'identity-sum': dict(roi_head=True, grow=True, level_fusion='sum'),
     'neck': dict(warm_start=True),
     'neck-gate': dict(grow=True),
-    'heads': dict(roi_head_only=True, grow=True, level_fusion='sum'),
-    'boxes': dict(roi_head_only=True, grow=True, level_fusion='sum'),
-    'masks': dict(roi_head_only=True, grow=True, level_fusion='sum'),
+    'heads': HEADS,
+    'boxes': HEADS,
+    'masks': HEADS,
     'fusion': {},
 }
 KEPT_PARTS = {'boxes': ('mask_roi_extractor', 'mask_head'), 'masks': ('bbox_roi_extractor', 'bbox_head')}
-WITH_FUSION = [way for way in WAYS if WAYS[way].get('roi_head') or way in ('heads', 'masks', 'fusion')]
 WITH_GATES = [way for way in WAYS if WAYS[way].get('grow')]
 WITH_LEVELS = [way for way in WITH_GATES if way != 'neck-gate']
+WITH_FUSION = ['swapped', 'fusion', *(way for way in WITH_LEVELS if way != 'boxes')]
 LAYERS_OF_PATH = ('downsample_convs', 'bottom_up_convs')
 
 
@@ -107,11 +108,11 @@ def main():
         checkpoint = resolve_checkpoint(args.checkpoint, args.config)
         read_checkpoint(checkpoint)  # the ways that go on as they are do not read it here
         args.out_dir.mkdir(parents=True, exist_ok=True)
+        mults = dict(gate=args.gate_lr_mult, layer=args.layer_lr_mult)
+        changes = ''.join(f'-{part}{mult:g}' for part, mult in mults.items() if mult is not None)
+        changes += ('-open' if args.open_fusion else '') + ('-random' if args.random_layers else '')
         for way in args.ways:
-            mults = dict(gate=args.gate_lr_mult, layer=args.layer_lr_mult)
-            rates = ''.join(f'-{part}{mult:g}' for part, mult in mults.items() if mult is not None)
-            rates += ('-open' if args.open_fusion else '') + ('-random' if args.random_layers else '')
-            name = f'{way}{rates}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
+            name = f'{way}{changes}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
             print(write(cfg, checkpoint, way, settings, mults, args, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
@@ -140,10 +141,12 @@ def write(cfg, checkpoint, way, settings, mults, starts, stem):
                     keys[name] = {**keys.get(name, {}), 'lr_mult': mult}
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
-        if way in WITH_FUSION:
-            start_fusion(weights, swap.config, starts.open_fusion)
+        if way == 'fusion' and not starts.open_fusion:
+            change_weights(weights, swap.config, hide_fusion)
+        elif way != 'fusion' and starts.open_fusion:
+            change_weights(weights, swap.config, open_fusion)
         if starts.random_layers:
-            start_layers_at_random(weights, swap.config)
+            change_weights(weights, swap.config, start_layers_at_random)
         start_from(swap, str(weights), carried.path)
         new = swap.config
     new.custom_hooks = [*new.get('custom_hooks', []), dict(type='EvaluateFirstHook')]
@@ -158,33 +161,36 @@ def fusion_alone(cfg):
     return Swap(cfg, [('model',)], [])
 
 
-def start_fusion(weights, cfg, opened):
-    """Let fully-connected fusion start as it does from scratch, or without an effect, in a file of weights."""
+def change_weights(weights, cfg, change):
+    """Let ``change`` set weights of the model in a file of weights."""
     checkpoint = read_checkpoint(weights)
     model = build_model(cfg)
     model.load_state_dict(checkpoint['state_dict'])
-    head = model.roi_head.mask_head
-    was_open = bool(head.mask_fc.weight.any())
-    if opened and not was_open:
-        normal_init(head.mask_fc, std=0.01)  # as in FCFusionMaskHead.init_weights
-        head.conv_logits.bias.data.add_(FC_BRANCH_BIAS)
-    elif was_open and not opened:
-        neutralize_fc_branches(model, ['roi_head.mask_head.mask_fc.weight'])
+    change(model, cfg)
     checkpoint['state_dict'] = model.state_dict()
     save_checkpoint(checkpoint, str(weights))
 
 
-def start_layers_at_random(weights, cfg):
-    """Let the layers behind the gates of the heads start as they do from scratch, in a file of weights."""
-    checkpoint = read_checkpoint(weights)
-    roi_head = build_model(cfg).roi_head
-    for head in (roi_head.bbox_head, roi_head.mask_head):
+def hide_fusion(model, cfg):
+    """Let fully-connected fusion start without an effect, as the swap does."""
+    neutralize_fc_branches(model, ['roi_head.mask_head.mask_fc.weight'])
+
+
+def open_fusion(model, cfg):
+    """Let fully-connected fusion that the swap has hidden start as it does from scratch."""
+    head = model.roi_head.mask_head
+    normal_init(head.mask_fc, std=0.01)  # as in FCFusionMaskHead.init_weights
+    head.conv_logits.bias.data.add_(FC_BRANCH_BIAS)
+
+
+def start_layers_at_random(model, cfg):
+    """Let the layers behind the gates of the heads start as they do from scratch."""
+    fresh = build_model(cfg).roi_head
+    for head in (fresh.bbox_head, fresh.mask_head):
         head.init_weights()
-    names = tuple(gated_layers(cfg.model))
-    for name, value in roi_head.state_dict(prefix='roi_head.').items():
-        if any(f'{part}.' in name for part in names):
-            checkpoint['state_dict'][name] = value
-    save_checkpoint(checkpoint, str(weights))
+    names = tuple(f'{part}.' for part in gated_layers(cfg.model))
+    layers = {name: value for name, value in fresh.state_dict().items() if any(part in name for part in names)}
+    model.roi_head.load_state_dict(layers, strict=False)
 
 
 def further(epochs, lr, train_norm):

@@ -92,7 +92,7 @@ def run_tests(stack, arguments, log):
         if failure is not None:
             counts['failed'] += 1
             failures.append(test_name(case))
-            log('\n'.join([f'failed: {failures[-1]}', *failure.text.splitlines()[-LINES_OF_A_FAILURE:]]))
+            log('\n'.join([f'failed: {failures[-1]}', *(failure.text or '').splitlines()[-LINES_OF_A_FAILURE:]]))
         elif case.find('skipped') is not None:
             counts['skipped'] += 1
         else:

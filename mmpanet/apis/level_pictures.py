@@ -20,6 +20,7 @@ from mmpanet.visualization import (
     draw_distribution,
     draw_gates,
     draw_levels,
+    gate_openings,
     gate_values,
 )
 from .inference import CheckedInferencer
@@ -96,7 +97,7 @@ def _write_gates(model: nn.Module, out_dir: Path) -> Iterator[str]:
     yield _write(out_dir / 'gates.png', draw_gates(gates))
     yield _write_json(out_dir / 'gates.json', {name: values.tolist() for name, values in gates.items()})
     for name, values in gates.items():
-        openings = ', '.join(f'{opening:.3f}' for opening in values.abs().mean(dim=1).tolist())
+        openings = ', '.join(f'{opening:.3f}' for opening in gate_openings(values))
         yield f"{name}, mean magnitude of the gates by level (0 is closed, 1 is the paper's fusion): {openings}"
 
 

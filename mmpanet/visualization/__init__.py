@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 from .display import displayable
 from .drawing import draw_distribution, draw_gates, draw_levels
-from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, gate_values, level_shares
+from .level_recorder import LevelDistribution, LevelRecorder, RoILevels, gate_openings, gate_values, level_shares
 from .unlabeled_visualizer import UnlabeledVisualizer
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'draw_distribution',
     'draw_gates',
     'draw_levels',
+    'gate_openings',
     'gate_values',
     'level_shares',
 ]

@@ -9,7 +9,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from mmpanet.utils.palette import GRAY, LEVEL_COLORS, line_styles
-from .level_recorder import LevelDistribution, RoILevels
+from .level_recorder import LevelDistribution, RoILevels, gate_openings
 
 
 def draw_levels(
@@ -84,12 +84,8 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
                     label=f'RoIs of stride {stride} in FPN ({int(count)})',
                 )
         panel.set_xticks(places, [str(stride) for stride in distribution.strides])
-        panel.set_xlabel('stride of the pooled level')
-        panel.set_ylabel('share of the fused features, %')
         panel.set_ylim(bottom=0)
-        panel.set_title(name, fontsize=9)
-        panel.grid(alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
+        _name_axes(panel, name, 'stride of the pooled level', 'share of the fused features, %')
         if distribution.counts.any():
             panel.legend(fontsize=7, frameon=False)
     return _rendered(figure)
@@ -107,15 +103,11 @@ def draw_gates(gates: Dict[str, Tensor]) -> np.ndarray:
     figure, panels = _panels(1, len(gates), 3.6, 0.8, axes=True)
     for panel, (name, values) in zip(panels[0], gates.items()):
         channels = np.linspace(0, 100, values.shape[1])
-        for number, (row, style) in enumerate(zip(values, line_styles(len(values))), start=1):
-            label = f'gates {number}: mean magnitude {row.abs().mean():.3f}'
-            panel.plot(channels, row.sort().values.numpy(), **style, label=label)
+        lines = zip(values.sort(dim=1).values.numpy(), gate_openings(values), line_styles(len(values)))
+        for number, (line, opening, style) in enumerate(lines, start=1):
+            panel.plot(channels, line, **style, label=f'gates {number}: mean magnitude {opening:.3f}')
         panel.axhline(0, color=GRAY, lw=0.8)
-        panel.set_xlabel('channels, % (sorted)')
-        panel.set_ylabel('gate')
-        panel.set_title(name, fontsize=9)
-        panel.grid(alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
+        _name_axes(panel, name, 'channels, % (sorted)', 'gate')
         panel.legend(fontsize=7, frameon=False)
     return _rendered(figure)
 
@@ -129,6 +121,14 @@ def _panels(rows: int, columns: int, width: float, aspect: float, axes: bool = F
         for panel in panels.flat:
             panel.set_axis_off()
     return figure, panels
+
+
+def _name_axes(panel: Any, title: str, x: str, y: str) -> None:
+    panel.set_title(title, fontsize=9)
+    panel.set_xlabel(x)
+    panel.set_ylabel(y)
+    panel.grid(alpha=0.3)
+    panel.spines[['top', 'right']].set_visible(False)
 
 
 def _legend(figure: Any, texts: Sequence[str]) -> None:

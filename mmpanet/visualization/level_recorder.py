@@ -138,7 +138,6 @@ class LevelRecorder:
         return record_shares
 
 
-@torch.no_grad()
 def gate_values(model: nn.Module) -> Dict[str, Tensor]:
     """The gates of a model: ``level_gate=True`` in heads, ``path_gate=True`` in the neck.
 
@@ -156,6 +155,11 @@ def gate_values(model: nn.Module) -> Dict[str, Tensor]:
         if own in GATE_PARAMETERS:
             gates[prefix.replace('roi_head.', '') or own] = parameter.detach().float().cpu()
     return gates
+
+
+def gate_openings(gates: Tensor) -> List[float]:
+    """How far the gates (L, C) of a layer have opened: their mean magnitude over the channels, for each level."""
+    return gates.abs().mean(dim=1).tolist()
 
 
 class LevelDistribution:

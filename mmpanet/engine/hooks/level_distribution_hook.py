@@ -19,6 +19,7 @@ from mmpanet.visualization import (
     draw_distribution,
     draw_gates,
     draw_levels,
+    gate_openings,
     gate_values,
 )
 
@@ -114,8 +115,8 @@ class LevelDistributionHook(Hook):
         if gates:
             runner.visualizer.add_image('gates', draw_gates(gates), step=runner.iter)
         for name, values in gates.items():
-            openings = values.abs().mean(dim=1).tolist()
-            scalars.update({f'level_gate/{name}/{i}': opening for i, opening in enumerate(openings, start=1)})
+            openings = enumerate(gate_openings(values), start=1)
+            scalars.update({f'level_gate/{name}/{level}': opening for level, opening in openings})
         if scalars:
             runner.visualizer.add_scalars(scalars, step=runner.iter)
 
