@@ -1,7 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Draws the levels that a trained model takes features from, for some images."""
 
-import json
 from pathlib import Path
 from typing import Dict, Iterator, List, Sequence
 
@@ -13,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet.registry import DATASETS
 from mmpanet.utils.errors import ConfigError
-from mmpanet.utils.files import atomic_write
+from mmpanet.utils.files import atomic_write, write_json
 from mmpanet.visualization import (
     LevelDistribution,
     LevelRecorder,
@@ -82,7 +81,9 @@ def write_level_pictures(
         yield 'no head of this model pools several levels: there is no distribution to draw, only the pyramid'
         return
     yield _write(out_dir / 'level_distribution.png', draw_distribution(distributions))
-    yield _write_json(out_dir / 'level_distribution.json', {name: one.as_dict() for name, one in distributions.items()})
+    data = out_dir / 'level_distribution.json'
+    write_json(data, {name: one.as_dict() for name, one in distributions.items()})
+    yield str(data)
     for name, distribution in distributions.items():
         shares = distribution.as_dict()['all'] or []
         yield f'{name}, {int(distribution.counts.sum())} RoIs of {len(images)} images: ' + ', '.join(
@@ -95,16 +96,11 @@ def _write_gates(model: nn.Module, out_dir: Path) -> Iterator[str]:
     if not gates:
         return
     yield _write(out_dir / 'gates.png', draw_gates(gates))
-    yield _write_json(out_dir / 'gates.json', {name: values.tolist() for name, values in gates.items()})
+    write_json(out_dir / 'gates.json', {name: values.tolist() for name, values in gates.items()})
+    yield str(out_dir / 'gates.json')
     for name, values in gates.items():
         openings = ', '.join(f'{opening:.3f}' for opening in gate_openings(values))
         yield f"{name}, mean magnitude of the gates by level (0 is closed, 1 is the paper's fusion): {openings}"
-
-
-def _write_json(path: Path, content: dict) -> str:
-    with atomic_write(path) as part:
-        part.write_text(json.dumps(content, indent=2) + '\n')
-    return str(path)
 
 
 def _write(path: Path, picture: np.ndarray) -> str:

@@ -1,7 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Predictions on images, folders and videos, written whole: pictures, and JSON that can be read again."""
 
-import json
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 import mmcv
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.files import atomic_write
+from mmpanet.utils.files import atomic_write, write_json
 from mmpanet.utils.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
 from .inference import CheckedInferencer
 from .video import VideoWriter, frame_files
@@ -127,8 +126,7 @@ def predict(
                 for frame in batch:
                     frame.unlink()
     if json_file:
-        with atomic_write(json_file) as part:
-            part.write_text(json.dumps(found if is_video else found[0]))
+        write_json(json_file, found if is_video else found[0], indent=None)
     return Output(source, picture, json_file, sum(score >= score_thr for one in found for score in one['scores']))
 
 

@@ -2,10 +2,10 @@
 """What a benchmark found, as text, Markdown, JSON, CSV and plots."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
+from mmpanet.utils.files import write_json, write_text
 from mmpanet.utils.palette import (
     BLUE,
     GRAY,
@@ -68,8 +68,8 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> List[Path]:
     """Write benchmark.md, .json and .csv, and one plot per mode of the time of each part."""
     folder.mkdir(parents=True, exist_ok=True)
     markdown, data, table = (folder / f'benchmark.{suffix}' for suffix in ('md', 'json', 'csv'))
-    markdown.write_text(as_markdown(benchmark))
-    data.write_text(json.dumps(as_dict(benchmark), indent=2) + '\n')
+    write_text(markdown, as_markdown(benchmark))
+    write_json(data, as_dict(benchmark))
     with table.open('w', newline='') as file:
         writer = csv.DictWriter(file, _csv_row(benchmark.results[0]), restval='')
         writer.writeheader()
@@ -87,7 +87,7 @@ def write_sweep(swept: str, benchmarks: Sequence[Tuple[int, Benchmark]], folder:
     """
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / f'{swept}.json'
-    data.write_text(json.dumps([dict(value=value, **as_dict(one)) for value, one in benchmarks]) + '\n')
+    write_json(data, [dict(value=value, **as_dict(one)) for value, one in benchmarks], indent=None)
     modes = [mode for mode in MODES if benchmarks[0][1].of_mode(mode)]
     return [data, *(_plot_sweep(swept, mode, benchmarks, folder) for mode in modes)]
 

@@ -1,9 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The images on which two models disagree most, drawn beside the ground truth."""
 
-import json
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 import cv2
 import mmcv
@@ -11,6 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mmpanet.utils.errors import DataError
+from mmpanet.utils.files import write_json, write_text
 from mmpanet.utils.palette import LIGHT_BLUE, VERMILION, WHITE, YELLOW, to_bgr
 from .instance_errors import (
     FOUND,
@@ -82,13 +82,13 @@ def compare_predictions(
         for name, errors in zip(names, image.errors):
             counts[name].add(image.objects, errors)
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / 'errors.md').write_text(error_tables(counts))
-    _write_json(out_dir / 'errors.json', {name: one.as_dict() for name, one in counts.items()})
+    write_text(out_dir / 'errors.md', error_tables(counts))
+    write_json(out_dir / 'errors.json', {name: one.as_dict() for name, one in counts.items()})
     f1_by_image = [
         dict(file_name=image.file_name, f1={name: round(one.f1, 4) for name, one in zip(names, image.errors)})
         for image in images
     ]
-    _write_json(out_dir / 'images.json', f1_by_image)
+    write_json(out_dir / 'images.json', f1_by_image)
     yield error_tables(counts)
     first = [image for image in sorted(images, key=lambda image: image.gain) if image.gain < 0]
     second = [image for image in sorted(images, key=lambda image: -image.gain) if image.gain > 0]
@@ -110,10 +110,6 @@ def _compare_images(annotation_file: Path, files: Sequence[Path], score_thr: flo
         errors = [find_errors(objects, found) for found in predictions]
         images.append(ComparedImage(image_id, info['file_name'], objects, predictions, errors))
     return images
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + '\n')
 
 
 def _draw_images(images: Sequence[ComparedImage], image_dir: Path, folder: Path, names: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """AP and time of trained two-stage detectors over the number of proposals."""
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
@@ -15,7 +14,7 @@ from mmpanet.engine.run_config import check_run_config
 from mmpanet.engine.runner import CheckingRunner
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import ConfigError
-from mmpanet.utils.files import atomic_write
+from mmpanet.utils.files import atomic_write, write_json, write_text
 from mmpanet.utils.paired_times import Ratio, now, paired_ratio
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
@@ -147,10 +146,10 @@ def write_sweep(points: Sequence[SweepPoint], folder: Path) -> Iterator[Path]:
     """Write ``proposals.md``, ``proposals.json`` and ``proposals.png`` into a folder, and yield their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     content = dict(environment=environment_summary(), points=[one._asdict() for one in points])
-    for suffix, text in (('.md', sweep_table(points)), ('.json', json.dumps(content, indent=2) + '\n')):
-        with atomic_write(folder / f'proposals{suffix}') as part:
-            part.write_text(text)
-        yield folder / f'proposals{suffix}'
+    write_text(folder / 'proposals.md', sweep_table(points))
+    yield folder / 'proposals.md'
+    write_json(folder / 'proposals.json', content)
+    yield folder / 'proposals.json'
     with atomic_write(folder / 'proposals.png') as part:
         plot_sweep(points, part)
     yield folder / 'proposals.png'

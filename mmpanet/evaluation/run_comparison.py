@@ -1,11 +1,11 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Several work folders: a table of AP and cost, and a plot of the curves."""
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmpanet.utils.errors import DataError
+from mmpanet.utils.files import write_json, write_text
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles, percent
@@ -112,8 +112,8 @@ def write_comparison(runs: Sequence[ComparedRun], out_dir: Path) -> List[Path]:
     """Write ``comparison.md``, ``.json`` and ``.png``."""
     out_dir.mkdir(parents=True, exist_ok=True)
     table, data, picture = (out_dir / f'comparison.{suffix}' for suffix in ('md', 'json', 'png'))
-    table.write_text(comparison_table(runs))
-    data.write_text(json.dumps([run.as_dict() for run in runs], indent=2) + '\n')
+    write_text(table, comparison_table(runs))
+    write_json(data, [run.as_dict() for run in runs])
     plot_curves(runs, picture)
     return [table, data, picture]
 

@@ -1,12 +1,12 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Mean and standard deviation over seeds, as Markdown, JSON and a plot."""
 
-import json
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmpanet.utils.errors import DataError
+from mmpanet.utils.files import write_json, write_text
 from mmpanet.utils.palette import BLACK, BLUE
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles
@@ -101,8 +101,8 @@ def write_seed_summary(summaries: Sequence[SeedSummary], folder: Path, stem: str
     """Write ``stem``.md, .table.json and .png, and _curves.png if a run was evaluated more than once."""
     folder.mkdir(parents=True, exist_ok=True)
     table, data, picture = (folder / f'{stem}{suffix}' for suffix in ('.md', '.table.json', '.png'))
-    table.write_text(seed_table(summaries, times))
-    data.write_text(json.dumps([one._asdict() for one in summaries], indent=2) + '\n')
+    write_text(table, seed_table(summaries, times))
+    write_json(data, [one._asdict() for one in summaries])
     plot_seeds(summaries, picture)
     files = [table, data, picture]
     if any(len(curve) > 1 for one in summaries for curve in one.curves.values()):

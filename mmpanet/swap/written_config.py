@@ -15,7 +15,7 @@ from yapf.yapflib.yapf_api import FormatCode
 
 from mmpanet.utils.configs import config_path, load_config
 from mmpanet.utils.errors import ConfigError
-from mmpanet.utils.files import PathLike, atomic_write
+from mmpanet.utils.files import PathLike, write_text
 from .config import is_new_style
 from .targets import check_target
 
@@ -50,8 +50,7 @@ def write_config(cfg: Config, base: PathLike, out: PathLike) -> str:
                 f'{base} contains values that a config file cannot contain; use mmpanet.swap.swap_config in Python '
                 'instead'
             )
-    with atomic_write(out) as part:
-        part.write_text(text)
+    write_text(out, text)
     return text
 
 

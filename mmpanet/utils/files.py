@@ -1,12 +1,13 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Files and folders that are written whole or not at all."""
 
+import json
 import os
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Any, Iterator, Optional, Union
 
 PathLike = Union[str, 'os.PathLike[str]']
 
@@ -30,6 +31,23 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
         with open(part, 'rb+') as stream:
             os.fsync(stream.fileno())  # a power cut must not leave the new name with half of the content
         os.replace(part, path)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding='utf-8')
+
+
+def write_json(path: PathLike, content: Any, indent: Optional[int] = 2) -> None:
+    """Write a JSON file whole or not at all.
+
+    Args:
+        path: The file to write. Its folder must exist.
+        content: What ``json.dumps`` takes.
+        indent: Spaces per level. None writes one line.
+    """
+    write_text(path, json.dumps(content, indent=indent) + '\n')
 
 
 @contextmanager

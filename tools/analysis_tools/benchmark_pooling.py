@@ -1,7 +1,6 @@
 """Compare the pooling op with mmcv's: ``python tools/analysis_tools/benchmark_pooling.py``, see docs/benchmarks.md."""
 
 import argparse
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from mmpanet.benchmark.run import run_pooling_benchmark
 from mmpanet.benchmark.workload import Workload
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.environment import environment_summary
+from mmpanet.utils.files import write_json
 
 
 def parse_args():
@@ -57,7 +57,7 @@ def main():
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         content = dict(environment=environment, rows=[result._asdict() for result in results])
-        args.out.write_text(json.dumps(content, indent=2) + '\n')
+        write_json(args.out, content)
         print(args.out)
 
 

@@ -4,13 +4,13 @@
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from mmpanet.evaluation.paired_bootstrap import bootstrap_table, paired_bootstrap
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.files import write_json
 
 
 def parse_args():
@@ -49,7 +49,7 @@ def main():
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         content = [dict(**one._asdict(), difference=one.difference) for one in results]
-        args.out.write_text(json.dumps(content, indent=2) + '\n')
+        write_json(args.out, content)
         print(args.out)
 
 
