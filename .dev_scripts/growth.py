@@ -27,7 +27,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.model import normal_init
-from mmengine.runner import save_checkpoint
+from mmengine.runner import save_checkpoint, set_random_seed
 
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers import GATE_PARAMETERS
@@ -162,10 +162,11 @@ def fusion_alone(cfg):
 
 
 def change_weights(weights, cfg, change):
-    """Let ``change`` set weights of the model in a file of weights."""
+    """Let ``change`` set weights of the model in a file of weights. Random numbers are the same in each call."""
     checkpoint = read_checkpoint(weights)
     model = build_model(cfg)
     model.load_state_dict(checkpoint['state_dict'])
+    set_random_seed(0)
     change(model, cfg)
     checkpoint['state_dict'] = model.state_dict()
     save_checkpoint(checkpoint, str(weights))
