@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Dict, Optional, Tuple, Union
 
+import torch
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader, save_checkpoint
@@ -29,8 +30,8 @@ def swap_checkpoint(
     """Turn a checkpoint of ``cfg`` into a checkpoint of ``new_cfg``, which :func:`swap_config` made from ``cfg``.
 
     The weights that FPN and PANet have in common are kept. The first layer of an RoI head is copied to each level. New
-    weights are initialized as the config says. With a warm start (``neck.warm_start``), fully-connected fusion starts
-    without an effect. The result loads with ``strict=True``.
+    weights are initialized as the config says, by the same random numbers in each call. With a warm start
+    (``neck.warm_start``), fully-connected fusion starts without an effect. The result loads with ``strict=True``.
 
     Args:
         checkpoint: A checkpoint of mmengine, a bare state dict, or the path of one of them. It is not changed.
@@ -58,9 +59,11 @@ def swap_checkpoint(
     loaded: dict = checkpoint
     state_dict = loaded.get('state_dict', loaded)
     path = find_model_of_checkpoint(state_dict, new_cfg)
-    old, new = build_model(cfg, path), build_model(new_cfg, path)
     warm_start = has_warm_start(new_cfg)
-    carried = carry_weights(state_dict, old, new, warm_start, path)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        old, new = build_model(cfg, path), build_model(new_cfg, path)
+        carried = carry_weights(state_dict, old, new, warm_start, path)
     swapped = {key: value for key, value in loaded.items() if 'state_dict' in loaded and key not in RUN_STATE_KEYS}
     swapped['state_dict'] = new.state_dict()
     if 'ema_state_dict' in loaded:

@@ -53,6 +53,20 @@ def test_cold_start_carries_everything_too(small_config, trained_like):
     assert new['neck.bottom_up_convs.0.conv.weight'].abs().sum() > 0
 
 
+@pytest.mark.parametrize('warm_start', [False, True])
+def test_each_swap_gives_the_same_weights(small_config, trained_like, warm_start):
+    cfg = swap_config(small_config, warm_start=warm_start, roi_head=True)
+    checkpoint, swapped = checkpoint_of(trained_like), []
+    for seed in (1, 2):  # whatever the program did before
+        torch.manual_seed(seed)
+        expected = torch.rand(1, generator=torch.Generator().manual_seed(seed))
+        swapped.append(swap_checkpoint(checkpoint, small_config, cfg)[0]['state_dict'])
+        assert torch.equal(torch.rand(1), expected)  # the numbers of the program go on as without the swap
+    first, second = swapped
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.parametrize('norm_cfg', [None, dict(type='GN', num_groups=4)])
 @pytest.mark.parametrize('bbox_head', ['Shared2FCBBoxHead', 'Shared4Conv1FCBBoxHead'])
 def test_roi_heads_agree_where_levels_do(small_config, norm_cfg, bbox_head):
