@@ -99,8 +99,8 @@ clean:  ## remove the environment and all build results; keep data/ and work_dir
 
 $(BIN)/python:
 	@command -v $(PYTHON) > /dev/null || { echo 'make: no $(PYTHON) on the PATH; name one: make PYTHON=python3.11' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	    echo 'make: torch 2.13 needs Python 3.10 or newer, and $(PYTHON) is' "$$($(PYTHON) -V 2>&1);" \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' || { \
+	    echo 'make: torch 2.13 and mmcv 2.1 need Python 3.10, 3.11 or 3.12, and $(PYTHON) is' "$$($(PYTHON) -V 2>&1);" \
 	         'name another: make PYTHON=python3.11' >&2; exit 1; }
 	@echo '== environment $(VENV)'
 	@$(PYTHON) -m venv $(VENV) || { \
