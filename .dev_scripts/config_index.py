@@ -1,16 +1,17 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Writes what is derived from the configs. Run it after every change of a config:
+"""Writes what is derived from the configs and their results. Run it after every change of a config and every training:
 
     python .dev_scripts/config_index.py
 
 It writes the ``metafile.yml`` of every folder (for mim), the tables of ``docs/configs.md``, and the parameter counts in
-``tests/data/parameter_counts.json``. ``tests/test_configs.py`` compares all of them with the configs.
+``tests/data/parameter_counts.json``. AP comes from the runs in ``docs/results``. ``tests/test_configs.py`` compares all of them with the configs.
 """
 
 import copy
 import json
 import re
 from pathlib import Path
+from statistics import mean
 from typing import Dict, Iterable
 
 import torch
@@ -20,6 +21,8 @@ from mmengine.registry import init_default_scope
 
 import mmpanet  # noqa: F401  registers the modules
 from mmdet.registry import MODELS
+from mmpanet.evaluation.experiments import Results
+from mmpanet.evaluation.seed_summary import SeedSummary, summarize_seeds
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / 'configs'
@@ -28,8 +31,12 @@ PATHS = [path for path in FILES if '_base_' not in path.parts]
 COUNTS = ROOT / 'tests' / 'data' / 'parameter_counts.json'
 WEIGHTS = ROOT / 'docs' / 'results' / 'weights'  # those of a config have its name
 PAGE = ROOT / 'docs' / 'configs.md'
+# The runs of the configs, without those of `growth_*.jsonl`, whose configs are written by a script.
+RUNS = [ROOT / 'docs' / 'results' / f'{dataset}.jsonl' for dataset in ('carparts', 'dsb2018')]
+TASKS = {'Object Detection': ('box AP', 'bbox_mAP'), 'Instance Segmentation': ('mask AP', 'segm_mAP')}
 
 Counts = Dict[str, Dict[str, int]]
+Summaries = Dict[str, SeedSummary]
 
 DATASETS = {
     'data/carparts/': 'Car Parts Dataset',
@@ -90,12 +97,18 @@ def count_parameters(cfg: Config) -> Dict[str, int]:
     )
 
 
+def read_results() -> Summaries:
+    """What the trainings of the configs gave, without overrides, by the name of the config."""
+    names = [path.stem for path in PATHS]
+    return {one.name: one for file in RUNS for one in summarize_seeds(Results(file), names)}
+
+
 def counts_text(counts: Counts) -> str:
     """The text of ``parameter_counts.json``: one line per config."""
     return '{\n' + ',\n'.join(f'  {json.dumps(name)}: {json.dumps(count)}' for name, count in counts.items()) + '\n}\n'
 
 
-def metafiles(configs: Dict[Path, Config]) -> Dict[Path, str]:
+def metafiles(configs: Dict[Path, Config], results: Summaries) -> Dict[Path, str]:
     """The text of every ``metafile.yml``, by its path."""
     folders: Dict[str, list] = {}
     for path, cfg in configs.items():
@@ -111,6 +124,15 @@ def metafiles(configs: Dict[Path, Config]) -> Dict[Path, str]:
             'Config': path.relative_to(ROOT).as_posix(),
             'Metadata': metadata,
         }
+        if path.stem in results:
+            model['Results'] = [
+                {
+                    'Task': task,
+                    'Dataset': metadata['Training Data'],
+                    'Metrics': {title: round(mean(results[path.stem].values[metric]), 1)},
+                }
+                for task, (title, metric) in TASKS.items()
+            ]
         weights = WEIGHTS / f'{path.stem}.pth'
         if weights.is_file():
             model['Weights'] = weights.relative_to(ROOT).as_posix()
@@ -125,16 +147,29 @@ def metafiles(configs: Dict[Path, Config]) -> Dict[Path, str]:
     return texts
 
 
-def table(paths: Iterable[Path], configs: Dict[Path, Config], counts: Counts) -> str:
-    """A Markdown table of configs, baselines first."""
-    lines = ['| config | what it is | parameters |', '| --- | --- | ---: |']
-    for path in sorted(paths, key=lambda path: (collection_of(configs[path]) is PANET, path)):
+def table(paths: Iterable[Path], configs: Dict[Path, Config], counts: Counts, results: Summaries) -> str:
+    """A Markdown table of configs, baselines first. If one of them was trained, it shows the AP of all that were."""
+    paths = sorted(paths, key=lambda path: (collection_of(configs[path]) is PANET, path))
+    header, line = '| config | what it is | parameters |', '| --- | --- | ---: |'
+    trained = any(path.stem in results for path in paths)
+    if trained:
+        header += f' {" | ".join(title for title, _ in TASKS.values())} | seeds |'
+        line += ' --- |' * (len(TASKS) + 1)
+    lines = [header, line]
+    for path in paths:
         millions = counts[name_of(path)]['parameters'] / 1e6
-        lines.append(f'| [{path.stem}](../configs/{name_of(path)}) | {description_of(path)} | {millions:.1f} M |')
+        row = f'| [{path.stem}](../configs/{name_of(path)}) | {description_of(path)} | {millions:.1f} M |'
+        if path.stem in results:
+            result = results[path.stem]
+            cells = [*(result.cell(metric) for _, metric in TASKS.values()), str(len(result.seeds))]
+            row += f' {" | ".join(cells)} |'
+        elif trained:
+            row += ' - |' * (len(TASKS) + 1)
+        lines.append(row)
     return '\n'.join(lines)
 
 
-def page(text: str, configs: Dict[Path, Config], counts: Counts) -> str:
+def page(text: str, configs: Dict[Path, Config], counts: Counts, results: Summaries) -> str:
     """A Markdown page with its tables of configs written anew.
 
     A table stands between the lines ``<!-- configs: PATTERN ... -->``, with patterns of files below ``configs/``, and
@@ -143,7 +178,7 @@ def page(text: str, configs: Dict[Path, Config], counts: Counts) -> str:
 
     def with_table(match: 're.Match[str]') -> str:
         paths = {path for pattern in match['patterns'].split() for path in FOLDER.glob(pattern)}
-        return f'{match["start"]}\n\n{table(paths, configs, counts)}\n\n{match["end"]}'
+        return f'{match["start"]}\n\n{table(paths, configs, counts, results)}\n\n{match["end"]}'
 
     marked = r'(?P<start><!-- configs: (?P<patterns>.*?) -->)\n.*?(?P<end><!-- end of configs -->)'
     return re.sub(marked, with_table, text, flags=re.DOTALL)
@@ -154,9 +189,10 @@ def main() -> None:
     configs = {path: Config.fromfile(path) for path in PATHS}
     counts = {name_of(path): count_parameters(cfg) for path, cfg in configs.items()}
     COUNTS.write_text(counts_text(counts))
-    for path, text in metafiles(configs).items():
+    results = read_results()
+    for path, text in metafiles(configs, results).items():
         path.write_text(text)
-    PAGE.write_text(page(PAGE.read_text(), configs, counts))
+    PAGE.write_text(page(PAGE.read_text(), configs, counts, results))
 
 
 if __name__ == '__main__':

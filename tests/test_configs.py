@@ -187,16 +187,32 @@ def test_nothing_else_is_recorded(recorded):
     assert list(recorded) == [name_of(path) for path in PATHS], WRITE_ANEW
 
 
-def test_metafiles(configs):
-    texts = config_index.metafiles(configs)
+@pytest.fixture(scope='module')
+def results():
+    return config_index.read_results()
+
+
+def test_metafiles(configs, results):
+    texts = config_index.metafiles(configs, results)
     assert sorted(texts) == sorted(FOLDER.rglob('metafile.yml')), WRITE_ANEW
     for path, text in texts.items():
         assert path.read_text() == text, WRITE_ANEW
 
 
-def test_tables_of_the_docs(configs, recorded):
+def test_results_are_those_of_the_runs(results):
+    """Mean and spread of a row, by a second way from the file of the runs to the page."""
+    name = 'mask-rcnn_r18_fpn_12e_dsb2018'
+    runs = [json.loads(line) for line in (FOLDER.parent / 'docs/results/dsb2018.jsonl').read_text().splitlines()]
+    masks = [100 * run['metrics']['segm_mAP'] for run in runs if run['name'] == name and not run.get('options')]
+    assert len(masks) == len(results[name].seeds) == 3
+    expected = f'{np.mean(masks):.1f} ± {np.std(masks, ddof=1):.1f}'
+    [row] = [line for line in config_index.PAGE.read_text().splitlines() if line.startswith(f'| [{name}]')]
+    assert row.endswith(f' {expected} | 3 |')
+
+
+def test_tables_of_the_docs(configs, recorded, results):
     text = config_index.PAGE.read_text()
-    assert config_index.page(text, configs, recorded) == text, WRITE_ANEW
+    assert config_index.page(text, configs, recorded, results) == text, WRITE_ANEW
     tables = ''.join(re.findall('<!-- configs: .*?<!-- end of configs -->', text, re.DOTALL))
     listed = re.findall(r'\(\.\./configs/(\S+\.py)\)', tables)
     assert sorted(listed) == sorted(map(name_of, PATHS)), 'each config has one row in one table'
