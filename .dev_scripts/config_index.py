@@ -4,7 +4,8 @@
     python .dev_scripts/config_index.py
 
 It writes the ``metafile.yml`` of every folder (for mim), the tables of ``docs/configs.md``, and the parameter counts in
-``tests/data/parameter_counts.json``. AP comes from the runs in ``docs/results``. ``tests/test_configs.py`` compares all of them with the configs.
+``tests/data/parameter_counts.json``. AP comes from the runs in ``docs/results``. ``tests/test_configs.py`` compares all
+of them with the configs.
 """
 
 import copy

@@ -102,7 +102,7 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     try:
-        images = find_inputs(args.images, videos=False)
+        images = find_inputs(args.images, videos=False, unique_stems=False)
         images = images[:: max(1, len(images) // args.count)][: args.count]
         print(', '.join(f'{key} {value}' for key, value in environment_summary('cpu').items()))
         columns = ['RoI head', 'runtime', 'objects of PyTorch, found by the graph', 'found by the graph alone']

@@ -15,7 +15,8 @@ from torch import nn
 from mmdet.models.necks import FPN
 from mmpanet.swap import SwapError, load_config, swap_config, write_config
 from mmpanet.swap.model_search import find_models, necks_of
-from mmpanet.swap.types import class_of, name_of
+from mmpanet.swap.types import class_of
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import MMPanetError
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model, scope_of
@@ -43,9 +44,9 @@ def try_config(path: Path, make_data: MakeData) -> Optional[dict]:
         return None
     where, model = found
     result = dict(
-        model=name_of(model['type']),
-        neck=' + '.join(name_of(neck['type']) for neck in necks_of(model)),
-        roi_head=name_of(model['roi_head']['type']) if model.get('roi_head') else '-',
+        model=type_name(model['type']),
+        neck=' + '.join(type_name(neck['type']) for neck in necks_of(model)),
+        roi_head=type_name(model['roi_head']['type']) if model.get('roi_head') else '-',
     )
     swapped = attempt(result, 'neck_swapped', lambda: swap_config(cfg))
     result['roi_head_swapped'] = '-'
@@ -107,7 +108,7 @@ def run(result: dict, cfg: Config, make_data: MakeData) -> None:
                 model[key] = _smaller(model[key])
         heads = (model.get('roi_head') or {}).get('bbox_head') or []
         for head in [heads] if isinstance(heads, dict) else heads:
-            if name_of(head['type']).startswith('PANet'):
+            if type_name(head['type']).startswith('PANet'):
                 head['fc_out_channels'] = 64  # most of the time would be spent to initialize 1024
     for key in ('train_cfg', 'test_cfg'):
         if isinstance(cfg.model.get(key), dict):

@@ -29,11 +29,11 @@ from mmdet.structures.mask import BitmapMasks
 from mmpanet.swap.config import plan_swap
 from mmpanet.swap.model_search import find_models, necks_of
 from mmpanet.swap.options import SwapOptions
-from mmpanet.swap.types import SwapError, class_of, name_of
+from mmpanet.swap.types import SwapError, class_of
 from mmpanet.swap.verification import generated_image, preprocessor_of
 from mmpanet.swap.weights import carry_weights
 from mmpanet.swap.written_config import write_config
-from mmpanet.utils.configs import load_config
+from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import MMPanetError
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model, without_downloads
@@ -110,17 +110,17 @@ def build_swapped(path: Path) -> dict:
         return dict(failed='no model', why='a part of other configs')
     place = _place_of_fpn(cfg)
     if place is None:
-        necks = [name_of(neck['type']) for _, model in find_models(cfg.model) for neck in necks_of(model)]
+        necks = [type_name(neck['type']) for _, model in find_models(cfg.model) for neck in necks_of(model)]
         why = 'no neck'
         if necks:
             why = _why_refused(lambda: plan_swap(cfg))
-        return dict(failed='no FPN', why=why, model=name_of(cfg.model.type), neck=' + '.join(necks) or '-')
+        return dict(failed='no FPN', why=why, model=type_name(cfg.model.type), neck=' + '.join(necks) or '-')
     where, model, neck = place
     result: dict = dict(
-        model=' > '.join(name_of(node['type']) for node in _nodes(cfg, where)),
-        neck=' + '.join(name_of(one['type']) for one in necks_of(model)),
+        model=' > '.join(type_name(node['type']) for node in _nodes(cfg, where)),
+        neck=' + '.join(type_name(one['type']) for one in necks_of(model)),
         arguments=_arguments(neck),
-        roi_head=name_of(model['roi_head']['type']) if model.get('roi_head') else '-',
+        roi_head=type_name(model['roi_head']['type']) if model.get('roi_head') else '-',
     )
     try:
         cold, warm = (plan_swap(cfg, SwapOptions(warm_start=warm_start)).config for warm_start in (False, True))
@@ -202,7 +202,7 @@ def _arguments(neck: dict) -> str:
 
 def _value(value: Any) -> str:
     if isinstance(value, dict) and 'type' in value:
-        return name_of(value['type'])
+        return type_name(value['type'])
     if isinstance(value, dict):
         return ' '.join(str(item) for item in value.values())
     return str(value)
@@ -214,7 +214,7 @@ def _group(cfg: Config, where: Tuple[str, ...], model: dict, result: dict) -> st
     def essence(node: Any) -> Any:
         if isinstance(node, dict):
             return {
-                key: name_of(node[key]) if key == 'type' else essence(node[key])
+                key: type_name(node[key]) if key == 'type' else essence(node[key])
                 for key in sorted(node, key=str)
                 if key not in IGNORED_KEYS and not key.startswith('loss')
             }
@@ -223,9 +223,9 @@ def _group(cfg: Config, where: Tuple[str, ...], model: dict, result: dict) -> st
         return node
 
     roi_head = model.get('roi_head') or {}
-    parts = [result['model'], essence(necks_of(model)), name_of(roi_head.get('type', '-')), essence(roi_head)]
+    parts = [result['model'], essence(necks_of(model)), type_name(roi_head.get('type', '-')), essence(roi_head)]
     for head in ('bbox_head', 'mask_head', 'rpn_head', 'panoptic_head', 'semantic_head'):
-        parts.append(name_of(model[head]['type']) if isinstance(model.get(head), dict) else '-')
+        parts.append(type_name(model[head]['type']) if isinstance(model.get(head), dict) else '-')
     return json.dumps(parts, sort_keys=True, default=str)
 
 

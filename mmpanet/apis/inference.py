@@ -3,24 +3,18 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Union
 
-import numpy as np
 import torch
-from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
 from mmdet.apis import DetInferencer
-from mmdet.utils import get_test_pipeline_cfg
 from mmpanet.checkpoints.matching import weights_mismatch
-from mmpanet.utils.errors import CheckpointError, ConfigError, DataError
-from mmpanet.utils.images import check_loadable, read_image_info, silent_opencv
-from mmpanet.visualization import displayable
+from mmpanet.utils.errors import CheckpointError, ConfigError
 from .class_names import dataset_meta_of, first_dataset
-
-Loaded = Tuple[np.ndarray, Dict[str, Any]]
+from .image_loader import ImageLoader, Loaded
 
 
 class CheckedInferencer(DetInferencer):
@@ -28,8 +22,7 @@ class CheckedInferencer(DetInferencer):
 
     - It refuses weights of another model; mmdet's takes them, and predicts at random.
     - The names of the classes are those of the checkpoint, or else of the config, see :func:`dataset_meta_of`.
-    - The config's own test pipeline loads the images, whatever its loading step is. Files of which that step would
-      load only a part are refused: several pages, or more than 8 bits where the step cuts them off.
+    - The config's own test pipeline loads the images, see :class:`ImageLoader`.
 
     Args:
         cfg: The config of a detector.
@@ -54,34 +47,11 @@ class CheckedInferencer(DetInferencer):
         Raises:
             DataError: If it cannot be loaded, or only a part of it.
         """
-        if self.loads_as_mmdet:
-            check_loadable(read_image_info(Path(path), str(path)), str(path), bits=not self._keeps_bits)
-        data: Dict[str, Any] = dict(img_path=str(path), img_id=0)
-        image: Optional[np.ndarray] = None
-        for transform in self.pipeline.transforms:
-            try:
-                with silent_opencv():
-                    data = transform(data)
-            except Exception as error:
-                if image is not None:
-                    raise
-                raise DataError(f"{path}: cannot be loaded by the config's test pipeline: {error}") from error
-            if image is None and data and 'img' in data:
-                image = displayable(data['img'])
-        if image is None:
-            raise ConfigError("the config's test pipeline has no step that loads an image")
-        return image, data
+        return self._loader(path)
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        try:
-            steps = get_test_pipeline_cfg(cfg)
-        except RuntimeError as error:
-            raise ConfigError('test_dataloader.dataset has no pipeline, which is what loads images') from error
-        loader: Dict[str, Any] = next((step for step in steps if 'Load' in str(step['type'])), {})
-        kind = loader.get('type')
-        self.loads_as_mmdet = kind is LoadImageFromFile or str(kind).rpartition('.')[2] == 'LoadImageFromFile'
-        self._keeps_bits = any(word in str(loader.get('color_type')).lower() for word in ('unchanged', 'anydepth'))
-        return Compose(steps)
+        self._loader = ImageLoader(cfg)
+        return self._loader.pipeline
 
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: Optional[Dict[str, Any]], cfg: Optional[Config]

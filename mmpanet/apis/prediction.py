@@ -18,12 +18,14 @@ from .video import VideoWriter, frame_files
 Progress = Callable[[str], None]
 
 
-def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
+def find_inputs(paths: Sequence[Path], videos: bool = True, unique_stems: bool = True) -> List[Path]:
     """Find images, and if wanted videos, among files and folders.
 
     Args:
         paths: Files, and folders of which the files right in them are taken.
         videos: Whether videos are taken.
+        unique_stems: Whether files that differ in folder or suffix alone are refused, because what is written for them
+            would have one name.
 
     Returns:
         Files, in the order of ``paths``, those of a folder in the order of their names.
@@ -48,7 +50,7 @@ def find_inputs(paths: Sequence[Path], videos: bool = True) -> List[Path]:
         else:
             found.append(path)
     by_stem: Dict[str, Path] = {}
-    for path in found:
+    for path in found if unique_stems else ():
         other = by_stem.setdefault(path.stem, path)
         if other is not path:
             raise DataError(

@@ -9,7 +9,6 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTup
 
 import torch
 import torch.nn as nn
-from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import load_checkpoint
@@ -18,6 +17,7 @@ from torch import Tensor
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import OPTIMIZERS
 from mmdet.structures import DetDataSample
+from mmpanet.apis.image_loader import ImageLoader
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.engine.fused_step import with_fused_step
 from mmpanet.swap import swap_config
@@ -59,6 +59,17 @@ class Variant(NamedTuple):
 
     description: str
     change: Callable[[Config], Config]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse models that could not be told apart in a table.
+
+    Raises:
+        BenchmarkError: If two names are equal.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BenchmarkError(f'two models are named {twice[0]!r}, and results are kept by that name')
 
 
 def find_model(
@@ -241,9 +252,9 @@ class PreparedModel:
 
     def _read_batches(self, cfg: Config, files: Sequence[str], batch_size: int) -> Iterator[Batch]:
         """The images as the config's test pipeline prepares them."""
-        pipeline = Compose([step for step in cfg.test_dataloader.dataset.pipeline if step['type'] != 'LoadAnnotations'])
+        load_image = ImageLoader(cfg)
         for i in range(0, len(files), batch_size):
-            data = [pipeline(dict(img_path=file, img_id=i)) for file in files[i : i + batch_size]]
+            data = [load_image(file, i)[1] for file in files[i : i + batch_size]]
             data = self.module.data_preprocessor(pseudo_collate(data), training=False)
             yield data['inputs'], data['data_samples']
 

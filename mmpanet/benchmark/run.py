@@ -18,7 +18,7 @@ from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, Rotat
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.paired_times import Ratio, paired_ratio, time_in_turns
 from .measure import flops_by_part, peak_memory, seconds_by_part
-from .models import BenchmarkModel, PreparedModel, RunSettings
+from .models import BenchmarkModel, PreparedModel, RunSettings, check_names
 from .workload import Workload
 
 # What run_sweep can change, and the label of the axis in its plot.
@@ -84,7 +84,11 @@ def run_benchmark(
         rounds: How many rounds each model is timed, see :func:`~mmpanet.utils.paired_times.time_in_turns`.
         memory: Whether the peak memory is measured, which takes one process per model and mode.
         progress: Called with one line per step.
+
+    Raises:
+        BenchmarkError: If two models have the same name.
     """
+    check_names([model.name for model in models])
     prepared = {}
     for model in models:
         progress(f'building {model.name}')

@@ -8,7 +8,6 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead
 from .dense_heads import OneStageDetections, Proposals
 from .operators import ANY_BOX
 from .roi_heads import RoIBoxes, RoIMasks, paste_masks
@@ -39,7 +38,6 @@ class EndToEnd(nn.Module):
             self.masks = RoIMasks(roi_head, winograd)
             self.mask_threshold = roi_head.test_cfg.mask_thr_binary
         self.paste = paste
-        self.ends_after_last_pixel = isinstance(roi_head, InclusiveBoxRoIHead)
 
     def forward(self, image: Tensor, sizes: Optional[Tensor] = None) -> Tuple[Tensor, ...]:
         """Detect.
@@ -51,7 +49,8 @@ class EndToEnd(nn.Module):
                 right of them is padding, whatever it holds. Defaults to None: all images are H x W.
 
         Returns:
-            tuple[Tensor, ...]: ``dets`` (B, k, 5), x1, y1, x2, y2 in pixels of ``image`` and score, best first;
+            tuple[Tensor, ...]: ``dets`` (B, k, 5), x1, y1, x2, y2 in pixels of ``image`` and score, best first. Those
+            of :class:`.InclusiveBoxRoIHead` end with their last pixel; its user adds one pixel of the original image;
             ``labels`` (B, k); and for a model with masks ``masks``, (B, k, H, W) or (B, k, 28, 28). k is the largest
             number of detections in an image of the batch. Images with fewer have rows of zeros with label -1.
         """
@@ -76,9 +75,6 @@ class EndToEnd(nn.Module):
             masks = self.masks(feats, boxes[:, :rows], labels[:, :rows])[:, :count]
             outputs = (self._in_image(masks, boxes[:, :count], found[:, :count], height, width),)
         boxes, scores, labels, found = boxes[:, :count], scores[:, :count], labels[:, :count], found[:, :count]
-        if self.ends_after_last_pixel:
-            edge = sizes.flip(1).to(boxes)[:, None]
-            boxes = torch.cat([boxes[..., :2], torch.minimum(boxes[..., 2:] + 1, edge)], dim=2)
         dets = torch.cat([boxes, scores[..., None]], dim=2) * found[..., None].to(boxes)
         return (dets, torch.where(found, labels, torch.full_like(labels, -1)), *outputs)
 

@@ -4,14 +4,16 @@
 import json
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
 import torch.nn as nn
 from mmengine.config import Config
 
 from mmdet.utils import get_test_pipeline_cfg
+from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead
 from mmpanet.ops.winograd import SMALLEST_KERNEL
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ExportError
 from mmpanet.utils.files import atomic_write
 from .end2end import EndToEnd
@@ -31,7 +33,7 @@ def export_detector(
     folder: Union[str, Path],
     classes: Sequence[str] = (),
     paste_masks: bool = True,
-    input_type: str = 'uint8',
+    input_type: Optional[str] = None,
     with_sizes: bool = False,
     winograd: bool = False,
 ) -> List[Path]:
@@ -49,7 +51,8 @@ def export_detector(
         classes (Sequence[str]): Names of the labels, for ``detector.json``.
         paste_masks (bool): Draw masks into the image, (B, k, H, W) of bool. Without it masks are (B, k, 28, 28)
             probabilities in each box.
-        input_type (str): 'uint8' or 'float32', the type of ``input``; from 0 to 255 in either case.
+        input_type (str, optional): 'uint8' or 'float32', the type of ``input``; from 0 to 255 in either case. Defaults
+            to None: the type that the test pipeline gives.
         with_sizes (bool): Add an input ``sizes`` (B, 2), int64: height and width of each image of a padded batch.
         winograd (bool): Write the 3x3 convs of the RoI head as matrix products by Winograd's algorithm, see
             :class:`.winograd_convs.WinogradConv`.
@@ -61,15 +64,26 @@ def export_detector(
         ExportError: If the detector has a part that cannot be exported, or with ``winograd`` no conv to write so.
             Nothing is written then.
     """
+    loads_float = any(step.get('to_float32') for step in get_test_pipeline_cfg(cfg))
+    input_type = input_type or ('float32' if loads_float else 'uint8')
     if input_type not in INPUT_TYPES:
         raise ExportError(f'input_type={input_type!r} must be one of {tuple(INPUT_TYPES)}')
+    if loads_float and input_type == 'uint8':
+        raise ExportError(
+            "input_type='uint8': test_pipeline loads images as float32 (to_float32=True), before it resizes"
+        )
     check_support(model)
     if winograd and not any(map(can_replace, getattr(model, 'roi_head', nn.Identity()).modules())):
         raise ExportError(
             f'winograd=True: no RoI head of this {type(model).__name__} has a 3x3 conv (stride 1, padding 1) '
             f'whose input channels times output channels are {SMALLEST_KERNEL} or more'
         )
-    settings = dict(classes=list(classes), resize=_resize(cfg), input_type=input_type)
+    settings = dict(
+        classes=list(classes),
+        resize=_resize(cfg),
+        input_type=input_type,
+        inclusive_boxes=isinstance(getattr(model, 'roi_head', None), InclusiveBoxRoIHead),
+    )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / GRAPH) as graph, atomic_write(folder / SETTINGS) as file:
@@ -82,8 +96,8 @@ def _resize(cfg: Config) -> Dict[str, Any]:
     """How the test pipeline resizes images, which the graph leaves to its user."""
     known = {'LoadImageFromFile', 'LoadAnnotations', 'Resize', 'PackDetInputs'}
     pipeline = get_test_pipeline_cfg(cfg)
-    others = sorted({step['type'] for step in pipeline} - known)
-    steps = [step for step in pipeline if step['type'] == 'Resize']
+    others = sorted({type_name(step['type']) for step in pipeline} - known)
+    steps = [step for step in pipeline if type_name(step['type']) == 'Resize']
     if others or len(steps) > 1:
         raise ExportError(
             f'test_pipeline has {others or "two Resize"}: only LoadImageFromFile, one Resize, LoadAnnotations and '

@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Union
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -13,8 +14,16 @@ from torch import Tensor
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead, end_after_last_pixel
 from mmpanet.utils.errors import ExportError
 from .runtimes import open_graph
+
+
+def has_inclusive_boxes(cfg: Config) -> bool:
+    """Whether the boxes of the config's graph end with their last pixel."""
+    kind = (cfg.model.get('roi_head') or {}).get('type')
+    cls = MODELS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(cls, type) and issubclass(cls, InclusiveBoxRoIHead)
 
 
 @MODELS.register_module()
@@ -29,14 +38,21 @@ class GraphDetector(BaseModel):
         runtime (str): A key of :data:`.runtimes.RUNTIMES`. Defaults to 'onnxruntime'.
         threads (int): CPU threads; 0 leaves the choice to the runtime. Defaults to 0.
         mask_threshold (float): ``model.test_cfg.rcnn.mask_thr_binary`` of the config. Defaults to 0.5.
+        inclusive_boxes (bool): Whether boxes end with their last pixel, as ``detector.json`` says. Defaults to False.
     """
 
     def __init__(
-        self, graph: Union[str, Path], runtime: str = 'onnxruntime', threads: int = 0, mask_threshold: float = 0.5
+        self,
+        graph: Union[str, Path],
+        runtime: str = 'onnxruntime',
+        threads: int = 0,
+        mask_threshold: float = 0.5,
+        inclusive_boxes: bool = False,
     ) -> None:
         super().__init__()
         self.run_graph = open_graph(graph, runtime, threads)
         self.mask_threshold = mask_threshold
+        self.inclusive_boxes = inclusive_boxes
 
     def forward(self, inputs: Any, data_samples: Optional[List[DetDataSample]] = None, mode: str = 'predict') -> Any:
         """Detect; for ``mode='predict'`` alone."""
@@ -60,6 +76,8 @@ class GraphDetector(BaseModel):
         )
         if masks:
             instances.masks = self._in_original_image(masks[0][found], instances.bboxes, image, sample)
+        if self.inclusive_boxes:
+            instances.bboxes = end_after_last_pixel(instances.bboxes, (1, 1), sample.ori_shape)
         sample.pred_instances = instances
         return sample
 

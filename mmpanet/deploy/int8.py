@@ -9,11 +9,12 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 import numpy as np
 from mmengine.config import Config
 
+from mmpanet.apis.image_loader import ImageLoader
 from mmpanet.utils.environment import instruction_sets
 from mmpanet.utils.errors import ExportError
 from mmpanet.utils.files import atomic_write
 from .fcs_as_convs import fcs_as_convs
-from .verify import image_pipeline
+from .runtimes import as_input
 
 QUANTIZED_OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 # Parts of mmdet's and mmpanet's heads whose outputs are scores, deltas or masks: they stay in float.
@@ -72,13 +73,15 @@ def quantize_graph(
         prepared = str(Path(folder, 'prepared.onnx'))
         quant_pre_process(str(graph), prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
+        image = model.graph.input[0]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
         nodes = _without(list(_quantizable(model.graph)), float_parts)
         fcs_as_convs(model.graph, nodes)
         onnx.save(model, prepared)
         quantization.quantize_static(
             prepared,
             str(file),
-            Reader(_calibration_inputs(cfg, images, model.graph.input[0].name)),
+            Reader(_calibration_inputs(cfg, images, image.name, dtype)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             # Without VNNI a sum of two products of eight bits can overflow its sixteen bits.
@@ -122,8 +125,11 @@ def _without(nodes: List[str], parts: Sequence[str]) -> List[str]:
     return [node for node in nodes if not node.startswith(prefixes)]
 
 
-def _calibration_inputs(cfg: Config, images: Sequence[Union[str, Path]], name: str) -> Iterator[Dict[str, np.ndarray]]:
+def _calibration_inputs(
+    cfg: Config, images: Sequence[Union[str, Path]], name: str, dtype: np.dtype
+) -> Iterator[Dict[str, np.ndarray]]:
     """One image after the other, as the test pipeline makes them."""
-    pipeline = image_pipeline(cfg)
+    load_image = ImageLoader(cfg)
     for number, path in enumerate(images):
-        yield {name: pipeline(dict(img_path=str(path), img_id=number))['inputs'].numpy()[None]}
+        _, data = load_image(path, number)
+        yield {name: as_input(data['inputs'].numpy()[None], dtype)}

@@ -1,8 +1,9 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What runs an exported graph."""
 
+from importlib import import_module
 from pathlib import Path
-from typing import Callable, List, Union
+from typing import Any, Callable, List, Union
 
 import numpy as np
 
@@ -20,35 +21,55 @@ def open_graph(path: Union[str, Path], runtime: str = 'onnxruntime', threads: in
         threads: CPU threads; 0 leaves the choice to the runtime.
 
     Raises:
-        ExportError: If the runtime is unknown or not installed, or if there is no such file.
+        ExportError: If the runtime is unknown or not installed, or if the file is not there or is no graph that it
+            can run. The function raises it for an image whose type the graph does not take.
     """
     if runtime not in RUNTIMES:
         raise ExportError(f'runtime={runtime!r} must be one of {tuple(RUNTIMES)}')
     if not Path(path).is_file():
         raise ExportError(f'{path}: no such file')
-    return RUNTIMES[runtime](path, threads)
-
-
-def _open_onnxruntime(path: Union[str, Path], threads: int) -> Graph:
+    open_, name = RUNTIMES[runtime]
     try:
-        import onnxruntime
+        module = import_module(runtime)
     except ImportError as error:
-        raise ExportError('onnxruntime is not installed: pip install onnxruntime') from error
+        raise ExportError(f'{name} is not installed: pip install {runtime}') from error
+    try:
+        return open_(module, str(path), threads)
+    except Exception as error:  # each runtime has its own errors
+        raise ExportError(f'{path}: {name} cannot run this file: {str(error).strip()}') from error
+
+
+def as_input(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """An image batch in the type that a graph takes.
+
+    Raises:
+        ExportError: If values would be lost.
+    """
+    if image.dtype == dtype:
+        return image
+    if not np.can_cast(image.dtype, dtype):
+        raise ExportError(
+            f'the graph takes images of {dtype}, and the test pipeline gives {image.dtype}: '
+            f'export it with --input-type {image.dtype}'
+        )
+    return image.astype(dtype)
+
+
+def _open_onnxruntime(onnxruntime: Any, path: str, threads: int) -> Graph:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-    return lambda image: session.run(None, {'input': image})
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    dtype = np.dtype({'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}[session.get_inputs()[0].type])
+    return lambda image: session.run(None, {'input': as_input(image, dtype)})
 
 
-def _open_openvino(path: Union[str, Path], threads: int) -> Graph:
-    try:
-        import openvino
-    except ImportError as error:
-        raise ExportError('OpenVINO is not installed: pip install openvino') from error
+def _open_openvino(openvino: Any, path: str, threads: int) -> Graph:
     core = openvino.Core()
     options = {'INFERENCE_NUM_THREADS': threads} if threads else {}
-    compiled = core.compile_model(core.read_model(str(path)), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', **options})
-    return lambda image: [np.asarray(output) for output in compiled([image]).values()]
+    compiled = core.compile_model(core.read_model(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', **options})
+    dtype = np.dtype(compiled.input(0).get_element_type().to_dtype())
+    return lambda image: [np.asarray(output) for output in compiled([as_input(image, dtype)]).values()]
 
 
-RUNTIMES = {'onnxruntime': _open_onnxruntime, 'openvino': _open_openvino}
+# By the name of the module: how it opens a graph, and its name in messages.
+RUNTIMES = {'onnxruntime': (_open_onnxruntime, 'onnxruntime'), 'openvino': (_open_openvino, 'OpenVINO')}

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 import torch.nn as nn
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmengine.structures import InstanceData
 
 from mmdet.structures.bbox import bbox_overlaps
-from mmdet.utils import get_test_pipeline_cfg
+from mmpanet.apis.image_loader import ImageLoader
+from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead, end_after_last_pixel
 from .export import GRAPH
 from .runtimes import open_graph
 
@@ -61,15 +61,20 @@ def compare_detections(
     """
     model.eval()
     graph = open_graph(Path(folder, GRAPH), runtime)
-    pipeline = image_pipeline(cfg)
+    load_image = ImageLoader(cfg)
+    inclusive = isinstance(getattr(model, 'roi_head', None), InclusiveBoxRoIHead)
     total = Differences(0, 0, 0, 0.0, 0.0, 0.0)
     mask_pixels = other_pixels = 0
     for number, path in enumerate(images):
-        data = pipeline(dict(img_path=str(path), img_id=number))
+        _, data = load_image(path, number)
         image = data['inputs']
         batch = model.data_preprocessor(dict(inputs=[image], data_samples=[data['data_samples']]), False)
         expected = model.predict(batch['inputs'], batch['data_samples'], rescale=False)[0].pred_instances
         dets, labels, *masks = (output[0] for output in graph(image.numpy()[None]))
+        if inclusive:
+            sample = data['data_samples']
+            ends = end_after_last_pixel(torch.from_numpy(dets[:, :4]), sample.scale_factor, sample.img_shape)
+            dets = np.concatenate([ends.numpy(), dets[:, 4:]], axis=1)
         found = labels >= 0
         pairs = match_detections(expected, dets[found], labels[found])
         boxes, scores = expected.bboxes.numpy(), expected.scores.numpy()
@@ -88,11 +93,6 @@ def compare_detections(
             mask_pixels += int(theirs.sum())
             other_pixels += int((theirs != masks[0][right, :height, :width]).sum())
     return total._replace(masks=other_pixels / max(mask_pixels, 1))
-
-
-def image_pipeline(cfg: Config) -> Compose:
-    """The test pipeline of a config, for images without annotations."""
-    return Compose([step for step in get_test_pipeline_cfg(cfg) if step['type'] != 'LoadAnnotations'])
 
 
 def match_detections(expected: InstanceData, dets: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 
 from mmdet.models import DetTTAModel
 from mmdet.registry import MODELS
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ConfigError
 
 NEEDED = dict(
@@ -122,7 +123,7 @@ def use_amp(cfg: Config) -> None:
     """Train with automatic mixed precision."""
     if not isinstance(cfg.get('optim_wrapper'), dict):
         return  # check_run_config says so
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    wrapper = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if wrapper not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ConfigError(f"--amp replaces optim_wrapper.type 'OptimWrapper', and the config has {wrapper!r}")
     cfg.optim_wrapper.type = 'AmpOptimWrapper'

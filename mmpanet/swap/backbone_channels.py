@@ -7,10 +7,10 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.model_building import build_model, node_at
 from .model_search import necks_of
-from .types import name_of
 
 # Edges of the square images that are tried in turn. The first costs least, and some transformers need the second.
 IMAGE_SIZES = (128, 224)
@@ -96,7 +96,7 @@ def correct_in_channels(cfg: Config, path: Tuple[str, ...], notes: List[str]) ->
     neck['in_channels'] = maps.channels
     note = (
         f'{".".join(path)}.neck.in_channels was {given}, and is {maps.channels} now: the channels that the backbone '
-        f'{name_of(model["backbone"]["type"])} gives'
+        f'{type_name(model["backbone"]["type"])} gives'
     )
     if not isinstance(given, (list, tuple)) or len(given) != len(maps.channels):
         note += f'. Check num_outs, and the strides of the heads: the maps have the strides {maps.strides}'

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
-from mmpanet.utils.configs import load_config
+from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.files import PathLike
 from mmpanet.utils.model_building import scope_of
 from .backbone_channels import correct_in_channels
@@ -17,7 +17,7 @@ from .growth import set_learning_rates
 from .model_search import find_models, necks_of
 from .options import SwapOptions
 from .roi_head import swap_roi_head
-from .types import SwapError, class_of, name_of, retype
+from .types import SwapError, class_of, retype
 
 DEFAULT_OPTIONS = SwapOptions()
 # With it the new path of the neck changes nothing before the first step.
@@ -179,7 +179,7 @@ def _find_necks(model: dict, scope: Optional[str]) -> Tuple[List[dict], str]:
         if neck_class in (FPN, PAFPN, PANetNeck):
             found.append(neck)
             continue
-        name = name_of(neck['type'])
+        name = type_name(neck['type'])
         if neck_class is None:
             reason = (
                 f'it is not registered in scope {scope or "mmdet"!r}; the module that registers it must be '
@@ -222,7 +222,7 @@ def _note_pretrained(model: dict, path: Tuple[str, ...], roi_head: bool, notes: 
     """Add a note if ``init_cfg`` of the model names the checkpoint of a whole detector."""
     init_cfgs = model.get('init_cfg') or []
     for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
-        if name_of(init_cfg.get('type', '')) in ('Pretrained', 'PretrainedInit'):
+        if type_name(init_cfg.get('type', '')) in ('Pretrained', 'PretrainedInit'):
             notes.append(_note_of_old_checkpoint(f'{".".join(path)}.init_cfg', init_cfg['checkpoint'], roi_head))
 
 

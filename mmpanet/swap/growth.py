@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterator, List
 from mmengine.config import Config
 
 from mmpanet.models.layers import GATE_PARAMETERS
-from .types import name_of
+from mmpanet.utils.configs import type_name
 
 # Gates start at zero and have to move further than trained weights do.
 GATE_LR_MULT = 30
@@ -38,7 +38,7 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
     optimizer = wrapper.get('optimizer')
     optimizer = optimizer if isinstance(optimizer, dict) else {}
     lr = optimizer.get('lr')
-    if not lr or name_of(wrapper.get('constructor') or CONSTRUCTOR) != CONSTRUCTOR:
+    if not lr or type_name(wrapper.get('constructor') or CONSTRUCTOR) != CONSTRUCTOR:
         missing = f'no {CONSTRUCTOR}' if lr else 'no optimizer with a learning rate'
         notes.append(
             f'optim_wrapper has {missing}: give the gates ({", ".join(GATE_PARAMETERS)}) up to {GATE_LR_MULT} times '
@@ -46,7 +46,7 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
         )
         return
     gate_lr_mult, layer_lr_mult = float(GATE_LR_MULT), 1.0
-    if name_of(optimizer.get('type')) not in GRADIENT_SCALED:
+    if type_name(optimizer.get('type')) not in GRADIENT_SCALED:
         gate_lr_mult = max(1.0, min(gate_lr_mult, float(f'{LARGEST_GATE_LR / lr:.2g}')))
         layer_lr_mult = min(1.0, float(f'{LARGEST_LAYER_LR / lr:.2g}'))
     # A decay would close the gates again. The optimizer may have one by default, which decay_mult would not reach.

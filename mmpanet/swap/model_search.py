@@ -4,7 +4,7 @@
 from typing import Any, Iterator, List, Tuple
 
 from mmpanet.models import AdaptiveFeaturePooling, PANetNeck, RotatedAdaptiveFeaturePooling
-from .types import name_of
+from mmpanet.utils.configs import type_name
 
 # Where a model has its necks. MMDetection3D's models have one for images and one for points.
 NECK_KEYS = ('neck', 'img_neck', 'pts_neck')
@@ -37,7 +37,7 @@ def extractors_of(model: dict) -> List[dict]:
 
 def is_swapped(model: dict) -> bool:
     """Whether a model has a ``PANetNeck``, or adaptive feature pooling behind another neck."""
-    names = {name_of(part['type']) for part in [*necks_of(model), *extractors_of(model)]}
+    names = {type_name(part['type']) for part in [*necks_of(model), *extractors_of(model)]}
     return not names.isdisjoint(
         one.__name__ for one in (PANetNeck, AdaptiveFeaturePooling, RotatedAdaptiveFeaturePooling)
     )

@@ -21,8 +21,9 @@ from mmpanet.models import (
     PANetShared4Conv1FCBBoxHead,
     RotatedAdaptiveFeaturePooling,
 )
+from mmpanet.utils.configs import type_name
 from .options import SwapOptions
-from .types import SwapError, class_of, name_of, retype
+from .types import SwapError, class_of, retype
 
 # These only index the RoIs of the features and hand the features on, so one more dimension makes no difference.
 ROI_HEADS = (StandardRoIHead, CascadeRoIHead, DynamicRoIHead, PISARoIHead, MaskScoringRoIHead)
@@ -66,18 +67,18 @@ def swap_roi_head(
     roi_head = model.get('roi_head')
     if not roi_head:
         raise SwapError(
-            f'{where} ({name_of(model["type"])}) has no roi_head; without --roi-head its neck can be swapped'
+            f'{where} ({type_name(model["type"])}) has no roi_head; without --roi-head its neck can be swapped'
         )
     refusals = []
     roi_head_class = class_of(roi_head['type'], scope)
-    name = name_of(roi_head['type'])
+    name = type_name(roi_head['type'])
     if roi_head_class not in (*ROI_HEADS, PANetRoIHead):
         why = REFUSED_ROI_HEADS.get(name, "it is none of mmdet's RoI heads that are known to leave RoI features alone")
         refusals.append(f'type={name}: {why}')
     if roi_head.get('shared_head'):
         refusals.append(
-            f'shared_head={name_of(roi_head["shared_head"]["type"])}: it needs one map per RoI, and PANet has one for '
-            'each level'
+            f'shared_head={type_name(roi_head["shared_head"]["type"])}: it needs one map per RoI, and PANet has one '
+            'for each level'
         )
     if not refusals:
         branches = [_Branch('bbox', roi_head, scope, options)]
@@ -126,8 +127,8 @@ class _Branch:
         return list(dict.fromkeys(refusals))  # the stages of a cascade have the same reasons
 
     def _refuse_extractor(self, extractor: dict) -> List[str]:
-        key, name = f'{self.branch}_roi_extractor', name_of(extractor['type'])
-        layer = name_of(extractor['roi_layer']['type'])
+        key, name = f'{self.branch}_roi_extractor', type_name(extractor['type'])
+        layer = type_name(extractor['roi_layer']['type'])
         pooling = self._pooling_for(extractor)
         if class_of(extractor['type'], self.scope) in LAYERS:
             return [f'{key}.type={name}: it is swapped already']
@@ -141,11 +142,11 @@ class _Branch:
         extractor_class = class_of(extractor['type'], self.scope)
         if extractor_class is SingleRoIExtractor:
             return AdaptiveFeaturePooling
-        is_rotated = extractor_class is not None and name_of(extractor['type']) == ROTATED_EXTRACTOR
+        is_rotated = extractor_class is not None and type_name(extractor['type']) == ROTATED_EXTRACTOR
         return RotatedAdaptiveFeaturePooling if is_rotated else None
 
     def _refuse_levels(self, head: dict) -> List[str]:
-        name, num_levels = name_of(head['type']), head.get('num_levels', 4)
+        name, num_levels = type_name(head['type']), head.get('num_levels', 4)
         if class_of(head['type'], self.scope) in PANET_HEADS and num_levels != 1:
             return [
                 f'{self.branch}_head.num_levels={num_levels}: a {name} with 1 level can be swapped to all levels, and '
@@ -154,7 +155,7 @@ class _Branch:
         return []
 
     def _refuse_bbox_head(self, head: dict) -> List[str]:
-        name = name_of(head['type'])
+        name = type_name(head['type'])
         if self._panet_bbox_head(head) is None:
             return [f'bbox_head.type={name}: PANet has counterparts of Shared2FCBBoxHead and Shared4Conv1FCBBoxHead']
         if head.get('with_avg_pool'):
@@ -175,7 +176,7 @@ class _Branch:
 
     def _refuse_mask_head(self, head: dict) -> List[str]:
         if class_of(head['type'], self.scope) not in (FCNMaskHead, FCFusionMaskHead):
-            return [f'mask_head.type={name_of(head["type"])}: PANet has a counterpart of FCNMaskHead']
+            return [f'mask_head.type={type_name(head["type"])}: PANet has a counterpart of FCNMaskHead']
         if head.get('num_convs', 4) < 2:
             return [
                 f'mask_head.num_convs={head["num_convs"]}: fully-connected fusion starts after the second convolution '

@@ -21,11 +21,6 @@ def class_of(type_: Any, scope: Optional[str]) -> Optional[type]:
         return registry.get(type_)
 
 
-def name_of(type_: Any) -> str:
-    """The name of the class of ``type_``, without scope and module."""
-    return type_.rpartition('.')[2] if isinstance(type_, str) else getattr(type_, '__name__', str(type_))
-
-
 def retype(old: Any, new: type, scope: Optional[str] = None) -> Union[str, LazyObject]:
     """Write ``new``, a class of ``mmpanet.models``, in the same form as ``old``.
 

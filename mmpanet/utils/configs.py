@@ -3,7 +3,7 @@
 
 import os
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
@@ -47,6 +47,15 @@ def load_config(config: PathLike, options: Optional[dict] = None) -> Config:
     if not isinstance(scope, (str, type(None))):
         raise ConfigError(f"config {config}: default_scope={scope!r}, it takes the name of a scope, such as 'mmdet'")
     return cfg
+
+
+def type_name(type_: Any) -> str:
+    """The name of the class that a ``type`` of a config means, without scope and module.
+
+    Args:
+        type_: A name, a name with a scope, a dotted path, or a class.
+    """
+    return type_.rpartition('.')[2] if isinstance(type_, str) else getattr(type_, '__name__', str(type_))
 
 
 def config_path(config: PathLike) -> Path:

@@ -146,6 +146,13 @@ def test_unknown_models_are_named(name, error, message):
         find_model(name)
 
 
+def test_models_of_one_name_are_refused(tmp_path):
+    """A table could not tell them apart, and the second took the place of the first."""
+    models = [find_model('fpn'), find_model('panet'), find_model('fpn')]
+    with pytest.raises(BenchmarkError, match="two models are named 'fpn'"):
+        run_benchmark(models, ['inference'], Workload(64, 64, 1, 10), RunSettings())
+
+
 def test_variants_need_what_they_change():
     with pytest.raises(BenchmarkError, match="model.type='RetinaNet' has no roi_head"):
         find_model('fpn-s2', base='mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')

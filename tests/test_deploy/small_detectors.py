@@ -43,6 +43,32 @@ def config(path=PANET):
     return cfg
 
 
+def authors_boxes():
+    """A small PANet with the authors' anchors, coder and RoI head, whose boxes name their last pixel."""
+    cfg = config()
+    official = Config.fromfile(ROOT / 'configs/official/mask-rcnn_r50-caffe_panet-gn_ms-2x_coco.py').model
+    cfg.model.rpn_head.anchor_generator.type = official.rpn_head.anchor_generator.type
+    cfg.model.rpn_head.anchor_generator.center_offset = 0.5
+    cfg.model.rpn_head.bbox_coder = official.rpn_head.bbox_coder
+    cfg.model.roi_head.type = official.roi_head.type
+    cfg.model.roi_head.bbox_head.bbox_coder = official.roi_head.bbox_head.bbox_coder
+    for branch in ('bbox', 'mask'):
+        cfg.model.roi_head[f'{branch}_roi_extractor'].roi_layer.aligned = False
+    for stage in ('rpn', 'rcnn'):
+        cfg.model.test_cfg[stage].nms = official.test_cfg[stage].nms
+        assert cfg.model.test_cfg[stage].nms.offset == 1
+    return cfg
+
+
+def enlarge(cfg, scale):
+    """Let the test pipeline enlarge images."""
+    for step in cfg.test_pipeline:
+        if step['type'] == 'Resize':
+            step['scale_factor'] = scale
+    cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
+    return cfg
+
+
 def pixels(size, seed):
     coarse = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
     return cv2.resize(coarse, size[::-1])

@@ -1,15 +1,20 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Exported graphs in mmdet's test loop, and in eight bits."""
 
+import copy
+import json
+
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
-from small_detectors import FPN, build, config, write_image
+from small_detectors import FPN, authors_boxes, build, config, enlarge, write_image
 
+from mmpanet.apis.image_loader import ImageLoader
 from mmpanet.deploy import ExportError, GraphDetector, export_detector, quantize_graph
+from mmpanet.deploy.graph_detector import has_inclusive_boxes
 from mmpanet.deploy.int8 import OUTPUT_LAYERS
-from mmpanet.deploy.verify import image_pipeline, match_detections
+from mmpanet.deploy.verify import match_detections
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -21,28 +26,41 @@ SCALE = 1.5
 def exported(tmp_path_factory):
     """An FPN whose test pipeline enlarges images, its config, its folder and some images."""
     folder = tmp_path_factory.mktemp('graph')
-    cfg = config(FPN)
+    cfg = enlarge(config(FPN), SCALE)
     model = build(cfg)
-    for step in cfg.test_pipeline:
-        if step['type'] == 'Resize':
-            step['scale_factor'] = SCALE
-    cfg.test_dataloader.dataset.pipeline = cfg.test_pipeline
     export_detector(model, cfg, folder, paste_masks=False)
     images = [write_image(folder / f'{i}.png', (96, 128), i) for i in range(4)]
     return model, cfg, folder, images
 
 
 def samples(cfg, images):
-    pipeline = image_pipeline(cfg)
-    return pseudo_collate([pipeline(dict(img_path=str(path), img_id=i)) for i, path in enumerate(images)])
+    load_image = ImageLoader(cfg)
+    return pseudo_collate([load_image(path, i)[1] for i, path in enumerate(images)])
 
 
 @torch.no_grad()
 def test_predictions_are_those_of_mmdet_in_the_original_image(exported):
     model, cfg, folder, images = exported
+    assert not has_inclusive_boxes(cfg)
     found = GraphDetector(folder / 'end2end.onnx').test_step(samples(cfg, images))
-    expected = model.test_step(samples(cfg, images))
-    assert len(found) == len(images)
+    check_equal(found, model.test_step(samples(cfg, images)))
+
+
+@torch.no_grad()
+def test_boxes_that_name_their_last_pixel_end_behind_it(tmp_path):
+    cfg = enlarge(authors_boxes(), SCALE)
+    model = build(cfg)
+    export_detector(model, cfg, tmp_path, paste_masks=False)
+    images = [write_image(tmp_path / f'{i}.png', (96, 128), i) for i in range(2)]
+    inclusive = has_inclusive_boxes(cfg)
+    assert inclusive and json.loads((tmp_path / 'detector.json').read_text())['inclusive_boxes']
+    found = GraphDetector(tmp_path / 'end2end.onnx', inclusive_boxes=inclusive).test_step(samples(cfg, images))
+    check_equal(found, model.test_step(samples(cfg, images)))
+
+
+def check_equal(found, expected):
+    """The same objects in images of 96 x 128."""
+    assert len(found) == len(expected)
     for one, other in zip(found, expected):
         one, other = one.pred_instances, other.pred_instances
         dets = torch.cat([one.bboxes, one.scores[:, None]], dim=1).numpy()
@@ -88,6 +106,43 @@ def test_masks_in_the_resized_image_are_refused(exported):
 def test_what_cannot_be_opened_is_named(arguments, problem):
     with pytest.raises(ExportError, match=problem):
         GraphDetector(**arguments)
+
+
+def test_a_file_that_is_no_graph_is_named(tmp_path):
+    (tmp_path / 'x.onnx').write_text('no graph')
+    with pytest.raises(ExportError, match=r'x\.onnx: onnxruntime cannot run this file: '):
+        GraphDetector(tmp_path / 'x.onnx')
+
+
+@torch.no_grad()
+def test_types_of_images(tmp_path):
+    """A graph of float images takes both types. One of uint8 refuses floats, which it would have to cut."""
+    cfg = enlarge(config(FPN), SCALE)
+    model = build(cfg)
+    images = [write_image(tmp_path / f'{i}.png', (96, 128), i) for i in range(2)]
+    loads_float = copy.deepcopy(cfg)
+    loads_float.test_dataloader.dataset.pipeline[0].to_float32 = True
+    with pytest.raises(ExportError, match=r"input_type='uint8': test_pipeline .* \(to_float32=True\)"):
+        export_detector(model, loads_float, tmp_path / 'uint8', paste_masks=False, input_type='uint8')
+    assert not (tmp_path / 'uint8').exists()
+    export_detector(model, loads_float, tmp_path / 'float32', paste_masks=False)
+    assert json.loads((tmp_path / 'float32/detector.json').read_text())['input_type'] == 'float32'
+    detector = GraphDetector(tmp_path / 'float32/end2end.onnx')
+    for each in (cfg, loads_float):
+        check_equal(detector.test_step(samples(each, images)), model.test_step(samples(each, images)))
+    export_detector(model, cfg, tmp_path / 'uint8', paste_masks=False)
+    with pytest.raises(
+        ExportError, match='takes images of uint8, .* gives float32: export it with --input-type float32'
+    ):
+        GraphDetector(tmp_path / 'uint8/end2end.onnx').test_step(samples(loads_float, images))
+
+
+@pytest.mark.slow
+def test_eight_bits_of_a_graph_of_float_images(exported, tmp_path):
+    model, cfg, _, images = exported
+    export_detector(model, cfg, tmp_path, paste_masks=False, input_type='float32')
+    quantize_graph(tmp_path / 'end2end.onnx', tmp_path / 'int8.onnx', cfg, images)
+    assert len(GraphDetector(tmp_path / 'int8.onnx').test_step(samples(cfg, images))[0].pred_instances) > 5
 
 
 @pytest.mark.slow

@@ -8,8 +8,7 @@ import pytest
 import torch
 from mmcv.ops import nms
 from mmengine.config import Config
-from repository import ROOT
-from small_detectors import FPN, NUM_CLASSES, PANET, build, config, pixels, write_image
+from small_detectors import FPN, NUM_CLASSES, PANET, authors_boxes, build, config, enlarge, pixels, write_image
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
@@ -188,22 +187,12 @@ def test_a_grown_model_whose_gates_have_opened(tmp_path, images, level_fusion):
 
 
 @pytest.mark.slow
-def test_the_authors_boxes(tmp_path, images):
-    """Their anchors, coder and RoI head, whose boxes name their last pixel."""
-    cfg = config()
-    official = Config.fromfile(ROOT / 'configs/official/mask-rcnn_r50-caffe_panet-gn_ms-2x_coco.py').model
-    cfg.model.rpn_head.anchor_generator.type = official.rpn_head.anchor_generator.type
-    cfg.model.rpn_head.anchor_generator.center_offset = 0.5
-    cfg.model.rpn_head.bbox_coder = official.rpn_head.bbox_coder
-    cfg.model.roi_head.type = official.roi_head.type
-    cfg.model.roi_head.bbox_head.bbox_coder = official.roi_head.bbox_head.bbox_coder
-    for branch in ('bbox', 'mask'):
-        cfg.model.roi_head[f'{branch}_roi_extractor'].roi_layer.aligned = False
-    for stage in ('rpn', 'rcnn'):
-        cfg.model.test_cfg[stage].nms = official.test_cfg[stage].nms
-        assert cfg.model.test_cfg[stage].nms.offset == 1
+@pytest.mark.parametrize('scale', [1.0, 1.5])
+def test_the_authors_boxes(tmp_path, images, scale):
+    cfg = enlarge(authors_boxes(), scale)
     model = build(cfg)
     export_detector(model, cfg, tmp_path)
+    assert json.loads((tmp_path / 'detector.json').read_text())['inclusive_boxes']
     check_equal(model, cfg, tmp_path, images)
 
 

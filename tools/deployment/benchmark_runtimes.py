@@ -15,17 +15,18 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 import mmpanet  # noqa: F401  registers PANet's modules
-from mmpanet.benchmark.models import DEFAULT_BASE, build, find_model
+from mmpanet.apis.image_loader import ImageLoader
+from mmpanet.benchmark.models import DEFAULT_BASE, build, check_names, find_model
 from mmpanet.deploy import export_detector, quantize_graph
 from mmpanet.deploy.export import GRAPH, INT8_GRAPH
 from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.deploy.speed import eager_detector, graph_detector, random_detector, torchvision_detector
-from mmpanet.deploy.verify import image_pipeline
 from mmpanet.swap.verification import generated_image
 from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.environment import environment_summary
-from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.errors import BenchmarkError, MMPanetError
 from mmpanet.utils.paired_times import paired_ratio, time_in_turns
 from mmpanet.utils.tables import markdown_table
 
@@ -95,12 +96,12 @@ def detectors_of(model, proposals, image_file, args, threads):
     test_cfg.get('rcnn', test_cfg).max_per_img = args.detections  # a detector of one stage has one part
     if not args.image:  # the generated image has the size that was asked for
         for step in cfg.test_dataloader.dataset.pipeline:
-            if step['type'] == 'Resize':
+            if type_name(step['type']) == 'Resize':
                 step.pop('scale', None)
                 step.update(scale_factor=1.0, keep_ratio=True)
     torch.manual_seed(0)
     module = build(model).eval()
-    data = pseudo_collate([image_pipeline(cfg)(dict(img_path=str(image_file), img_id=0))])
+    data = pseudo_collate([ImageLoader(cfg)(image_file)[1]])
     detect = eager_detector(module, data) if model.checkpoint else random_detector(module, data)
     name = f'{model.name}, {proposals} proposals'
     yield f'{name}, PyTorch', detect
@@ -128,8 +129,11 @@ def measure(args):
         mmcv.imwrite(generated_image(*args.size).permute(1, 2, 0).numpy(), str(image_file))
     detectors = {}
     checkpoints = args.checkpoints or [None] * len(args.models)
-    for name, checkpoint, proposals in zip(args.models, checkpoints, args.proposals):
-        model = find_model(name, checkpoint, args.base)
+    models = [find_model(name, checkpoint, args.base) for name, checkpoint in zip(args.models, checkpoints)]
+    check_names([f'{model.name} with {proposals} proposals' for model, proposals in zip(models, args.proposals)])
+    for model, proposals in zip(models, args.proposals):
+        if model.options:
+            raise BenchmarkError(f'{model.name}: a graph has no options of PyTorch, such as +{model.options[0]}')
         detectors.update(detectors_of(model, proposals, image_file, args, threads))
     image = torch.from_numpy(mmcv.imread(str(image_file)).transpose(2, 0, 1).copy())
     for name in args.torchvision:

@@ -8,13 +8,14 @@ from mmengine.config import DictAction
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import load_inferencer
+from mmpanet.apis.image_loader import ImageLoader
 from mmpanet.apis.prediction import find_inputs
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.deploy import compare_detections, export_detector, quantize_graph
 from mmpanet.deploy.export import GRAPH, INPUT_TYPES, INT8_GRAPH
 from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.utils.configs import load_config
-from mmpanet.utils.errors import DataError, MMPanetError
+from mmpanet.utils.errors import MMPanetError
 
 
 def parse_args():
@@ -29,7 +30,9 @@ def parse_args():
         help='draw masks into the image, or leave them as 28 x 28 probabilities in each box (%(default)s)',
     )
     parser.add_argument(
-        '--input-type', choices=list(INPUT_TYPES), default='uint8', help='type of the input image (%(default)s)'
+        '--input-type',
+        choices=list(INPUT_TYPES),
+        help='type of the input image (default: the type that the test pipeline gives)',
     )
     parser.add_argument(
         '--sizes',
@@ -61,8 +64,9 @@ def parse_args():
     parser.add_argument(
         '--verify',
         nargs='+',
+        type=Path,
         metavar='IMAGE',
-        help='run these images in PyTorch and in the graph, and print the largest differences',
+        help='run these images, or folders of them, in PyTorch and in the graph, and print the largest differences',
     )
     parser.add_argument(
         '--runtime',
@@ -81,18 +85,21 @@ def parse_args():
         parser.error('--float is for --int8')
     if args.int8 and args.sizes:
         parser.error('--int8 takes graphs without --sizes')
-    if args.verify and (args.masks == 'box' or args.sizes or args.input_type != 'uint8'):
-        parser.error('--verify compares masks in the image: leave --masks, --input-type and --sizes out')
+    if args.verify and (args.masks == 'box' or args.sizes):
+        parser.error('--verify compares masks in the image: leave --masks and --sizes out')
     return args
 
 
 def main():
     args = parse_args()
-    for path in args.verify or ():
-        if not Path(path).is_file():
-            raise DataError(f'--verify {path}: no such file')
-    calibration = find_inputs(args.calibrate, videos=False) if args.int8 else []
+    calibration, verification = (
+        find_inputs(images, videos=False, unique_stems=False) if images else []
+        for images in (args.calibrate, args.verify)
+    )
     cfg = load_config(args.config, args.cfg_options)
+    load_image = ImageLoader(cfg)
+    for path in [*calibration, *verification]:
+        load_image(path)  # an image that cannot be loaded is named before anything is written
     model = load_inferencer(cfg, resolve_checkpoint(args.checkpoint, args.config), 'cpu').model
     classes = model.dataset_meta.get('classes', ())
     for path in export_detector(
@@ -103,8 +110,8 @@ def main():
         target = Path(args.out, INT8_GRAPH)
         nodes = quantize_graph(Path(args.out, GRAPH), target, cfg, calibration, args.float)
         print(f'{target}  {target.stat().st_size / 2**20:.1f} MiB, {len(nodes)} layers in eight bits')
-    for runtime in args.runtime if args.verify else ():
-        print(f'\n{runtime}\n{compare_detections(model, cfg, args.out, args.verify, runtime).report()}')
+    for runtime in args.runtime if verification else ():
+        print(f'\n{runtime}\n{compare_detections(model, cfg, args.out, verification, runtime).report()}')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ if 'OMP_WAIT_POLICY' not in os.environ:
 
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.deploy import GraphDetector
+from mmpanet.deploy.graph_detector import has_inclusive_boxes
 from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config
@@ -41,6 +42,7 @@ def test(args):
         runtime=args.runtime,
         threads=args.threads or 0,
         mask_threshold=rcnn.get('mask_thr_binary', 0.5),
+        inclusive_boxes=has_inclusive_boxes(cfg),
     )
     cfg.load_from = None
     cfg.resume = False

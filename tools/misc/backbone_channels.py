@@ -12,8 +12,7 @@ from mmengine.config import DictAction
 import mmpanet  # noqa: F401  registers what the config may name
 from mmpanet.swap.backbone_channels import backbone_maps, wrong_in_channels
 from mmpanet.swap.model_search import find_models
-from mmpanet.swap.types import name_of
-from mmpanet.utils.configs import load_config
+from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import ConfigError, MMPanetError
 
 
@@ -41,13 +40,14 @@ def main():
     for path, model in models:
         where = '.'.join(path)
         maps = backbone_maps(cfg, path)
-        backbone = name_of(model['backbone']['type'])
+        backbone = type_name(model['backbone']['type'])
         print(f'{where}.backbone ({backbone}): in_channels={maps.channels}, strides {maps.strides}')
         neck = wrong_in_channels(model, maps.channels)
         if neck is not None:
             wrong = 1
             print(
-                f'{where}.neck ({name_of(neck["type"])}) has in_channels={neck.get("in_channels")}, which does not fit'
+                f'{where}.neck ({type_name(neck["type"])}) has in_channels={neck.get("in_channels")}, '
+                'which does not fit'
             )
     return wrong
 

@@ -13,6 +13,7 @@ from mmengine.registry import Registry, init_default_scope
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
+from mmpanet.utils.configs import type_name
 from .forms import argument_faults, dataset_form_faults
 from .images import Loading, find_loading
 from .values import is_integer, short, some
@@ -165,7 +166,7 @@ def _coco_class(node: dict) -> Optional[type]:
 def _source(node: dict, key: str, dataset_class: Any) -> CocoSource:
     root = node.get('data_root') or ''
     steps = list(_steps(node.get('pipeline') or ()))
-    loaders = [step for step in steps if _type_name(step).endswith('LoadAnnotations')]
+    loaders = [step for step in steps if type_name(step.get('type')).endswith('LoadAnnotations')]
     return CocoSource(
         key=key,
         ann_file=Path(root, node['ann_file']),
@@ -173,7 +174,7 @@ def _source(node: dict, key: str, dataset_class: Any) -> CocoSource:
         classes=(node.get('metainfo') or {}).get('classes', dataset_class.METAINFO.get('classes')),
         masks=any(bool(step.get('with_mask')) for step in loaders),
         polygons_only=any(bool(step.get('with_mask')) and not step.get('poly2mask', True) for step in loaders),
-        annotated=bool(loaders) or not any(_type_name(step) == 'LoadEmptyAnnotations' for step in steps),
+        annotated=bool(loaders) or not any(type_name(step.get('type')) == 'LoadEmptyAnnotations' for step in steps),
         return_classes=bool(node.get('return_classes')),
         filter_cfg=None if node.get('test_mode') else node.get('filter_cfg'),
         indices=node.get('indices'),
@@ -191,11 +192,6 @@ def _steps(node: Any) -> Iterator[dict]:
     elif isinstance(node, (list, tuple)):
         for item in node:
             yield from _steps(item)
-
-
-def _type_name(step: dict) -> str:
-    kind = step.get('type')
-    return kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', '')
 
 
 def class_names(source: CocoSource) -> Tuple[Tuple[str, ...], List[str]]:

@@ -12,7 +12,7 @@ The registries also know each class by its former name with ``Detectron`` in it 
 from .anchor_generator import InclusiveAnchorGenerator
 from .bbox_coder import InclusiveBBoxCoder
 from .bbox_overlaps import InclusiveBBoxOverlaps2D
-from .roi_head import InclusiveBoxRoIHead
+from .roi_head import InclusiveBoxRoIHead, end_after_last_pixel
 from .transform import ToInclusiveBoxes
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     'InclusiveBBoxOverlaps2D',
     'InclusiveBoxRoIHead',
     'ToInclusiveBoxes',
+    'end_after_last_pixel',
 ]

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from typing import Tuple
+from typing import Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -8,6 +8,22 @@ from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmdet.utils import InstanceList
 from ..panet_roi_head import PANetRoIHead
+
+
+def end_after_last_pixel(boxes: Tensor, pixel: Sequence[float], size: Sequence[int]) -> Tensor:
+    """Turn inclusive boxes into mmdet's, which end behind their last pixel.
+
+    Args:
+        boxes (Tensor): (n, 4), x1, y1, x2, y2.
+        pixel (Sequence[float]): Width and height of a pixel of the original image, in the unit of the boxes.
+        size (Sequence[int]): Height and width of the image, in the same unit.
+
+    Returns:
+        Tensor: (n, 4), within the image.
+    """
+    first, last = boxes.split(2, dim=-1)
+    end = torch.minimum(last + last.new_tensor(pixel), last.new_tensor((size[1], size[0])))
+    return torch.cat([first, end], dim=-1)
 
 
 @MODELS.register_module(name=['InclusiveBoxRoIHead', 'DetectronRoIHead'])
@@ -43,9 +59,7 @@ class InclusiveBoxRoIHead(PANetRoIHead):
         """
         results_list = super().predict(x, rpn_results_list, batch_data_samples, rescale)
         for results, sample in zip(results_list, batch_data_samples):
-            first, last = results.bboxes.split(2, dim=-1)
             pixel = (1, 1) if rescale else sample.scale_factor
-            height, width = (sample.ori_shape if rescale else sample.img_shape)[:2]
-            end = torch.minimum(last + last.new_tensor(pixel), last.new_tensor((width, height)))
-            results.bboxes = torch.cat([first, end], dim=-1)
+            size = (sample.ori_shape if rescale else sample.img_shape)[:2]
+            results.bboxes = end_after_last_pixel(results.bboxes, pixel, size)
         return results_list
