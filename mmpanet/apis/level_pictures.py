@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet.registry import DATASETS
-from mmpanet.utils.errors import ConfigError
+from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.files import atomic_write, write_json
 from mmpanet.visualization import (
     LevelDistribution,
@@ -30,11 +30,17 @@ def images_of_test_data(cfg: Config, number: int) -> List[Path]:
 
     Raises:
         ConfigError: If the config has no test data.
+        DataError: If the data are not there.
     """
     if not cfg.get('test_dataloader'):
         raise ConfigError('the config has no test_dataloader: name images')
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    try:
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    except FileNotFoundError as error:
+        raise DataError(
+            f'test_dataloader.dataset: {error.filename}: no such file; get the data, or name images'
+        ) from error
     return [Path(dataset.get_data_info(index)['img_path']) for index in range(min(number, len(dataset)))]
 
 

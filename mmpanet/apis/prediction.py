@@ -93,7 +93,7 @@ def predict(
         source: The image or video.
         out_dir: Gets ``vis`` and ``preds``. Each file in them is written whole or not at all.
         score_thr: Objects below this score are not drawn.
-        pictures: Write ``vis/<name>``, the image with its objects. For a video that is an mp4.
+        pictures: Write ``vis/<name>``, the image with its objects. For a video that is an mp4, for a pgm a png.
         predictions: Write ``preds/<stem>.json`` as ``DetInferencer`` does: labels, scores, bboxes (x1, y1, x2, y2 in
             pixels) and masks in COCO's compressed RLE, of all objects. For a video it is a list with one entry for
             each frame.
@@ -104,7 +104,7 @@ def predict(
         DataError: If the source cannot be loaded, or only a part of it.
     """
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
-    picture = out_dir / 'vis' / (f'{source.stem}.mp4' if is_video else source.name) if pictures else None
+    picture = out_dir / 'vis' / _picture_name(source) if pictures else None
     json_file = out_dir / 'preds' / f'{source.stem}.json' if predictions else None
     for path in filter(None, (picture, json_file)):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +130,13 @@ def predict(
     if json_file:
         write_json(json_file, found if is_video else found[0], indent=None)
     return Output(source, picture, json_file, sum(score >= score_thr for one in found for score in one['scores']))
+
+
+def _picture_name(source: Path) -> str:
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        return f'{source.stem}.mp4'
+    # A picture has colors, which this format has no place for.
+    return f'{source.stem}.png' if source.suffix.lower() == '.pgm' else source.name
 
 
 def _batches(files: Iterator[Path], size: int) -> Iterator[List[Path]]:

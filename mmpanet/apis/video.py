@@ -60,6 +60,8 @@ class VideoWriter:
                 height, width = picture.shape[:2]
                 codec = cv2.VideoWriter.fourcc(*'mp4v')
                 self.stream = cv2.VideoWriter(str(self.path), codec, self.fps, (width, height))
+                if not self.stream.isOpened():
+                    raise DataError(f'{self.path.name}: OpenCV cannot write {width} x {height} pixels as mp4 here')
             self.stream.write(np.ascontiguousarray(picture[..., ::-1]))
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 
 import csv
 from pathlib import Path
+from statistics import median
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
 from mmpanet.utils.files import write_json, write_text
@@ -103,9 +104,7 @@ def pooling_text(
     """The comparison of the pooling ops for a terminal."""
     rows = []
     for result in results:
-        mmcv, mmpanet = (
-            f'{sorted(seconds)[len(seconds) // 2]:.3f}' for seconds in (result.mmcv_seconds, result.mmpanet_seconds)
-        )
+        mmcv, mmpanet = (f'{median(seconds):.3f}' for seconds in (result.mmcv_seconds, result.mmpanet_seconds))
         difference = f'{result.difference:.1e} of {result.magnitude:.1f}'
         rows.append([result.form, result.direction, mmcv, mmpanet, str(result.speedup), difference])
     sizes = (

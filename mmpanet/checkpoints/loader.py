@@ -46,16 +46,28 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> Dict[str
 
 
 def load_from_http(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:
-    """A URL. It is downloaded once, to where ``torch.hub`` keeps checkpoints; in a distributed run by one process."""
+    """A URL. It is downloaded once per machine, to where ``torch.hub`` keeps checkpoints.
+
+    In a distributed run the first process downloads, and the others wait. On a machine that does not see its file, they
+    download then.
+    """
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
-    if is_main_process() and not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(0))
-        except OSError as error:
-            raise CheckpointError(f'checkpoint {filename}: cannot be downloaded: {error}') from error
+    if is_main_process():
+        _download(filename, path)
     barrier()
+    _download(filename, path)
     return load_untrusted(path, map_location)
+
+
+def _download(url: str, path: Path) -> None:
+    """Download a file if it is not there. torch gives it its name when it is whole."""
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
+    except OSError as error:
+        raise CheckpointError(f'checkpoint {url}: cannot be downloaded: {error}') from error
 
 
 def load_from_cluster(filename: str, map_location: MapLocation = None) -> Dict[str, Any]:

@@ -121,7 +121,7 @@ def compare_features(path: Union[str, Path], resnet: ONNXResNet, seed: int = 0) 
         For each stage the largest difference of its features, as a share of their largest value.
 
     Raises:
-        CheckpointError: If onnxruntime is not installed.
+        CheckpointError: If onnxruntime is not installed, or if the graph takes no images of float32 or uint8.
     """
     try:
         import onnx
@@ -133,14 +133,21 @@ def compare_features(path: Union[str, Path], resnet: ONNXResNet, seed: int = 0) 
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=['CPUExecutionProvider'])
     [source] = session.get_inputs()
-    shape = [size if isinstance(size, int) and size > 0 else 224 for size in source.shape]
-    shape[0] = 1
-    image = np.random.default_rng(seed).normal(0, 50, shape).astype(np.float32)
+    batch, *sizes = (size if isinstance(size, int) and size > 0 else None for size in source.shape)
+    shape = (batch or 1, *(size or 224 for size in sizes))
+    image = np.random.default_rng(seed).normal(0, 50, shape).astype(_image_type(path, source.type))
     stem_input, *expected = session.run(names, {source.name: image})
     model = build_backbone(resnet)
     model.maxpool = _PaddedMaxPool(resnet.pool_pads)
     found = model(torch.from_numpy(stem_input))
     return [float(np.abs(a.numpy() - b).max() / np.abs(b).max()) for a, b in zip(found, expected)]
+
+
+def _image_type(path: Union[str, Path], kind: str) -> str:
+    types = {'tensor(float)': 'float32', 'tensor(uint8)': 'uint8'}
+    if kind not in types:
+        raise CheckpointError(f'{path}: takes {kind}; only images of float32 or uint8 can be compared')
+    return types[kind]
 
 
 class _PaddedMaxPool(nn.Module):

@@ -102,6 +102,7 @@ def compare_predictions(
 
 def _compare_images(annotation_file: Path, files: Sequence[Path], score_thr: float) -> List[ComparedImage]:
     annotations = Annotations(annotation_file)
+    annotations.check_masks()
     by_model = [read_predictions(file, annotations, score_thr) for file in files]
     images = []
     for image_id, info in annotations.images.items():

@@ -149,8 +149,17 @@ class Annotations:
             self.coco.dataset = content
             self.coco.createIndex()
             self.images = {image['id']: image for image in content['images']}
+            for one in content['annotations']:
+                one.setdefault('iscrowd', 0)
+                _check_annotation(one)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
+
+    def check_masks(self) -> None:
+        """Raise a DataError if an object has no mask."""
+        for one in self.coco.dataset['annotations']:
+            if 'segmentation' not in one:
+                raise DataError(f"{self.file}: annotation {one['id']} has no 'segmentation', and masks are compared")
 
     def objects(self, image_id: int) -> List[Instance]:
         """The objects of an image without its crowd regions."""
@@ -166,6 +175,16 @@ class Annotations:
             for one in self.coco.imgToAnns[image_id]
             if one.get('iscrowd', 0) == crowd
         ]
+
+
+def _check_annotation(annotation: Dict[str, Any]) -> None:
+    """Raise a ValueError that names the object and the key that is not in COCO's format."""
+    where = f'annotation {annotation.get("id")}'
+    for key in ('id', 'image_id', 'category_id', 'area', 'bbox'):
+        if key not in annotation:
+            raise ValueError(f'{where} has no {key!r}')
+    if len(annotation['bbox']) != 4:
+        raise ValueError(f'{where}: bbox={annotation["bbox"]} must be x, y, width, height')
 
 
 def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> Dict[int, List[Instance]]:

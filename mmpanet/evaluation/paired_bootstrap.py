@@ -44,7 +44,12 @@ class PairedDifference(NamedTuple):
 
 
 def paired_bootstrap(
-    annotation_file: Path, first: Sequence[Path], second: Sequence[Path], resamples: int = 1000, seed: int = 0
+    annotation_file: Path,
+    first: Sequence[Path],
+    second: Sequence[Path],
+    resamples: int = 1000,
+    seed: int = 0,
+    classes: Sequence[str] = (),
 ) -> List[PairedDifference]:
     """Compare the AP of two models, each trained with one seed or with several.
 
@@ -59,12 +64,15 @@ def paired_bootstrap(
         second: Those of the second model.
         resamples: How many draws.
         seed: Of the draws.
+        classes: The categories that count, by name: those of the models. By default all of the file count.
 
     Returns:
         One entry per metric; metrics without objects (of that size) are left out.
 
     Raises:
-        DataError: If a file does not exist or has another format, or if the files are of different kinds.
+        DataError: If a file does not exist or has another format, if the files are of different kinds, if there is no
+            such class, or if no file has a detection of a category that has objects. MMDetection counts the classes of
+            the dataset alone, so a category that the models do not know would lower their AP here.
     """
     annotations = Annotations(annotation_file)
     image_ids = sorted(annotations.images)
@@ -74,7 +82,12 @@ def paired_bootstrap(
     for file, other in kinds.items():
         if other != kind:
             raise DataError(f'{first[0]} and {file} must both hold masks or both hold boxes, not {kind} and {other}')
-    matched = {file: _match(annotations.coco, found, image_ids, kind) for file, found in predictions.items()}
+    if kind == 'segm':
+        annotations.check_masks()
+    categories = _counted_categories(annotations, classes, [one for found in predictions.values() for one in found])
+    matched = {
+        file: _match(annotations.coco, found, image_ids, categories, kind) for file, found in predictions.items()
+    }
     models = [[matched[file] for file in files] for files in (first, second)]
     generator = np.random.default_rng(seed)
     everything = np.ones(len(image_ids), int)
@@ -130,6 +143,8 @@ def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, An
         keys = ('image_id', 'category_id', 'score')
         key = 'segmentation' if 'segmentation' in content[0] else 'bbox'
         found = [{name: one[name] for name in (*keys, key)} for one in content]
+        if key == 'bbox' and any(len(one[key]) != 4 for one in found):
+            raise ValueError('a bbox must be x, y, width, height')
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise DataError(
             f"{file}: no list of results in COCO's format, as CocoMetric writes it ({type(error).__name__}: {error})"
@@ -140,11 +155,33 @@ def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, An
     return found
 
 
-def _match(truth: COCO, predictions: List[Dict[str, Any]], image_ids: List[int], kind: str) -> Model:
+def _counted_categories(
+    annotations: Annotations, classes: Sequence[str], predictions: Sequence[Dict[str, Any]]
+) -> List[int]:
+    ids = {category['name']: category['id'] for category in annotations.coco.dataset['categories']}
+    unknown = sorted(set(classes) - set(ids))
+    if unknown:
+        raise DataError(f'{annotations.file}: no category is named {unknown[0]!r}; there are {", ".join(ids)}')
+    counted = {name: ids[name] for name in classes or ids}
+    found = {one['category_id'] for one in predictions}
+    for name, category in counted.items():
+        objects = len(annotations.coco.getAnnIds(catIds=[category]))
+        if not classes and objects and category not in found:
+            raise DataError(
+                f'{annotations.file}: no file has a detection of {name!r}, which has {objects} objects: name the '
+                'classes of the models with --classes'
+            )
+    return sorted(counted.values())
+
+
+def _match(
+    truth: COCO, predictions: List[Dict[str, Any]], image_ids: List[int], categories: List[int], kind: str
+) -> Model:
     """Match predictions to objects with COCO's own evaluation."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         evaluation = COCOeval(truth, truth.loadRes(predictions), kind)
         evaluation.params.imgIds = image_ids
+        evaluation.params.catIds = categories
         evaluation.params.maxDets = [DETECTIONS]
         evaluation.evaluate()
     parameters = evaluation.params

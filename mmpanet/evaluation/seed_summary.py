@@ -2,7 +2,7 @@
 """Mean and standard deviation over seeds, as Markdown, JSON and a plot."""
 
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmpanet.utils.errors import DataError
@@ -63,7 +63,7 @@ def summarize_seeds(
         values = {
             metric: [100 * run['metrics'][metric] for run in runs if metric in run['metrics']] for metric in metrics
         }
-        steps = sorted(run['seconds_a_step'] for run in runs if run.get('seconds_a_step'))
+        steps = [run['seconds_a_step'] for run in runs if run.get('seconds_a_step')]
         summaries.append(
             SeedSummary(
                 name,
@@ -71,7 +71,7 @@ def summarize_seeds(
                 [run['seed'] for run in runs],
                 values,
                 runs[-1].get('parameters'),
-                steps[len(steps) // 2] if steps else None,
+                median(steps) if steps else None,
                 curves_of(runs),
             )
         )

@@ -40,7 +40,8 @@ class PANetRoIHead(StandardRoIHead):
                 raise ConfigError(f'{key}=None must be a config: an RoI head cannot do without boxes')
         super().__init__(**kwargs)
         self.rois_per_chunk = rois_per_chunk
-        if self.with_shared_head and (self._is_panet(self.bbox_head) or self._is_panet(self.mask_head)):
+        heads = [getattr(self, f'{branch}_head', None) for branch in ('bbox', 'mask')]
+        if self.with_shared_head and any(map(self._is_panet, heads)):
             raise ConfigError(
                 f'shared_head={type(self.shared_head).__name__} needs one map per RoI, but the features of '
                 "PANet's heads have one map per level and RoI: leave shared_head out"

@@ -43,7 +43,12 @@ def backbone_maps(cfg: Config, path: Tuple[str, ...] = ('model',)) -> BackboneMa
         with torch.device('meta'):
             return _maps_of(build_model(cfg, path), in_channels, 'meta')
     except Exception:  # code that reads values cannot run without values, and may raise anything
-        backbone = build_model(cfg, path)
+        try:
+            backbone = build_model(cfg, path)
+        except ConfigError:
+            raise
+        except Exception as error:  # an argument that the backbone does not take, for example
+            raise ConfigError(f'{where} cannot be built: {error}') from error
     for size in IMAGE_SIZES:
         try:
             return _maps_of(backbone, in_channels, 'cpu', size)

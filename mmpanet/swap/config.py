@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
 from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.files import PathLike
-from mmpanet.utils.model_building import scope_of
+from mmpanet.utils.model_building import node_at, scope_of
 from .backbone_channels import correct_in_channels
 from .growth import set_learning_rates
 from .model_search import find_models, necks_of
@@ -160,12 +160,11 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
 
 def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:
     """Let the new config start from a swapped checkpoint, whose weights are those of the model at ``path``."""
-    model, key = swap.config, 'load_from'
+    key = 'load_from'
     if path == ('model',):
         swap.config.load_from = checkpoint
     else:
-        for part in path:
-            model = model[part]
+        model = node_at(swap.config, path)
         model.init_cfg, key = dict(type='Pretrained', checkpoint=checkpoint), f'{".".join(path)}.init_cfg'
     swap.notes[:] = [note for note in swap.notes if not note.startswith(f'{key} still is ')]
     swap.notes.append(f'{key} is {checkpoint} in the new config')

@@ -18,7 +18,7 @@ from mmdet.structures import DetDataSample
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import PathLike
 from mmpanet.utils.logging import quiet_logger
-from mmpanet.utils.model_building import build_model
+from mmpanet.utils.model_building import build_model, nodes_along
 from .checkpoint import find_model_of_checkpoint, read_checkpoint
 from .model_search import find_models, is_swapped
 from .warm_start import has_warm_start
@@ -131,9 +131,9 @@ def verify(
 def preprocessor_of(cfg: Config, path: Tuple[str, ...]) -> DetDataPreprocessor:
     """A preprocessor that normalizes as the model's does, which may stand in a wrapper or beside the detector."""
     found: dict = {}
-    node = cfg
-    for key in path:
-        node = node[key]
+    for node in nodes_along(cfg, path):
+        if not isinstance(node, dict):
+            continue
         candidate = node.get('data_preprocessor') or {}
         found = next((one for one in (candidate, candidate.get('data_preprocessor') or {}) if one.get('mean')), found)
     kept = ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_size_divisor')

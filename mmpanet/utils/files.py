@@ -79,7 +79,7 @@ def _replace_folder(new: Path, old: Path) -> None:
         os.rename(old, aside / 'old')
         try:
             os.rename(new, old)
-        except OSError:
+        except BaseException:  # an interrupt too
             os.rename(aside / 'old', old)
             raise
     finally:

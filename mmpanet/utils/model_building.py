@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Build the model of a config."""
 
-from typing import Any, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -37,10 +37,15 @@ def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
 
 def node_at(cfg: Config, path: Tuple[str, ...]) -> Any:
     """What a config has at ``path``. In a list, the key is an index."""
-    node = cfg
+    return [cfg, *nodes_along(cfg, path)][-1]
+
+
+def nodes_along(cfg: Config, path: Tuple[str, ...]) -> Iterator[Any]:
+    """What a config has on the way to ``path``, one node per key. In a list, the key is an index."""
+    node: Any = cfg
     for key in path:
         node = node[int(key)] if isinstance(node, (list, tuple)) else node[key]
-    return node
+        yield node
 
 
 def scope_of(cfg: Config, path: Tuple[str, ...]) -> Optional[str]:

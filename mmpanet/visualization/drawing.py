@@ -48,18 +48,34 @@ def draw_levels(
         panel.set_title(f'1/{round(padded_height / level.shape[1])}', fontsize=8)
     panels[1][0].imshow(image)
     panels[1][0].set_title('image', fontsize=8)
-    to_image = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
+    to_image = np.array([image.shape[1] / width, image.shape[0] / height])
     for panel, (name, levels) in zip(panels[1][1:], levels_by_head.items()):
         panel.imshow(image)
         panel.autoscale(False)
-        boxes = levels.rois[:max_rois, 1:].numpy() * to_image
-        for (x1, y1, x2, y2), share in zip(boxes, levels.shares[:max_rois]):
+        outlines = _corners(levels.rois[:max_rois]).numpy() * to_image
+        for outline, share in zip(outlines, levels.shares[:max_rois]):
             if share.sum() > 0:
-                panel.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=LEVEL_COLORS[int(share.argmax())], lw=1)
-        panel.set_title(f'{name}: {min(len(boxes), max_rois)} of {len(levels.rois)} RoIs', fontsize=8)
+                panel.plot(*outline[[0, 1, 2, 3, 0]].T, color=LEVEL_COLORS[int(share.argmax())], lw=1)
+        panel.set_title(f'{name}: {len(outlines)} of {len(levels.rois)} RoIs', fontsize=8)
     if levels_by_head:
         _legend(figure, [f'mainly from stride {stride}' for stride in strides])
     return _rendered(figure)
+
+
+def _corners(rois: Tensor) -> Tensor:
+    """The corners of RoIs, (N, 4, 2), x and y.
+
+    Args:
+        rois: (N, 5), with x1, y1, x2, y2 behind the index of the image; or (N, 6), with center x and y, width, height
+            and the angle in radians, clockwise, as in MMRotate.
+    """
+    signs = rois.new_tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    if rois.size(1) == 5:
+        first, last = rois[:, None, 1:3], rois[:, None, 3:5]
+        return (first + last) / 2 + signs * (last - first)
+    across, down = (signs * rois[:, None, 3:5]).unbind(dim=2)
+    cos, sin = rois[:, 5:].cos(), rois[:, 5:].sin()
+    return rois[:, None, 1:3] + torch.stack([across * cos - down * sin, across * sin + down * cos], dim=2)
 
 
 def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray:

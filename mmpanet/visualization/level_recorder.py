@@ -42,7 +42,8 @@ def level_shares(fusion: LevelwiseFusion, grids: Tensor) -> Tensor:
 class RoILevels(NamedTuple):
     """RoIs of a head, and the levels that their features came from."""
 
-    rois: Tensor  # (N, 5): index of the image in its batch, and x1, y1, x2, y2 in pixels of the network's input
+    # (N, 5): index of the image in its batch, and x1, y1, x2, y2 in pixels of the network's input; or rotated, (N, 6)
+    rois: Tensor
     shares: Tensor  # (N, L), see level_shares()
 
     def of_image(self, index: int) -> 'RoILevels':

@@ -131,6 +131,26 @@ def test_video(folder, demo, tmp_path, batch_size):
     assert not list(out.rglob('.*'))
 
 
+def test_a_video_that_cannot_be_written_is_named(folder, demo, tmp_path, monkeypatch):
+    """OpenCV says nothing where it has no encoder."""
+    frames = [cv2.imread(str(path)) for path in images(folder)]
+    writer = cv2.VideoWriter(str(tmp_path / 'clip.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 7, (64, 64))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    monkeypatch.setattr(cv2.VideoWriter, 'fourcc', lambda *letters: cv2.VideoWriter_fourcc(*'none'))
+    with pytest.raises(SystemExit, match='clip.mp4: OpenCV cannot write 64 x 64 pixels as mp4 here'):
+        demo(tmp_path / 'clip.avi')
+    assert not list((tmp_path / 'out').rglob('*.mp4'))
+
+
+def test_a_gray_map_becomes_a_picture_in_colors(folder, demo, tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.pgm'), cv2.imread(str(images(folder)[0]), cv2.IMREAD_GRAYSCALE))
+    out, _ = demo(tmp_path / 'a.pgm')
+    assert [path.name for path in (out / 'vis').iterdir()] == ['a.png']
+    assert cv2.imread(str(out / 'vis/a.png')).shape == (64, 64, 3)
+
+
 def test_what_cannot_be_read_is_named_and_the_rest_is_done(folder, demo, tmp_path):
     inside = tmp_path / 'mixed'
     inside.mkdir()

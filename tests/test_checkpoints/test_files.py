@@ -21,6 +21,7 @@ from torch import nn
 from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmpanet.apis import load_inferencer
+from mmpanet.checkpoints import loader
 from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.checkpoints.official_conversion import convert_file
 from mmpanet.checkpoints.publishing import publish
@@ -328,3 +329,25 @@ def test_schemes_of_mmengine(downloads, tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match='pavi://a.pth: is not read from there'):
         CheckpointLoader.load_checkpoint('pavi://a.pth')
     assert not (tmp_path / 'traces').exists()
+
+
+@pytest.mark.parametrize('is_main, sees_the_file_of_the_main_process', [(True, True), (False, True), (False, False)])
+def test_downloads_of_a_distributed_run(downloads, tmp_path, monkeypatch, is_main, sees_the_file_of_the_main_process):
+    """The first process downloads; another one waits, and downloads if it is on a machine with a disk of its own."""
+    torch.save(dict(a=torch.ones(1)), tmp_path / 'weights.pth')
+    here, events = tmp_path / 'hub/checkpoints/weights.pth', []
+    download = torch.hub.download_url_to_file
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *args, **kw: (events.append('get'), download(*args)))
+    monkeypatch.setattr(loader, 'is_main_process', lambda: is_main)
+
+    def barrier():
+        events.append('wait')
+        if not is_main and sees_the_file_of_the_main_process:
+            here.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / 'weights.pth', here)
+
+    monkeypatch.setattr(loader, 'barrier', barrier)
+    for _ in range(2):
+        assert CheckpointLoader.load_checkpoint('http://a/weights.pth')['a'] == 1
+    expected = ['get', 'wait'] if is_main else ['wait'] if sees_the_file_of_the_main_process else ['wait', 'get']
+    assert events == [*expected, 'wait']

@@ -92,3 +92,34 @@ def test_a_file_that_is_no_graph_is_one_line(content, tmp_path, monkeypatch):
     with pytest.raises((CheckpointError, OSError), match=r'^.*model\.onnx.*$'):
         run_tool('onnx_resnet', 'model.onnx', 'out.pth')
     assert not (tmp_path / 'out.pth').exists()
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('broken', ['nan', 'dead'])
+def test_a_stage_whose_features_cannot_be_compared_is_refused(broken, tmp_path):
+    """A difference that is no number passed, because it stood behind smaller ones."""
+    original = randomize(ResNet(18, base_channels=8, stem_channels=16))
+    with torch.no_grad():
+        if broken == 'nan':
+            original.layer4[0].conv1.weight[0, 0, 0, 0] = float('nan')
+        else:
+            original.layer4[1].bn2.bias.fill_(-1e6)  # the last ReLU gives zeros
+    write(Classifier(original).eval(), tmp_path / 'model.onnx', False)
+    with pytest.raises(CheckpointError, match='features differ by more than 0.0001; nothing was written'):
+        run_tool('onnx_resnet', tmp_path / 'model.onnx', tmp_path / 'out.pth')
+    assert not (tmp_path / 'out.pth').exists()
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('dtype', [torch.float32, torch.uint8])
+def test_graphs_of_a_fixed_batch_and_of_bytes(dtype, tmp_path):
+    class Fixed(Classifier):
+        def forward(self, image):
+            return super().forward(image.float())
+
+    original = randomize(ResNet(18, base_channels=8, stem_channels=16))
+    legacy = {'dynamo': False} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
+    image = torch.randint(0, 256, (3, 64, 96, 3)).to(dtype)
+    torch.onnx.export(Fixed(original).eval(), (image,), str(tmp_path / 'model.onnx'), **legacy)
+    resnet = read_onnx_resnet(tmp_path / 'model.onnx')
+    assert max(compare_features(tmp_path / 'model.onnx', resnet)) < 1e-4

@@ -11,6 +11,7 @@ from pinned_model import batch, build
 from tiny_training import make_data, tiny_config
 
 from mmpanet.checkpoints.files import load_untrusted
+from mmpanet.engine.run_config import use_amp
 from mmpanet.engine.runner.checking_runner import build_runner
 
 
@@ -101,6 +102,13 @@ def test_early_stopping_ends_a_training_that_gets_no_better(cfg):
     runner = build_runner(cfg)
     runner.train()
     assert runner.epoch == 3  # the first, and two that are not better by 2
+
+
+@pytest.mark.parametrize('kind', ['OptimWrapper', 'mmengine.OptimWrapper', OptimWrapper, AmpOptimWrapper])
+def test_amp_replaces_the_wrapper_in_every_form(cfg, kind):
+    cfg.optim_wrapper.type = kind
+    use_amp(cfg)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
 
 
 @pytest.mark.gpu

@@ -161,9 +161,54 @@ def test_tool_with_masks(scenes, files, tmp_path, capsys):
             'image_id 99 is not in .*truth.json',
         ),
         ('[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {}}]', 'both hold masks or both hold boxes'),
+        ('[{"image_id": 1, "category_id": 1, "score": 1, "bbox": [1, 2]}]', 'a bbox must be x, y, width, height'),
     ],
 )
 def test_what_is_refused(files, tmp_path, content, message):
     (tmp_path / 'second.json').write_text(content)
     with pytest.raises(SystemExit, match=message):
         run_tool('paired_bootstrap', files[0], *files[1], '--against', tmp_path / 'second.json')
+
+
+def test_a_category_that_the_models_do_not_know(scenes, files, tmp_path):
+    """It counts in neither of two wrong ways: AP is that of the classes alone, or there is an error."""
+    objects, coarse, fine = scenes
+    known = [[one for one in found if one['category_id'] == 1] for found in (coarse, fine)]
+    for name, found in zip(('coarse', 'fine'), known):
+        (tmp_path / f'{name}.json').write_text(json.dumps(found))
+    truth, first, second = files
+    with pytest.raises(SystemExit, match=r"no file has a detection of 'b', which has \d+ objects: .* --classes"):
+        run_tool('paired_bootstrap', truth, *first, '--against', *second)
+    with pytest.raises(SystemExit, match="no category is named 'c'; there are a, b"):
+        run_tool('paired_bootstrap', truth, *first, '--against', *second, '--classes', 'c')
+    [found, *_] = paired_bootstrap(truth, first, second, resamples=2, classes=['a'])
+    alone = [one for one in objects if one['category_id'] == 1]
+    expected = coco_stats((alone, *known), range(1, NUM_IMAGES + 1))
+    assert (found.first, found.second) == pytest.approx([stats[STATS.index('mAP')] for stats in expected])
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda one: one.pop('area'), "annotation 1 has no 'area'"),
+        (lambda one: one.update(bbox=[1, 2]), r'annotation 1: bbox=\[1, 2\] must be x, y, width, height'),
+    ],
+)
+def test_annotations_that_cannot_be_evaluated(files, change, message):
+    content = json.loads(files[0].read_text())
+    change(content['annotations'][0])
+    files[0].write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=message):
+        run_tool('paired_bootstrap', files[0], *files[1], '--against', *files[2])
+
+
+def test_annotations_without_crowd_flags(files):
+    content = json.loads(files[0].read_text())
+    for one in content['annotations']:
+        one['iscrowd'] = 0
+    files[0].write_text(json.dumps(content))
+    expected = paired_bootstrap(*files, resamples=2)
+    for one in content['annotations']:
+        del one['iscrowd']
+    files[0].write_text(json.dumps(content))
+    assert paired_bootstrap(*files, resamples=2) == expected

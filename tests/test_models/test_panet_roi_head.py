@@ -296,6 +296,10 @@ def test_one_level_heads_on_mmdets_extractor(panet):
         ),
         (lambda r: r.update(rois_per_chunk=0), ['rois_per_chunk=0', 'at least']),
         (lambda r: r.update(shared_head=dict(type='ResLayer', depth=50)), ['shared_head=ResLayer']),
+        (
+            lambda r: (r.update(shared_head=dict(type='ResLayer', depth=50)), r.pop('mask_head')),
+            ['shared_head=ResLayer'],
+        ),
     ],
 )
 def test_parts_that_do_not_go_together(panet, change, words):

@@ -67,6 +67,8 @@ def test_a_backbone_that_does_not_run():
         backbone_maps(config(dict(type='BackboneForLargeImages')))
     with pytest.raises(ConfigError, match='model.backbone cannot be built: BackboneOfMine is not in'):
         backbone_maps(config(dict(type='BackboneOfMine')))
+    with pytest.raises(ConfigError, match="model.backbone cannot be built: .* unexpected keyword argument 'widths'"):
+        backbone_maps(config(dict(type='ResNet', depth=18, widths=3)))
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 """Reports are written whole or not at all."""
 
 import json
+import os
 
 import pytest
 
-from mmpanet.utils.files import atomic_write, write_json, write_text
+from mmpanet.utils.files import atomic_folder, atomic_write, write_json, write_text
 
 
 @pytest.mark.parametrize('indent, lines', [(2, 3), (None, 1)])
@@ -42,3 +43,22 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise KeyboardInterrupt
     assert path.read_text() == 'old'
     assert [file.name for file in tmp_path.iterdir()] == ['report.md']
+
+
+@pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch, error):
+    old = tmp_path / 'data'
+    old.mkdir()
+    (old / 'kept').touch()
+    rename = os.rename
+
+    def fail_once(source, target):
+        if str(target) == str(old) and 'old' not in os.path.basename(source):
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, 'rename', fail_once)
+    with pytest.raises(error), atomic_folder(old) as folder:
+        (folder / 'new').touch()
+    assert [file.name for file in tmp_path.iterdir()] == ['data']
+    assert [file.name for file in old.iterdir()] == ['kept']

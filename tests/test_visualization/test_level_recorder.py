@@ -1,4 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from mmpanet.visualization import (
     gate_values,
     level_shares,
 )
+from mmpanet.visualization.drawing import _corners
 
 
 class Identity(nn.Module):
@@ -116,6 +118,21 @@ def test_rois_are_drawn_in_the_color_of_their_level():
         above_the_legend = picture[:-100]
         assert (pixels_of(above_the_legend, (0, 114, 178)) > 100) == (shown == 'blue')
         assert (pixels_of(above_the_legend, (230, 159, 0)) > 100) == (shown == 'orange')
+
+
+def test_corners_of_rotated_rois_are_those_of_opencv():
+    straight = torch.tensor([[0, 10.0, 20.0, 110.0, 80.0]])
+    np.testing.assert_allclose(_corners(straight)[0], [[10, 20], [110, 20], [110, 80], [10, 80]])
+    for angle in (0.0, 0.5, -1.2):
+        rotated = torch.tensor([[0, 60.0, 50.0, 100.0, 60.0, angle]])
+        found = _corners(rotated)[0].numpy()
+        expected = cv2.boxPoints(((60, 50), (100, 60), np.degrees(angle)))
+        assert all(np.abs(expected - corner).sum(axis=1).min() < 1e-3 for corner in found)
+        assert np.linalg.norm(found[0] - found[1]) == pytest.approx(100, rel=1e-5)  # corners follow the outline
+    seen = dict(bbox_head=RoILevels(rotated, torch.eye(3)[:1]))
+    pyramid = [torch.rand(4, 24, 32), torch.rand(4, 12, 16), torch.rand(4, 6, 8)]
+    picture = draw_levels(np.zeros((64, 96, 3), np.uint8), pyramid, (128, 192, 192, 256), seen, [4, 8, 16])
+    assert pixels_of(picture[:-100], (0, 114, 178)) > 100
 
 
 class GatedHead(nn.Module):

@@ -33,6 +33,13 @@ def parse_args():
         '--against', type=Path, nargs='+', required=True, metavar='RESULTS', help='the same of the other model'
     )
     parser.add_argument('--names', nargs=2, default=['first', 'second'], metavar='NAME', help='names of the models')
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='the categories that count, if the models do not know all of the annotation file',
+    )
     parser.add_argument('--resamples', type=positive_int, default=1000, help='draws (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the draws (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='JSON file for the result')
@@ -42,7 +49,7 @@ def parse_args():
 def main():
     args = parse_args()
     try:
-        results = paired_bootstrap(args.annotations, args.first, args.against, args.resamples, args.seed)
+        results = paired_bootstrap(args.annotations, args.first, args.against, args.resamples, args.seed, args.classes)
     except MMPanetError as error:
         sys.exit(f'paired_bootstrap.py: {error}')
     print(bootstrap_table(results, args.names))
