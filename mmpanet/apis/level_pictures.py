@@ -87,9 +87,9 @@ def write_level_pictures(
         yield 'no head of this model pools several levels: there is no distribution to draw, only the pyramid'
         return
     yield _write(out_dir / 'level_distribution.png', draw_distribution(distributions))
-    data = out_dir / 'level_distribution.json'
-    write_json(data, {name: one.as_dict() for name, one in distributions.items()})
-    yield str(data)
+    shares_file = out_dir / 'level_distribution.json'
+    write_json(shares_file, {name: one.as_dict() for name, one in distributions.items()})
+    yield str(shares_file)
     for name, distribution in distributions.items():
         shares = distribution.as_dict()['all'] or []
         yield f'{name}, {int(distribution.counts.sum())} RoIs of {len(images)} images: ' + ', '.join(

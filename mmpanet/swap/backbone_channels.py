@@ -47,8 +47,8 @@ def backbone_maps(cfg: Config, path: Tuple[str, ...] = ('model',)) -> BackboneMa
             backbone = build_model(cfg, path)
         except ConfigError:
             raise
-        except Exception as error:  # an argument that the backbone does not take, for example
-            raise ConfigError(f'{where} cannot be built: {error}') from error
+        except Exception as fault:  # an argument that the backbone does not take, for example
+            raise ConfigError(f'{where} cannot be built: {fault}') from fault
     for size in IMAGE_SIZES:
         try:
             return _maps_of(backbone, in_channels, 'cpu', size)
