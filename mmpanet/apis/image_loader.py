@@ -7,6 +7,7 @@ from typing import Any, Dict, Optional, Tuple, Union
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
 
 from mmdet.utils import get_test_pipeline_cfg
 from mmpanet.utils.configs import type_name
@@ -31,6 +32,9 @@ class ImageLoader:
     """
 
     def __init__(self, cfg: Config) -> None:
+        if not (cfg.get('test_dataloader') or {}).get('dataset'):
+            raise ConfigError('test_dataloader.dataset is not in the config, and its pipeline is what loads images')
+        init_default_scope(cfg.get('default_scope') or 'mmdet')  # in which the names of the pipeline stand
         try:
             steps = get_test_pipeline_cfg(cfg)
         except RuntimeError as error:

@@ -61,8 +61,6 @@ class CheckedInferencer(DetInferencer):
         mismatch = weights_mismatch(model, state_dict)
         if mismatch:
             raise CheckpointError(f'checkpoint {self._weights}: {mismatch}')
-        if not (cfg.get('test_dataloader') or {}).get('dataset'):
-            raise ConfigError('test_dataloader.dataset is not in the config, and its pipeline is what loads images')
         meta = dict(dataset_meta=dataset_meta_of(checkpoint, cfg, model))
         # mmdet takes the colors of the classes from this dataset.
         colors = Config(dict(test_dataloader=dict(dataset=first_dataset(cfg.test_dataloader.dataset))))

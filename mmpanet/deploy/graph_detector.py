@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """An exported graph as a model that mmengine's runner tests."""
 
+import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Union
 
@@ -16,14 +17,26 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead, end_after_last_pixel
 from mmpanet.utils.errors import ExportError
+from .export import SETTINGS
 from .runtimes import open_graph
 
 
 def has_inclusive_boxes(cfg: Config) -> bool:
-    """Whether the boxes of the config's graph end with their last pixel."""
+    """Whether the boxes of a graph of the config's model end with their last pixel."""
     kind = (cfg.model.get('roi_head') or {}).get('type')
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
     return isinstance(cls, type) and issubclass(cls, InclusiveBoxRoIHead)
+
+
+def _has_inclusive_boxes(graph: Path) -> bool:
+    """What the file of settings beside a graph says."""
+    settings = graph.with_name(SETTINGS)
+    try:
+        return bool(json.loads(settings.read_text())['inclusive_boxes'])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ExportError(
+            f'{settings}: does not say whether boxes end with their last pixel (inclusive_boxes): export again'
+        ) from error
 
 
 @MODELS.register_module()
@@ -38,7 +51,11 @@ class GraphDetector(BaseModel):
         runtime (str): A key of :data:`.runtimes.RUNTIMES`. Defaults to 'onnxruntime'.
         threads (int): CPU threads; 0 leaves the choice to the runtime. Defaults to 0.
         mask_threshold (float): ``model.test_cfg.rcnn.mask_thr_binary`` of the config. Defaults to 0.5.
-        inclusive_boxes (bool): Whether boxes end with their last pixel, as ``detector.json`` says. Defaults to False.
+        inclusive_boxes (bool, optional): Whether the boxes of the graph end with their last pixel. Defaults to None: as
+            ``detector.json`` beside the graph says.
+
+    Raises:
+        ExportError: If the graph cannot be run, or if nothing says where its boxes end.
     """
 
     def __init__(
@@ -47,12 +64,12 @@ class GraphDetector(BaseModel):
         runtime: str = 'onnxruntime',
         threads: int = 0,
         mask_threshold: float = 0.5,
-        inclusive_boxes: bool = False,
+        inclusive_boxes: Optional[bool] = None,
     ) -> None:
         super().__init__()
         self.run_graph = open_graph(graph, runtime, threads)
         self.mask_threshold = mask_threshold
-        self.inclusive_boxes = inclusive_boxes
+        self.inclusive_boxes = _has_inclusive_boxes(Path(graph)) if inclusive_boxes is None else inclusive_boxes
 
     def forward(self, inputs: Any, data_samples: Optional[List[DetDataSample]] = None, mode: str = 'predict') -> Any:
         """Detect; for ``mode='predict'`` alone."""

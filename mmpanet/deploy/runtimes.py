@@ -59,7 +59,10 @@ def _open_onnxruntime(onnxruntime: Any, path: str, threads: int) -> Graph:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    dtype = np.dtype({'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}[session.get_inputs()[0].type])
+    kind, types = session.get_inputs()[0].type, {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
+    if kind not in types:
+        raise ValueError(f'its input is a {kind}, and must be of uint8 or float32')
+    dtype = np.dtype(types[kind])
     return lambda image: session.run(None, {'input': as_input(image, dtype)})
 
 

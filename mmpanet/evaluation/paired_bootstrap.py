@@ -158,20 +158,25 @@ def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, An
 def _counted_categories(
     annotations: Annotations, classes: Sequence[str], predictions: Sequence[Dict[str, Any]]
 ) -> List[int]:
-    ids = {category['name']: category['id'] for category in annotations.coco.dataset['categories']}
-    unknown = sorted(set(classes) - set(ids))
+    """The ids of the categories that count."""
+    names = {one['id']: str(one.get('name')) for one in annotations.coco.dataset.get('categories', ())}
+    unknown = sorted(set(classes) - set(names.values()))
     if unknown:
-        raise DataError(f'{annotations.file}: no category is named {unknown[0]!r}; there are {", ".join(ids)}')
-    counted = {name: ids[name] for name in classes or ids}
+        raise DataError(
+            f'{annotations.file}: no category is named {unknown[0]!r}; there are {", ".join(names.values())}'
+        )
+    counted = [category for category, name in names.items() if not classes or name in classes]
+    objects = {category: len(annotations.coco.getAnnIds(catIds=[category], iscrowd=False)) for category in counted}
+    if not any(objects.values()):
+        raise DataError(f'{annotations.file}: there is no object of {", ".join(classes) or "any category"}')
     found = {one['category_id'] for one in predictions}
-    for name, category in counted.items():
-        objects = len(annotations.coco.getAnnIds(catIds=[category]))
-        if not classes and objects and category not in found:
+    for category, number in objects.items():
+        if not classes and number and category not in found:
             raise DataError(
-                f'{annotations.file}: no file has a detection of {name!r}, which has {objects} objects: name the '
-                'classes of the models with --classes'
+                f'{annotations.file}: no file has a detection of {names[category]!r}, which has {number} objects: name '
+                'the classes of the models with --classes'
             )
-    return sorted(counted.values())
+    return sorted(counted)
 
 
 def _match(

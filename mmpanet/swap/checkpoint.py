@@ -61,7 +61,7 @@ def swap_checkpoint(
     path = find_model_of_checkpoint(state_dict, new_cfg)
     warm_start = has_warm_start(new_cfg)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would change those of GPUs too
         old, new = build_model(cfg, path), build_model(new_cfg, path)
         carried = carry_weights(state_dict, old, new, warm_start, path)
     swapped = {key: value for key, value in loaded.items() if 'state_dict' in loaded and key not in RUN_STATE_KEYS}

@@ -34,8 +34,12 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a text file whole or not at all."""
-    with atomic_write(path) as part:
+    """Write a text file whole or not at all. A link is followed, and a device or a pipe is written to."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding='utf-8')
+        return
+    with atomic_write(path.resolve()) as part:
         part.write_text(text, encoding='utf-8')
 
 
@@ -77,12 +81,11 @@ def _replace_folder(new: Path, old: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f'.{old.name}.', dir=old.parent))
     try:
         os.rename(old, aside / 'old')
-        try:
-            os.rename(new, old)
-        except BaseException:  # an interrupt too
-            os.rename(aside / 'old', old)
-            raise
+        os.rename(new, old)
     finally:
+        # An interrupt comes before or behind any of these calls, so what is there decides what is undone.
+        if not old.exists() and (aside / 'old').exists():
+            os.rename(aside / 'old', old)
         shutil.rmtree(aside, ignore_errors=True)
 
 

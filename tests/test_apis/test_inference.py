@@ -2,6 +2,9 @@
 """Images, folders and videos through tools/misc/image_demo.py."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from PIL import Image
 from pycocotools import mask as coco_mask
+from repository import ROOT
 from tiny_training import make_data, run_tool, write_config
 
 from mmdet.apis import inference_detector, init_detector
@@ -297,6 +301,17 @@ def test_the_loading_of_the_config_is_used(other_loading, folder, tmp_path):
     assert frame['scores'] and (tmp_path / 'out' / 'vis' / 'clip.mp4').is_file()
     run_tool('level_distribution', *words, '--out-dir', tmp_path / 'levels', '--device', 'cpu')
     assert (tmp_path / 'levels' / f'levels_{image.stem}.png').is_file()
+
+
+def test_a_process_of_its_own_loads_by_the_registry_of_mmdet(folder):
+    """The names of a pipeline mean mmdet's transforms, whatever was built before."""
+    code = (
+        'import sys; from mmpanet.apis.image_loader import ImageLoader; from mmpanet.utils.configs import load_config; '
+        'image, data = ImageLoader(load_config(sys.argv[1]))(sys.argv[2]); print(*image.shape, *data["inputs"].shape)'
+    )
+    command = [sys.executable, '-c', code, str(folder / 'tiny.py'), str(images(folder)[0])]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    assert done.stdout.split() == ['64', '64', '3', '3', '64', '64'], done.stderr
 
 
 def test_images_of_which_only_a_part_would_be_loaded(folder, demo, tmp_path):

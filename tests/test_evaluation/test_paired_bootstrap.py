@@ -9,6 +9,7 @@ from pycocotools.cocoeval import COCOeval
 from tiny_training import run_tool
 
 from mmpanet.evaluation.paired_bootstrap import paired_bootstrap
+from mmpanet.utils.errors import DataError
 
 # The statistics of COCOeval.summarize() in its order.
 STATS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -212,3 +213,20 @@ def test_annotations_without_crowd_flags(files):
         del one['iscrowd']
     files[0].write_text(json.dumps(content))
     assert paired_bootstrap(*files, resamples=2) == expected
+
+
+def test_categories_as_files_from_elsewhere_have_them(files):
+    """Crowd regions alone are no objects, and two categories may have one name or none."""
+    truth, first, second = files
+    content = json.loads(truth.read_text())
+    expected = paired_bootstrap(truth, first, second, resamples=2)
+    region = dict(content['annotations'][0], id=999, category_id=3, iscrowd=1)
+    content['annotations'].append(region)
+    content['categories'] = [dict(id=1), dict(id=2, name='b'), dict(id=3, name='b')]
+    truth.write_text(json.dumps(content))
+    assert paired_bootstrap(truth, first, second, resamples=2) == expected
+    assert paired_bootstrap(truth, first, second, resamples=2, classes=['None', 'b']) == expected
+    content['categories'].append(dict(id=4, name='d'))
+    truth.write_text(json.dumps(content))
+    with pytest.raises(DataError, match='there is no object of d'):
+        paired_bootstrap(truth, first, second, classes=['d'])

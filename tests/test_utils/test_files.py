@@ -3,6 +3,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -46,19 +47,42 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
-def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch, error):
-    old = tmp_path / 'data'
-    old.mkdir()
-    (old / 'kept').touch()
-    rename = os.rename
+@pytest.mark.parametrize('when', ['before', 'behind'])
+@pytest.mark.parametrize('call', [0, 1, 2, 3])
+def test_a_folder_is_never_lost(tmp_path, monkeypatch, call, when, error):
+    """An interrupt comes before a system call or behind it: the old folder stays, or the new one is in its place."""
+    target = tmp_path / 'data'
+    target.mkdir()
+    (target / 'old').touch()
+    calls, rename = [], os.rename
 
-    def fail_once(source, target):
-        if str(target) == str(old) and 'old' not in os.path.basename(source):
+    def interrupted(source, to):
+        calls.append(source)
+        stops = len(calls) - 1 == call and not (when == 'behind' and error is OSError)
+        if stops and when == 'before':
             raise error
-        rename(source, target)
+        rename(source, to)
+        if stops:
+            raise error
 
-    monkeypatch.setattr(os, 'rename', fail_once)
-    with pytest.raises(error), atomic_folder(old) as folder:
-        (folder / 'new').touch()
+    monkeypatch.setattr(os, 'rename', interrupted)
+    try:
+        with atomic_folder(target) as folder:
+            (folder / 'new').touch()
+    except error:
+        pass
     assert [file.name for file in tmp_path.iterdir()] == ['data']
-    assert [file.name for file in old.iterdir()] == ['kept']
+    assert [file.name for file in target.iterdir()] in (['old'], ['new'])
+    if call == 0 and when == 'before':
+        assert (target / 'old').exists()
+
+
+def test_links_are_followed_and_pipes_are_written_to(tmp_path):
+    (tmp_path / 'there').mkdir()
+    target, link = tmp_path / 'there/report.md', tmp_path / 'link.md'
+    link.symlink_to(target)
+    for text in ('first', 'second'):
+        write_text(link, text)
+        assert link.is_symlink() and target.read_text() == text
+    write_text(os.devnull, 'nothing')
+    assert Path(os.devnull).is_char_device()

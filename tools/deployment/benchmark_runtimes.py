@@ -131,9 +131,10 @@ def measure(args):
     checkpoints = args.checkpoints or [None] * len(args.models)
     models = [find_model(name, checkpoint, args.base) for name, checkpoint in zip(args.models, checkpoints)]
     check_names([f'{model.name} with {proposals} proposals' for model, proposals in zip(models, args.proposals)])
-    for model, proposals in zip(models, args.proposals):
+    for model in models:
         if model.options:
             raise BenchmarkError(f'{model.name}: a graph has no options of PyTorch, such as +{model.options[0]}')
+    for model, proposals in zip(models, args.proposals):
         detectors.update(detectors_of(model, proposals, image_file, args, threads))
     image = torch.from_numpy(mmcv.imread(str(image_file)).transpose(2, 0, 1).copy())
     for name in args.torchvision:

@@ -42,7 +42,8 @@ def test(args):
         runtime=args.runtime,
         threads=args.threads or 0,
         mask_threshold=rcnn.get('mask_thr_binary', 0.5),
-        inclusive_boxes=has_inclusive_boxes(cfg),
+        # Graphs of other models need no file that says so.
+        inclusive_boxes=None if has_inclusive_boxes(cfg) else False,
     )
     cfg.load_from = None
     cfg.resume = False
