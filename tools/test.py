@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 # The threads of GNU OpenMP wait for each other by spinning, which makes a step several times as long on a busy machine.
 # It reads these when torch is loaded: docs/troubleshooting.md.
@@ -20,6 +21,7 @@ from mmpanet.engine.run_config import check_run_config, check_test_time_augmenta
 from mmpanet.engine.runner import build_runner
 from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.files import make_folder
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,6 +51,8 @@ def parse_args() -> argparse.Namespace:
 
 def test(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
+    if args.out:
+        make_folder(Path(args.out).absolute().parent, '--out')
     if args.tta:
         check_test_time_augmentation(cfg)
     check_run_config(cfg, 'test')

@@ -16,7 +16,7 @@ from typing import IO, Any, Dict, List, Union
 import torch
 
 from mmpanet.utils.errors import CheckpointError
-from mmpanet.utils.files import PathLike
+from mmpanet.utils.files import PathLike, atomic_write
 from .data_unpickler import DataUnpickler, refuse_storage
 from .known_content import UnknownContentError
 from .matching import without_wrappers
@@ -33,6 +33,19 @@ from .storages import (
 
 ZIP_START = b'PK\x03\x04'
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001  # torch.serialization.MAGIC_NUMBER, PROTOCOL_VERSION
+
+
+def save_checkpoint(checkpoint: Dict[str, Any], path: PathLike) -> None:
+    """Write a checkpoint whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written, for example because the disk is full. ``torch.save`` itself raises a
+            RuntimeError of its zip writer.
+    """
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    with atomic_write(path) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def load_untrusted(source: Union[PathLike, IO[bytes]], map_location: MapLocation = 'cpu') -> Dict[str, Any]:
@@ -175,8 +188,9 @@ def _read_into(stream: IO[bytes], content: memoryview) -> None:
         done += count
 
 
-def check_paths(source: Path, target: Path) -> None:
+def check_paths(source: PathLike, target: PathLike) -> None:
     """Refuse a target that is the source, or in a folder that is not there."""
+    source, target = Path(source), Path(target)
     if target.exists() and source.exists() and target.samefile(source):
         raise CheckpointError(f'{source}: would be overwritten by its own conversion; name another target')
     if not target.parent.is_dir():

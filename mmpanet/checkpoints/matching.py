@@ -6,6 +6,8 @@ from typing import Any, Dict
 
 from torch import Tensor, nn
 
+from mmdet.models import SemiBaseDetector
+
 # DistributedDataParallel (and mmengine's wrappers), and torch.compile
 WRAPPERS = ('module.', '_orig_mod.')
 
@@ -32,6 +34,10 @@ def weights_mismatch(model: nn.Module, state_dict: Dict[str, Tensor], all_of_the
         state_dict: The weights.
         all_of_them: Whether all parameters of the model must be there, or one is enough.
     """
+    parts = ('student.', 'teacher.')
+    if isinstance(model, SemiBaseDetector) and not any(name.startswith(parts) for name in state_dict):
+        # mmdet loads the weights of a detector into student and teacher.
+        state_dict = {f'{part}{name}': value for part in parts for name, value in state_dict.items()}
     shapes = {name: tuple(value.shape) for name, value in state_dict.items() if hasattr(value, 'shape')}
     wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]

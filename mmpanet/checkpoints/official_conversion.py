@@ -24,8 +24,8 @@ from torch import Tensor
 
 from mmdet.datasets import CocoDataset
 from mmpanet.utils.errors import CheckpointError
-from mmpanet.utils.files import PathLike, atomic_write
-from .files import check_paths, load_untrusted
+from mmpanet.utils.files import PathLike
+from .files import check_paths, load_untrusted, save_checkpoint
 from .official_norms import batch_statistics, check_shape, folded_batch_norms, kept_batch_norms, restore_batch_norms
 from .official_rules import CONFIGS, rules
 
@@ -211,8 +211,7 @@ def convert_file(source: PathLike, target: PathLike, reverse: bool = False) -> s
         converted = (to_official if reverse else from_official)(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(f'{source}: {error}') from error
-    with atomic_write(target) as part:
-        torch.save(converted, part)
+    save_checkpoint(converted, target)
     if reverse:
         return detect_kind(converted['model'])
     return converted['meta']['official']['kind']

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mmpanet.utils.errors import CheckpointError
-from mmpanet.utils.files import atomic_write
-from .files import check_paths, load_untrusted
+from .files import check_paths, load_untrusted, save_checkpoint
 
 # What inference and a reader need. The rest (paths of hooks, the state of the run) belongs to the training.
 KEPT_META = ('cfg', 'dataset_meta', 'epoch', 'iter', 'seed', 'mmengine_version')
@@ -39,8 +38,7 @@ def publish(source: Union[str, Path], target: Union[str, Path], half: bool = Fal
         raise CheckpointError(f"{source}: has no 'state_dict', as a checkpoint of mmengine's has")
     weights = {name: _halved(name, value) if half else value for name, value in checkpoint['state_dict'].items()}
     meta = {key: value for key, value in checkpoint.get('meta', {}).items() if key in KEPT_META}
-    with atomic_write(target) as part:
-        torch.save(dict(meta=meta, state_dict=weights), part)
+    save_checkpoint(dict(meta=meta, state_dict=weights), target)
     return weights
 
 

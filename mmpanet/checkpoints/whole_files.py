@@ -21,7 +21,8 @@ def last_whole_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
         return named
     numbered = [path for path in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
     numbered.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    candidates = ([Path(named), Path(work_dir, Path(named).name)] if named else []) + numbered
+    # The path in the file may be that of another folder: this one may have been copied, or moved and trained anew.
+    candidates = ([Path(work_dir, Path(named).name), Path(named)] if named else []) + numbered
     for path in candidates:
         fault = checkpoint_fault(path)
         if not fault:

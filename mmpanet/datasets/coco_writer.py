@@ -14,6 +14,7 @@ the id 0 as not found.
 """
 
 import json
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
@@ -26,6 +27,8 @@ from mmpanet.utils.files import atomic_folder
 
 IMAGE_DIR = 'images'
 SPLITS = ('train', 'val')
+# What a folder of this package holds, the mark of `make`, and what file managers leave.
+OWN_NAMES = {IMAGE_DIR, *(f'{split}.json' for split in SPLITS), '.made', '.DS_Store', 'Thumbs.db'}
 
 
 def encode_instance(mask: np.ndarray, category_id: int) -> dict:
@@ -137,7 +140,8 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
         dataset of this recipe.
 
     Raises:
-        DataError: If ``out_dir`` holds other files, or another dataset and ``force`` is not given.
+        DataError: If ``out_dir`` holds other files, or another dataset and ``force`` is not given, or if it cannot be
+            replaced because a file system is mounted there.
     """
     recipe = json.loads(json.dumps(recipe))  # as it would be read again: JSON has no tuples
     out_dir = Path(out_dir)
@@ -148,6 +152,12 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
         found = read_recipe(out_dir, complete=False)
         if found is None:
             raise DataError(f'out_dir {str(out_dir)!r} holds other files; give a new or an empty folder')
+        others = sorted({path.name for path in out_dir.iterdir()} - OWN_NAMES)
+        if others:
+            raise DataError(
+                f'out_dir {str(out_dir)!r} holds {others[0]!r} beside its dataset, which would be lost; move it, or '
+                'give another folder'
+            )
         if not force:
             raise DataError(
                 f'out_dir {str(out_dir)!r} holds another dataset ({_difference(found, recipe)}); replace it with '
@@ -155,6 +165,11 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
             )
     elif out_dir.exists() and not out_dir.is_dir():
         raise DataError(f'out_dir {str(out_dir)!r} is not a folder')
+    if os.path.ismount(out_dir):
+        raise DataError(
+            f'out_dir {str(out_dir)!r} is where a file system is mounted, and cannot be replaced as a whole; give a '
+            'folder below it'
+        )
     with atomic_folder(out_dir) as building:
         (building / IMAGE_DIR).mkdir()
         yield building

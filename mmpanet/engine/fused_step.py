@@ -31,11 +31,35 @@ def with_fused_step(optimizer: Dict[str, Any], model: nn.Module) -> Dict[str, An
     kind = optimizer.get('type')
     if isinstance(kind, str):
         kind = OPTIMIZERS.get(kind)
+    if kind is torch.optim.SGD and optimizer.get('dampening'):
+        return optimizer  # with it `add_missing_momentum` would change the result
     on_cpu = all(parameter.device.type == 'cpu' for parameter in model.parameters())
     has_choice = kind in OPTIMIZERS_WITH_FUSED_STEP and not set(IMPLEMENTATIONS) & set(optimizer)
     if on_cpu and has_choice and has_fused_step(kind):
         return dict(optimizer, fused=True)
     return optimizer
+
+
+def add_missing_momentum(optimizer: torch.optim.Optimizer, *args: Any) -> None:
+    """Let the fused step of SGD begin with a parameter that gets its first gradient later than others.
+
+    Such a parameter has no momentum yet, for example because the training unfreezes it. torch's other steps take that
+    for a momentum of zero. The fused one stops with a ``TypeError``. Register this with ``register_step_pre_hook``.
+
+    Args:
+        optimizer (Optimizer): Any optimizer. Others than fused SGD stay as they are.
+        args: What torch hands to such a hook; not used.
+    """
+    for group in optimizer.param_groups:
+        if not (isinstance(optimizer, torch.optim.SGD) and group.get('fused') and group['momentum']):
+            continue
+        states = [
+            (parameter, optimizer.state[parameter]) for parameter in group['params'] if parameter.grad is not None
+        ]
+        if any(state.get('momentum_buffer') is not None for _, state in states):
+            for parameter, state in states:
+                if state.get('momentum_buffer') is None:
+                    state['momentum_buffer'] = torch.zeros_like(parameter)
 
 
 @lru_cache(maxsize=None)

@@ -5,8 +5,9 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
+from mmpanet.utils.argument_types import Overrides
 from mmpanet.utils.configs import load_config
 
 
@@ -20,7 +21,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Overrides,
         metavar='KEY=VALUE',
         help='settings that override the config, such as train_cfg.max_epochs=1 or '
         'model.neck.fusion=weighted; write a list as key="[a,b]" or key=a,b and a nested list as '

@@ -2,6 +2,7 @@
 """Whether a config says how to train or to test, and the changes that command lines make to it."""
 
 import importlib.util
+import inspect
 import re
 from copy import deepcopy
 from typing import Any, Iterator, Tuple
@@ -10,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT_MODELS
 
 from mmdet.models import DetTTAModel
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS, TRANSFORMS
 from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ConfigError
 
@@ -114,9 +115,19 @@ def _old_arguments(node: Any, key: str) -> Iterator[Tuple[str, str]]:
         if isinstance(kind, str) and kind in OLD_TRANSFORMS:
             yield f'{key}.type={kind!r}', OLD_TRANSFORMS[kind]
         for name, value in node.items():
-            if name in OLD_ARGUMENTS:
+            if name in OLD_ARGUMENTS and not _takes(kind, name):
                 yield f'{key}.{name}', OLD_ARGUMENTS[name]
             yield from _old_arguments(value, f'{key}.{name}')
+
+
+def _takes(kind: Any, argument: str) -> bool:
+    """Whether a dataset or transform takes this argument in MMDetection 3.x too, as Mosaic takes ``img_scale``."""
+    for registry in (TRANSFORMS, DATASETS):
+        cls = registry.get(kind) if isinstance(kind, str) else kind
+        if isinstance(cls, type):
+            inits = [vars(base)['__init__'] for base in cls.__mro__ if '__init__' in vars(base)]
+            return any(argument in inspect.signature(init).parameters for init in inits)
+    return False
 
 
 def use_amp(cfg: Config) -> None:
@@ -169,6 +180,11 @@ def use_test_time_augmentation(cfg: Config) -> None:
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:  # a wrapper, such as RepeatDataset
         dataset = dataset.dataset
+    if not dataset.get('pipeline'):
+        raise ConfigError(
+            f'--tta changes the pipeline of one dataset, and test_dataloader.dataset is a {type_name(dataset.type)} '
+            'without one: test its datasets one by one'
+        )
     if not cfg.get('tta_pipeline'):
         flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
         pack = dict(

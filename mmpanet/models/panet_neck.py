@@ -250,7 +250,7 @@ class PANetNeck(FPN):
             if self.path_gates is not None:
                 gate = self.path_gates[len(outs) - 1].to(out.dtype).view(1, -1, 1, 1)
                 out = level + gate * (out - level)
-            outs.append(out)
+            outs.append(out.to(outs[0].dtype))  # autocast on a GPU computes GN in float32
         return outs
 
     def _extra_levels(self, last: Tensor, source: Optional[Tensor]) -> List[Tensor]:

@@ -8,12 +8,12 @@ from typing import Dict, Optional, Tuple, Union
 import torch
 import torch.nn as nn
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader, save_checkpoint
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from mmpanet.checkpoints.files import load_untrusted
+from mmpanet.checkpoints.files import load_untrusted, save_checkpoint
 from mmpanet.utils.errors import CheckpointError
-from mmpanet.utils.files import PathLike, atomic_write
+from mmpanet.utils.files import PathLike
 from mmpanet.utils.model_building import build_model
 from .model_search import find_models, is_swapped
 from .targets import check_target
@@ -72,8 +72,7 @@ def swap_checkpoint(
         swapped['meta'] = {**swapped['meta'], 'cfg': new_cfg.pretty_text}
     if out is not None:
         Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(out) as part:
-            save_checkpoint(swapped, str(part))
+        save_checkpoint(swapped, out)
     return swapped, carried
 
 

@@ -15,6 +15,7 @@ from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead, Shared2FCBBoxHead,
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmpanet.models import (
     AdaptiveFeaturePooling,
+    FastSingleRoIExtractor,
     FCFusionMaskHead,
     PANetRoIHead,
     PANetShared2FCBBoxHead,
@@ -140,7 +141,7 @@ class _Branch:
 
     def _pooling_for(self, extractor: dict) -> Optional[type]:
         extractor_class = class_of(extractor['type'], self.scope)
-        if extractor_class is SingleRoIExtractor:
+        if extractor_class in (SingleRoIExtractor, FastSingleRoIExtractor):
             return AdaptiveFeaturePooling
         is_rotated = extractor_class is not None and type_name(extractor['type']) == ROTATED_EXTRACTOR
         return RotatedAdaptiveFeaturePooling if is_rotated else None

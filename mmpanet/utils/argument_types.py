@@ -1,7 +1,10 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Types of command line arguments for argparse."""
+"""Types and actions of command line arguments for argparse."""
 
 import argparse
+from typing import Any
+
+from mmengine.config import DictAction
 
 
 def positive_int(text: str) -> int:
@@ -21,3 +24,13 @@ def fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f'{text!r} is not a number from 0 to 1')
     return value
+
+
+class Overrides(DictAction):
+    """mmengine's action for ``KEY=VALUE ...``, with a message for a word that is none."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: Any = None) -> None:
+        for word in values:
+            if '=' not in word:
+                parser.error(f'{option_string}: {word!r} is no KEY=VALUE; all words behind it must be')
+        super().__call__(parser, namespace, values, option_string)

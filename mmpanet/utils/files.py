@@ -9,7 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator, Optional, Union
 
+from .errors import ConfigError
+
 PathLike = Union[str, 'os.PathLike[str]']
+
+
+def make_folder(path: PathLike, key: str) -> None:
+    """Make a folder that a run writes to, before the run.
+
+    Raises:
+        ConfigError: If it cannot be made, or not be written to. The message names ``key``.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f'{key} {os.fspath(path)}: {error.strerror}: {error.filename}') from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f'{key} {os.fspath(path)}: no permission to write there')
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import json
+import os
 
 import numpy as np
 import pytest
@@ -122,6 +123,25 @@ def test_lost_image_is_noticed(tmp_path):
         write(tmp_path / 'set')
     assert write(tmp_path / 'set', force=True)
     assert read_recipe(tmp_path / 'set')
+
+
+@pytest.mark.parametrize('name', ['photos', 'train_corrected.json'])
+def test_files_beside_a_dataset_are_never_removed(tmp_path, name):
+    write(tmp_path / 'set')
+    (tmp_path / 'set' / '.DS_Store').touch()
+    assert write(tmp_path / 'set', dict(RECIPE, size=(2, 4)), force=True)
+    (tmp_path / 'set' / name).mkdir()
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match=f'holds {name!r} beside its dataset, which would be lost'):
+        write(tmp_path / 'set', dict(RECIPE, size=(2, 5)), force=True)
+    assert tree(tmp_path) == before
+
+
+def test_a_mounted_folder_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / 'set').mkdir()
+    monkeypatch.setattr(os.path, 'ismount', lambda path: True)
+    with pytest.raises(DataError, match='a file system is mounted, .* give a folder below it'):
+        write(tmp_path / 'set')
 
 
 @pytest.mark.parametrize('name', ['thesis.txt', 'train.json'])

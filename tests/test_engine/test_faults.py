@@ -53,6 +53,17 @@ def test_resumes_from_the_last_one_that_is_whole(work_dir):
     assert last_whole_checkpoint(work_dir) is None
 
 
+def test_resumes_from_its_own_folder(work_dir, tmp_path):
+    """A copy of a work folder names the checkpoint of the original, which may be another training by now."""
+    copy = tmp_path / 'copy'
+    shutil.copytree(work_dir, copy)
+    assert (copy / 'last_checkpoint').read_text() == str(work_dir / 'epoch_2.pth')
+    assert last_whole_checkpoint(copy) == str(copy / 'epoch_2.pth')
+    for path in copy.glob('*.pth'):
+        path.unlink()
+    assert last_whole_checkpoint(copy) == str(work_dir / 'epoch_2.pth')  # as with an out_dir of CheckpointHook
+
+
 @pytest.mark.parametrize('pointer', ['', 'elsewhere/epoch_2.pth', None], ids=['cut off', 'moved', 'not written'])
 def test_resumes_without_a_good_pointer(work_dir, pointer):
     path = work_dir / 'last_checkpoint'

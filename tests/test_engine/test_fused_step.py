@@ -10,7 +10,7 @@ from tiny_training import make_data, tiny_config
 
 from mmdet.registry import OPTIMIZERS
 from mmpanet.engine import fused_step
-from mmpanet.engine.fused_step import has_fused_step, with_fused_step, with_step_of
+from mmpanet.engine.fused_step import add_missing_momentum, has_fused_step, with_fused_step, with_step_of
 from mmpanet.engine.runner.checking_runner import build_runner
 
 SETTINGS = {
@@ -90,6 +90,42 @@ class RefusingOptimizer(torch.optim.SGD):
 @pytest.mark.parametrize('kind', [OldOptimizer, RefusingOptimizer])
 def test_an_optimizer_without_it_is_found_out(kind):
     assert not has_fused_step(kind)
+
+
+@has_it
+def test_a_parameter_that_is_trained_later_than_others():
+    """An unfrozen layer has no momentum yet. The plain step takes that for zero."""
+    models = [model_of_three() for _ in range(2)]
+    optimizers = [
+        torch.optim.SGD(model.parameters(), **SETTINGS['SGD'], fused=fused)
+        for model, fused in zip(models, (True, False))
+    ]
+    optimizers[0].register_step_pre_hook(add_missing_momentum)
+    for step in range(4):
+        inputs = torch.randn(6, 40)
+        for model, optimizer in zip(models, optimizers):
+            model[0].requires_grad_(step >= 2)
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+    for one, other in zip(*(model.parameters() for model in models)):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_dampening_keeps_the_plain_step():
+    optimizer = dict(type='SGD', lr=0.1, momentum=0.9, dampening=0.1)
+    assert with_fused_step(optimizer, model_of_three()) == optimizer
+
+
+@has_it
+def test_train_py_lets_layers_be_trained_later(tmp_path):
+    data = make_data(tmp_path / 'shapes', num_train=1, num_val=1)
+    cfg = tiny_config(tmp_path / 'tiny.py', data)
+    cfg.work_dir = str(tmp_path / 'run')
+    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=1e-4)
+    runner = build_runner(cfg)
+    optimizer = runner.build_optim_wrapper(runner.optim_wrapper).optimizer
+    assert add_missing_momentum in optimizer._optimizer_step_pre_hooks.values()
 
 
 @has_it

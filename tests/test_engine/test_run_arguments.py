@@ -14,6 +14,8 @@ from repository import tool_path
 from mmdet.models import DetTTAModel
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
+from mmpanet.engine.runner import build_runner
+from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 
 
@@ -160,6 +162,34 @@ def test_configs_that_do_not_say_how_to_run(task, change, words):
         check_run_config(Config({**good, **change}), task)
     assert len(str(error.value).splitlines()) == 1
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize('name', ['yolox/yolox_tiny_8xb8-300e_coco.py', 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py'])
+def test_arguments_that_mmdet_3_has_too_are_taken(name):
+    """Mosaic and MixUp have an img_scale."""
+    cfg = load_config(f'mmdet::{name}')
+    assert "'img_scale'" in repr(cfg.train_dataloader)
+    check_run_config(cfg, 'train')
+
+
+@pytest.mark.parametrize('words', [['train_cfg.max_epochs', '=', '3'], ['a=1', 'tiny.py']])
+def test_a_word_that_is_no_override_is_named(config, words, capsys):
+    with pytest.raises(SystemExit):
+        load(config, '--cfg-options', *words)
+    wrong = next(word for word in words if '=' not in word)
+    assert f'--cfg-options: {wrong!r} is no KEY=VALUE' in capsys.readouterr().err
+
+
+def test_a_work_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ConfigError, match=r'work_dir .*file: .*exists'):
+        build_runner(Config(dict(work_dir=str(tmp_path / 'file'))))
+
+
+def test_test_time_augmentation_of_several_datasets_is_refused():
+    cfg = Config(dict(model=dict(), test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[]))))
+    with pytest.raises(ConfigError, match='test_dataloader.dataset is a ConcatDataset without one'):
+        use_test_time_augmentation(cfg)
 
 
 @pytest.mark.parametrize(

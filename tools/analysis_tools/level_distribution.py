@@ -4,13 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import find_inputs, load_inferencer
 from mmpanet.apis.level_pictures import images_of_test_data, write_level_pictures
 from mmpanet.checkpoints.trained import resolve_checkpoint
-from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.argument_types import Overrides, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -41,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--device', help='device, such as cuda:0 or cpu (default: a GPU if there is one)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
     )
     return parser.parse_intermixed_args()  # inputs may follow options
 

@@ -7,14 +7,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.device import get_device
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.evaluation.proposal_sweep import sweep_proposals, sweep_table, write_sweep
 from mmpanet.utils.allocator import keep_freed_memory
-from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.argument_types import Overrides, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -44,7 +43,7 @@ def parse_args():
         help='values of model.test_cfg.rpn.max_per_img (default: %(default)s)',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override all configs'
+        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override all configs'
     )
     parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'proposals'), help='(default: %(default)s)')
     args = parser.parse_args()

@@ -4,8 +4,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import load_inferencer
 from mmpanet.apis.image_loader import ImageLoader
@@ -14,6 +12,7 @@ from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.deploy import compare_detections, export_detector, quantize_graph
 from mmpanet.deploy.export import GRAPH, INPUT_TYPES, INT8_GRAPH
 from mmpanet.deploy.runtimes import RUNTIMES
+from mmpanet.utils.argument_types import Overrides
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -76,7 +75,7 @@ def parse_args():
         help='what runs the graph for --verify (%(default)s)',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
     )
     args = parser.parse_args()
     if args.int8 != bool(args.calibrate):

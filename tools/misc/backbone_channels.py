@@ -7,11 +7,10 @@ They are what ``in_channels`` of the neck must be. The exit code is 1 if it is s
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
 import mmpanet  # noqa: F401  registers what the config may name
 from mmpanet.swap.backbone_channels import backbone_maps, wrong_in_channels
 from mmpanet.swap.model_search import find_models
+from mmpanet.utils.argument_types import Overrides
 from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import ConfigError, MMPanetError
 
@@ -23,7 +22,7 @@ def parse_args():
     )
     parser.add_argument('config', help='path of the config, or a name such as mmdet::...')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
     )
     return parser.parse_args()
 

@@ -4,10 +4,9 @@
 import argparse
 import sys
 
-from mmengine.config import DictAction
-
 import mmpanet  # noqa: F401  registers what the config may name
 from mmpanet.datasets.checks import check_datasets, find_datasets
+from mmpanet.utils.argument_types import Overrides
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import DataError, MMPanetError
 
@@ -32,7 +31,7 @@ def parse_args():
         'tools/train.py',
     )
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
     )
     return parser.parse_args()
 

@@ -5,12 +5,10 @@ import sys
 from pathlib import Path
 from typing import List
 
-from mmengine.config import DictAction
-
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import find_inputs, load_inferencer, predict
 from mmpanet.checkpoints.trained import resolve_checkpoint
-from mmpanet.utils.argument_types import fraction, positive_int
+from mmpanet.utils.argument_types import Overrides, fraction, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import DataError, MMPanetError
 from mmpanet.utils.media import list_files
@@ -49,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--device', help='device, such as cuda:0 or cpu (default: a GPU if there is one)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='settings that override the config'
+        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
     )
     args = parser.parse_args()
     if not (args.pictures or args.predictions):

@@ -4,11 +4,9 @@
 import argparse
 import sys
 
-import torch
-
+from mmpanet.checkpoints.files import check_paths, save_checkpoint
 from mmpanet.checkpoints.onnx_resnet import compare_features, read_onnx_resnet
 from mmpanet.utils.errors import CheckpointError, MMPanetError
-from mmpanet.utils.files import atomic_write
 
 LARGEST_DIFFERENCE = 1e-4
 
@@ -22,14 +20,14 @@ def parse_args():
 
 def main():
     args = parse_args()
+    check_paths(args.source, args.target)
     resnet = read_onnx_resnet(args.source)
     differences = compare_features(args.source, resnet)
     for stage, difference in enumerate(differences, 1):
         print(f'stage {stage}: largest difference to onnxruntime {difference:.1e} of the largest value')
     if not all(difference <= LARGEST_DIFFERENCE for difference in differences):  # NaN is no match either
         raise CheckpointError(f'{args.source}: features differ by more than {LARGEST_DIFFERENCE}; nothing was written')
-    with atomic_write(args.target) as file:
-        torch.save(dict(state_dict=resnet.state_dict), file)
+    save_checkpoint(dict(state_dict=resnet.state_dict), args.target)
     if resnet.pool_pads != (1, 1, 1, 1):
         print(
             f"its max pooling pads by {resnet.pool_pads}, mmdet's by (1, 1, 1, 1): maps shift by one pixel of the stem"

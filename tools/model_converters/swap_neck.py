@@ -131,5 +131,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except MMPanetError as error:
+    except (MMPanetError, OSError) as error:
         sys.exit(f'swap_neck.py: {error}')

@@ -16,8 +16,17 @@ name each fault: the file, the entry, its value and the allowed values.
 - :mod:`.datasets`: all of them together
 """
 
-from .config import CocoSource, find_datasets, unset_faults
+from .config import CocoSource, find_datasets, order_faults, unset_faults
 from .datasets import Findings, check_annotations, check_datasets
 from .rle import rle_runs
 
-__all__ = ['CocoSource', 'Findings', 'check_annotations', 'check_datasets', 'find_datasets', 'rle_runs', 'unset_faults']
+__all__ = [
+    'CocoSource',
+    'Findings',
+    'check_annotations',
+    'check_datasets',
+    'find_datasets',
+    'order_faults',
+    'rle_runs',
+    'unset_faults',
+]

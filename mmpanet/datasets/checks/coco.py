@@ -78,7 +78,7 @@ def check_categories(entries: list, classes: Sequence[str]) -> Tuple[Dict[Any, s
     if ordered != tuple(classes):
         return names, [
             f'classes is {some(classes)}, but the categories come as {some(ordered)}: MMDetection numbers '
-            'labels in the order of the file, so that classes needs the same order'
+            'labels in the order of the file, so that classes needs the same order, here and in every other dataset'
         ]
     return names, []
 

@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from mmpanet.utils.errors import DataError
 from .coco import check_categories, check_images, read_annotation_file, shared_files
-from .config import CocoSource, class_names, find_datasets, form_faults, head_faults
+from .config import CocoSource, class_names, find_datasets, form_faults, head_faults, order_faults
 from .evaluators import Evaluation, evaluator_faults, find_evaluations, other_image_faults
 from .images import Loading, image_faults
 from .objects import ObjectFindings, Reading, check_objects
@@ -51,6 +51,7 @@ def check_datasets(cfg: Config, *splits: str, decode_images: bool = False) -> Li
     for split in splits:
         faults += form_faults(cfg, split)
         faults += evaluator_faults(cfg, split) if split != 'train' else ()
+        faults += order_faults(cfg, split) if split != 'train' else ()
         evaluations = find_evaluations(cfg, split) if split != 'train' else []
         sources = find_datasets(cfg, split)
         faults += other_image_faults(sources, evaluations)

@@ -84,18 +84,15 @@ def loaded_size(content: bytes, name: str) -> Tuple[int, int]:
     return height, width
 
 
-def fingerprint(source: Path, paths: Iterable[Path], contents: Iterable[Path] = ()) -> str:
-    """A text that changes with the names and sizes of files, and with the content of others.
+def fingerprint(source: Path, paths: Iterable[Path]) -> str:
+    """A text that changes with the names and the contents of files.
 
     Args:
         source (Path): The folder that their names are relative to.
-        paths (Iterable[Path]): Files whose names and sizes count.
-        contents (Iterable[Path]): Files whose content counts.
+        paths (Iterable[Path]): The files.
     """
     digest = hashlib.sha256()
     for path in sorted(paths):
-        digest.update(os.fsencode(path.relative_to(source)) + f':{path.stat().st_size}\n'.encode())
-    for path in sorted(contents):
         digest.update(os.fsencode(path.relative_to(source)) + b':' + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
@@ -111,7 +108,9 @@ def check_conversion(source: Path, val_fraction: float, on_error: str) -> None:
 
 
 def check_out_dir(out_dir: Path, source: Path, key: str) -> None:
-    """Refuse to write a dataset into the folder that it is made from, which the next conversion would read again.
+    """Refuse to write a dataset into the folder that it is made from, or around it.
+
+    The next conversion would read its own files again, or ``--force`` would remove the source.
 
     Args:
         out_dir (Path): The folder of the dataset.
@@ -120,6 +119,8 @@ def check_out_dir(out_dir: Path, source: Path, key: str) -> None:
     """
     if source.resolve() in (out_dir.resolve(), *out_dir.resolve().parents):
         raise ConfigError(f'out_dir {str(out_dir)!r} lies in {key} {str(source)!r}, where its own files would be read')
+    if out_dir.resolve() in source.resolve().parents:
+        raise ConfigError(f'{key} {str(source)!r} lies in out_dir {str(out_dir)!r}, whose files would be replaced')
 
 
 def check_classes(classes: Optional[Sequence[str]]) -> Tuple[str, ...]:

@@ -273,7 +273,7 @@ def convert_labelme(
     recipe = dict(
         generator=GENERATOR,
         version=VERSION,
-        source=fingerprint(source, survey.images, contents=paths.values()),
+        source=fingerprint(source, [*survey.images, *paths.values()]),
         classes=names,
         ignore=sorted(ignore),
         val_fraction=val_fraction,

@@ -185,7 +185,7 @@ def convert_masks(
         generator=GENERATOR,
         version=VERSION,
         images=fingerprint(images, found.values()),
-        masks=fingerprint(masks, (), contents=reader.files),
+        masks=fingerprint(masks, reader.files),
         kind=kind,
         classes=names,
         values=class_values,

@@ -3,6 +3,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmdet.registry import HOOKS
+from mmpanet.utils.errors import ConfigError
 
 
 @HOOKS.register_module()
@@ -14,7 +15,7 @@ class EvaluateFirstHook(Hook):
     training that resumes does not evaluate again.
 
     Raises:
-        ValueError: If the config has no validation.
+        ConfigError: If the config has no validation.
     """
 
     # After all other hooks, the averaged weights of EMAHook among them.
@@ -22,7 +23,7 @@ class EvaluateFirstHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if runner.val_loop is None:
-            raise ValueError(
+            raise ConfigError(
                 'EvaluateFirstHook: the config has no validation (val_cfg, val_dataloader and val_evaluator); leave '
                 'it out of custom_hooks'
             )

@@ -11,6 +11,7 @@ from torch import nn
 from mmdet.registry import HOOKS
 from mmdet.structures import DetDataSample
 from mmpanet.models.layers.argument_checks import check_count
+from mmpanet.utils.errors import ConfigError
 from mmpanet.visualization import (
     LevelDistribution,
     LevelRecorder,
@@ -39,13 +40,13 @@ class LevelDistributionHook(Hook):
         num_pictures (int): Images that are drawn: the first image of as many batches. Defaults to 2.
 
     Raises:
-        ValueError: If the model has no head that pools several levels.
+        ConfigError: If the model has no head that pools several levels.
     """
 
     def __init__(self, interval: int = 10, num_pictures: int = 2) -> None:
         check_count('interval', interval)
         if not isinstance(num_pictures, int) or num_pictures < 0:
-            raise ValueError(f'num_pictures={num_pictures!r} must be a number of images, 0 or above')
+            raise ConfigError(f'num_pictures={num_pictures!r} must be a number of images, 0 or above')
         self.interval = interval
         self.num_pictures = num_pictures
         self._recorder: LevelRecorder
@@ -55,7 +56,7 @@ class LevelDistributionHook(Hook):
     def before_run(self, runner: Runner) -> None:
         self._recorder = LevelRecorder(_unwrapped(runner.model))
         if not self._recorder.strides:
-            raise ValueError(
+            raise ConfigError(
                 'LevelDistributionHook: the model has no roi_head with an AdaptiveFeaturePooling and a head of '
                 'num_levels above 1; leave it out of custom_hooks'
             )

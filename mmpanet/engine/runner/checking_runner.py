@@ -3,6 +3,7 @@
 
 from typing import Any, Dict
 
+import torch
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -12,18 +13,25 @@ from torch import nn
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
-from mmpanet.datasets.checks import check_datasets, unset_faults
-from mmpanet.engine.fused_step import with_fused_step, with_step_of
+from mmpanet.datasets.checks import check_datasets, order_faults, unset_faults
+from mmpanet.engine.fused_step import add_missing_momentum, with_fused_step, with_step_of
 from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
+from mmpanet.utils.files import make_folder
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
 
-OF_A_TRAINING = ('meta', 'message_hub')  # what a checkpoint needs to go on from, besides weights
+OF_A_TRAINING = ('meta', 'message_hub', 'optimizer')  # what a checkpoint needs to go on from, besides weights
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner that the config asks for: :class:`CheckingRunner`, or the one that its ``runner_type`` names."""
+    """The runner that the config asks for: :class:`CheckingRunner`, or the one that its ``runner_type`` names.
+
+    Raises:
+        ConfigError: If its work folder cannot be made.
+    """
     setup_cache_size_limit_of_dynamo()
+    if cfg.get('work_dir'):
+        make_folder(cfg.work_dir, 'work_dir')
     return RUNNERS.build(cfg) if 'runner_type' in cfg else CheckingRunner.from_cfg(cfg)
 
 
@@ -55,11 +63,16 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         if isinstance(optimizer, dict):
             # A copy, because the config is written down as the user gave it.
             optim_wrapper = dict(optim_wrapper, optimizer=with_fused_step(optimizer, self.model))
-        return super().build_optim_wrapper(optim_wrapper)
+        built = super().build_optim_wrapper(optim_wrapper)
+        optimizer = getattr(built, 'optimizer', None)
+        if isinstance(optimizer, torch.optim.SGD):
+            optimizer.register_step_pre_hook(add_missing_momentum)
+        return built
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Dict[str, Any]:
         checkpoint = super().load_checkpoint(filename, *args, **kwargs)
-        lacking = [key for key in OF_A_TRAINING if key not in checkpoint] if self._resume else []
+        needed = (*OF_A_TRAINING, *(['param_schedulers'] if self.param_schedulers else [])) if self._resume else ()
+        lacking = [key for key in needed if key not in checkpoint]
         if lacking:
             raise CheckpointError(
                 f'checkpoint {filename}: has no {lacking[0]!r}, and so no training to go on with; to start from its '
@@ -72,9 +85,18 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         mismatch = weights_mismatch(model, state_dict, self.needs_all_weights or self._resume)
         if mismatch:
             raise CheckpointError(f'checkpoint {filename}: {mismatch}')
+        if self.needs_all_weights:
+            self._check_class_order(filename, checkpoint)
         if self._resume and isinstance(self.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
             checkpoint['optimizer'] = with_step_of(self.optim_wrapper.optimizer, checkpoint['optimizer'])
         return checkpoint
+
+    def _check_class_order(self, filename: str, checkpoint: Dict[str, Any]) -> None:
+        """Refuse to test labels that the training numbered in another order."""
+        trained = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes', ())
+        faults = order_faults(self.cfg, 'test', trained) if isinstance(trained, (list, tuple)) and trained else ()
+        for fault in faults:
+            raise DataError(f'checkpoint {filename}: {fault}')
 
     def _check_annotations(self, *splits: str) -> None:
         if not self.cfg.get('check_annotations', True):
