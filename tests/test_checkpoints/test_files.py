@@ -1,11 +1,13 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Checkpoints are read as data, by every way into mmpanet and mmengine, and hostile ones are refused."""
 
+import errno
 import io
 import shutil
 import tarfile
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +21,12 @@ from tiny_training import make_data, run_tool, write_config
 from torch import nn
 
 from mmdet.apis import DetInferencer
+from mmdet.models import SemiBaseDetector
 from mmdet.registry import MODELS
 from mmpanet.apis import load_inferencer
 from mmpanet.checkpoints import loader
-from mmpanet.checkpoints.files import load_untrusted
+from mmpanet.checkpoints.files import load_untrusted, save_checkpoint
+from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.checkpoints.official_conversion import convert_file
 from mmpanet.checkpoints.publishing import publish
 from mmpanet.utils.errors import CheckpointError
@@ -351,3 +355,29 @@ def test_downloads_of_a_distributed_run(downloads, tmp_path, monkeypatch, is_mai
         assert CheckpointLoader.load_checkpoint('http://a/weights.pth')['a'] == 1
     expected = ['get', 'wait'] if is_main else ['wait'] if sees_the_file_of_the_main_process else ['wait', 'get']
     assert events == [*expected, 'wait']
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_the_old_file(tmp_path, monkeypatch):
+    target = tmp_path / 'weights.pth'
+    save_checkpoint(dict(a=torch.ones(2)), target)
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space left on device'):
+        patch.setattr(Path, 'write_bytes', full)
+        save_checkpoint(dict(a=torch.zeros(3)), target)
+    assert [path.name for path in tmp_path.iterdir()] == ['weights.pth']
+    assert load_untrusted(target)['a'].tolist() == [1, 1]
+
+
+def test_the_weights_of_a_detector_fit_student_and_teacher():
+    class Semi(SemiBaseDetector):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.student, self.teacher = nn.Linear(2, 3), nn.Linear(2, 3)
+
+    detector = nn.Linear(2, 3).state_dict()
+    assert not weights_mismatch(Semi(), detector)
+    assert not weights_mismatch(Semi(), Semi().state_dict())
+    assert 'of another model: 4 of the 4 parameters' in weights_mismatch(Semi(), nn.Linear(2, 4).state_dict(), False)

@@ -20,7 +20,7 @@ from pycocotools.cocoeval import COCOeval
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import DATASETS
-from mmpanet.datasets.checks import check_annotations, check_datasets, find_datasets
+from mmpanet.datasets.checks import check_annotations, check_datasets, find_datasets, order_faults
 from mmpanet.datasets.checks.config import form_faults
 from mmpanet.datasets.checks.evaluators import find_evaluations
 from mmpanet.utils.errors import DataError
@@ -526,3 +526,25 @@ def test_configs_of_mmdet_are_understood(monkeypatch):
         ]
     assert not wrong
     assert looked_at > 1000
+
+
+def test_classes_of_another_order_than_in_training(tmp_path):
+    """Each file fits its own classes, but MMDetection numbers labels by the order of each dataset."""
+    dataloaders, labels = {}, {}
+    for split, classes in (('train', CLASSES), ('val', CLASSES[::-1])):
+        data = make_coco()
+        data['categories'].sort(key=lambda one: [*classes, 'washer'].index(one['name']))
+        ann_file = write_coco(tmp_path / split, data)
+        dataset = dict(ann_file=str(ann_file), metainfo=dict(classes=classes), test_mode=split == 'val', pipeline=[])
+        dataloaders[f'{split}_dataloader'] = dict(dataset=dict(dataset, type='CocoDataset', data_prefix=dict(img='')))
+        labels[split] = learned(mmdet_dataset(ann_file, metainfo=dict(classes=classes)))
+    assert labels['val'] == [1 - label for label in labels['train']]  # the same objects
+    cfg = Config(dict(**dataloaders, val_evaluator=dict(type='CocoMetric', ann_file=str(ann_file))))
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.data_prefix.img = str(tmp_path / split / 'images')
+    check_datasets(cfg, 'train')
+    with pytest.raises(
+        DataError, match='val_dataloader.dataset.metainfo.classes is .* the training has them in another'
+    ):
+        check_datasets(cfg, 'train', 'val')
+    assert not list(order_faults(cfg, 'val', CLASSES[::-1])) and list(order_faults(cfg, 'val', CLASSES))

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 from repository import tool_path
 
 from mmpanet.datasets import convert_masks
-from mmpanet.utils.errors import DataError
+from mmpanet.utils.errors import ConfigError, DataError
 
 TOOL = tool_path('masks')
 SIZE = (40, 50)
@@ -286,6 +286,30 @@ def test_recognized_until_a_mask_changes(folders, tmp_path):
     cv2.imwrite(str(folders[1] / 'a.png'), mask)
     with pytest.raises(DataError, match='masks is'):
         convert_masks(*folders, tmp_path / 'out', 'objects')
+
+
+def test_another_image_of_the_same_size_is_converted_anew(folders, tmp_path):
+    """Names and sizes of files say nothing about uncompressed pixels."""
+    for path in sorted(folders[0].rglob('*.jpg')):
+        cv2.imwrite(str(path.with_suffix('.bmp')), cv2.imread(str(path)))
+        path.unlink()
+    convert_masks(*folders, tmp_path / 'out', 'objects', val_fraction=0.25)
+    cv2.imwrite(str(folders[0] / 'a.bmp'), np.full((*SIZE, 3), 200, np.uint8))
+    with pytest.raises(DataError, match="holds another dataset .*images is '"):
+        convert_masks(*folders, tmp_path / 'out', 'objects', val_fraction=0.25)
+    assert convert_masks(*folders, tmp_path / 'out', 'objects', val_fraction=0.25, force=True)
+    assert cv2.imread(str(tmp_path / 'out/images/a.bmp')).mean() == 200
+
+
+def test_a_source_inside_of_the_dataset_is_refused(folders, tmp_path):
+    """Replacing the dataset would remove it."""
+    inside = tmp_path / 'out' / 'photos'
+    folders[0].rename(tmp_path / 'moved')
+    inside.parent.mkdir()
+    (tmp_path / 'moved').rename(inside)
+    with pytest.raises(ConfigError, match=r"images '.*photos' lies in out_dir '.*out', whose files would be replaced"):
+        convert_masks(inside, folders[1], tmp_path / 'out', 'objects', force=True)
+    assert len(list(inside.rglob('*.jpg'))) == len(NAMES)
 
 
 def test_command_line(folders, tmp_path, monkeypatch, capsys):

@@ -96,10 +96,8 @@ def test_an_optimizer_without_it_is_found_out(kind):
 def test_a_parameter_that_is_trained_later_than_others():
     """An unfrozen layer has no momentum yet. The plain step takes that for zero."""
     models = [model_of_three() for _ in range(2)]
-    optimizers = [
-        torch.optim.SGD(model.parameters(), **SETTINGS['SGD'], fused=fused)
-        for model, fused in zip(models, (True, False))
-    ]
+    settings = dict(SETTINGS['SGD'], lr=1e-3)
+    optimizers = [torch.optim.SGD(model.parameters(), **settings, fused=not i) for i, model in enumerate(models)]
     optimizers[0].register_step_pre_hook(add_missing_momentum)
     for step in range(4):
         inputs = torch.randn(6, 40)

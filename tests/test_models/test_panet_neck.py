@@ -206,3 +206,16 @@ def test_bad_arguments(kwargs, words):
 def test_wrong_number_of_maps():
     with pytest.raises(ValueError, match='in_channels.*4 levels.*gave 3'):
         build()(backbone_maps()[:3])
+
+
+@pytest.mark.parametrize('path_gate', [False, True])
+def test_levels_have_one_dtype(path_gate):
+    """Autocast on a GPU computes GN in float32, here a hook does: other poolings than ours refuse mixed maps."""
+    neck = PANetNeck([4, 8, 16], 8, 3, path_gate=path_gate)
+    for conv in neck.bottom_up_convs:
+        conv.register_forward_pre_hook(lambda module, args: tuple(arg.float() for arg in args))
+        conv.register_forward_hook(lambda module, args, out: out.double())
+    for conv in neck.downsample_convs:
+        conv.register_forward_pre_hook(lambda module, args: tuple(arg.float() for arg in args))
+    outs = neck([torch.rand(1, channels, size, size) for channels, size in ((4, 16), (8, 8), (16, 4))])
+    assert {out.dtype for out in outs} == {torch.float32}

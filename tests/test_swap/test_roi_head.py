@@ -179,3 +179,15 @@ def test_swap_in_two_steps(small_config):
     assert in_two.to_dict() == at_once.to_dict()
     with pytest.raises(SwapError, match='it is swapped already'):
         swap_config(at_once, roi_head=True)
+
+
+@pytest.mark.parametrize('grow', [False, True])
+def test_our_own_single_extractor_is_swapped_too(small_config, grow):
+    """It takes the arguments of mmdet's, and `backend`."""
+    expected = swap_config(small_config, roi_head=True, grow=grow).model.roi_head
+    for branch in ('bbox', 'mask'):
+        extractor = small_config.model.roi_head[f'{branch}_roi_extractor']
+        extractor.type, extractor.roi_layer.sampling_ratio = 'FastSingleRoIExtractor', 2
+    found = swap_config(small_config, roi_head=True, grow=grow).model.roi_head
+    assert found == expected
+    MODELS.build(swap_config(small_config, roi_head=True, grow=grow).model)
