@@ -81,6 +81,29 @@ def test_what_is_right_passes(project, capsys):
     tool('train', 'config.py', '--work-dir', LOGS, '--cfg-options', 'load_from=part.pth')()
 
 
+@pytest.mark.parametrize('state', ['optimizer', 'param_schedulers'])
+def test_a_checkpoint_without_the_state_of_a_training_is_not_resumed(project, state):
+    """As the best ones of mmengine are. The schedule would begin anew, without a message."""
+    with open('config.py', 'a') as config:
+        config.write("param_scheduler = [dict(type='MultiStepLR', milestones=[1])]\n")
+    tool('train', 'config.py', '--work-dir', LOGS)()
+    checkpoint = load_untrusted(project / LOGS / 'epoch_1.pth')
+    del checkpoint[state]
+    torch.save(checkpoint, 'best.pth')
+    with pytest.raises(SystemExit, match=f"best.pth: has no '{state}', .* load_from='best.pth' instead of --resume"):
+        tool('train', 'config.py', '--work-dir', LOGS, '--resume', 'best.pth')()
+
+
+def test_labels_of_a_checkpoint_are_those_of_the_test(project):
+    tool('train', 'config.py', '--work-dir', LOGS)()
+    checkpoint = load_untrusted(project / LOGS / 'epoch_1.pth')
+    assert tuple(checkpoint['meta']['dataset_meta']['classes']) == ('disc', 'ring')
+    checkpoint['meta']['dataset_meta']['classes'] = ('ring', 'disc')
+    torch.save(checkpoint, 'other.pth')
+    with pytest.raises(SystemExit, match=r"other.pth: test_dataloader\.dataset\.metainfo\.classes .* 'ring', 'disc'"):
+        tool('test', 'config.py', 'other.pth', '--work-dir', LOGS)()
+
+
 def test_what_mmdet_does_without_the_check(project):
     """The reason for it: a missing class shifts the labels, a damaged polygon is no object."""
     data = good_data()
