@@ -299,11 +299,12 @@ def test_written_whole_or_not_at_all(tmp_path, monkeypatch):
     convert_file(source, target)
     before = target.read_bytes()
 
-    def full_disk(checkpoint, file):
-        Path(file).write_bytes(b'half')
+    def full_disk(path, content):
+        with open(path, 'w') as file:
+            file.write('half')
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(torch, 'save', full_disk)
+    monkeypatch.setattr(Path, 'write_bytes', full_disk)
     with pytest.raises(OSError, match='No space left'):
         convert_file(source, target)
     assert target.read_bytes() == before

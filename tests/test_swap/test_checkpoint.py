@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import copy
 from importlib.util import find_spec
+from pathlib import Path
 
 import mmcv
 import pytest
@@ -219,12 +220,12 @@ def test_a_failed_write_leaves_the_old_file(small_config, trained_like, tmp_path
     out = tmp_path / 'new.pth'
     out.write_text('before')
 
-    def fails_in_the_middle(checkpoint, path):
+    def fails_in_the_middle(path, content):
         with open(path, 'w') as file:
             file.write('half')
         raise OSError('disk full')
 
-    monkeypatch.setattr('mmpanet.swap.checkpoint.save_checkpoint', fails_in_the_middle)
+    monkeypatch.setattr(Path, 'write_bytes', fails_in_the_middle)
     with pytest.raises(OSError, match='disk full'):
         swap_checkpoint(checkpoint_of(trained_like), small_config, swap_config(small_config), out)
     assert out.read_text() == 'before' and [path.name for path in tmp_path.iterdir()] == ['new.pth']
