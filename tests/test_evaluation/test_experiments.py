@@ -204,6 +204,7 @@ def test_the_command_line(folder, capsys):
         ('PARTS', False, 'growth_carparts.jsonl', 'growth_carparts.md'),
         ('ONE', False, 'growth_carparts_1e.jsonl', 'growth_carparts_1e.md'),
         ('ALONE', False, 'growth_carparts_parts.jsonl', 'growth_carparts_parts.md'),
+        ('LOW', False, 'growth_carparts_12e_low.jsonl', 'growth_carparts_12e_low.md'),
         ('LONG', False, 'growth_carparts_12e.jsonl', 'growth_carparts_12e.md'),
         ('GATES', False, 'growth_carparts_gates.jsonl', 'growth_carparts_gates.md'),
     ],
@@ -230,6 +231,7 @@ def test_the_page_of_tables_holds_what_the_runs_gave(variable, variants, results
         'growth_carparts_1e',
         'growth_carparts_parts',
         'growth_carparts_12e',
+        'growth_carparts_12e_low',
         'growth_carparts_gates',
     ],
 )
