@@ -20,7 +20,7 @@ from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
 from mmpanet.engine.runner import build_runner
 from mmpanet.utils.allocator import keep_freed_memory
-from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.errors import ConfigError, MMPanetError
 from mmpanet.utils.files import make_folder
 
 
@@ -59,7 +59,10 @@ def test(args: argparse.Namespace) -> None:
     cfg.load_from = resolve_checkpoint(args.checkpoint, args.config)
     cfg.resume = False
     if args.show or args.show_dir:
-        trigger_visualization_hook(cfg, args)
+        try:
+            trigger_visualization_hook(cfg, args)
+        except RuntimeError as error:
+            raise ConfigError(f'--show and --show-dir: {error}') from error
     if args.tta:
         use_test_time_augmentation(cfg)
     runner = build_runner(cfg)
