@@ -93,7 +93,8 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
 
     def _check_class_order(self, filename: str, checkpoint: Dict[str, Any]) -> None:
         """Refuse to test labels that the training numbered in another order."""
-        trained = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes', ())
+        meta = checkpoint.get('meta') or {}
+        trained = (meta.get('dataset_meta') or {}).get('classes', ())
         faults = order_faults(self.cfg, 'test', trained) if isinstance(trained, (list, tuple)) and trained else ()
         for fault in faults:
             raise DataError(f'checkpoint {filename}: {fault}')
