@@ -36,6 +36,7 @@ class CheckedInferencer(DetInferencer):
 
     def __init__(self, cfg: Config, weights: str, **kwargs: Any) -> None:
         self._weights = str(weights)
+        self._loader = ImageLoader(cfg)  # first, because loading the weights reads the test data of the config
         super().__init__(cfg, self._weights, **kwargs)
 
     def load(self, path: Union[str, Path]) -> Loaded:
@@ -50,7 +51,6 @@ class CheckedInferencer(DetInferencer):
         return self._loader(path)
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        self._loader = ImageLoader(cfg)
         return self._loader.pipeline
 
     def _load_weights_to_model(

@@ -21,8 +21,9 @@ def last_whole_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
         return named
     numbered = [path for path in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
     numbered.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    # The path in the file may be that of another folder: this one may have been copied, or moved and trained anew.
-    candidates = ([Path(work_dir, Path(named).name), Path(named)] if named else []) + numbered
+    candidates = ([Path(named), Path(work_dir, Path(named).name)] if named else []) + numbered
+    if named and _is_another_run(Path(named).parent, Path(work_dir)):
+        candidates.pop(0)
     for path in candidates:
         fault = checkpoint_fault(path)
         if not fault:
@@ -30,6 +31,14 @@ def last_whole_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
                 print_log(f'{named} is not whole; going on from {path}', 'current')
             return str(path)
     return None
+
+
+def _is_another_run(folder: Path, work_dir: Path) -> bool:
+    """Whether a folder of checkpoints is the work folder of another run, and not an ``out_dir`` of ``CheckpointHook``.
+
+    A work folder that was copied, or moved before its path was trained in again, still names the path it had.
+    """
+    return folder.resolve() != work_dir.resolve() and Path(folder, 'last_checkpoint').is_file()
 
 
 def checkpoint_fault(path: Union[str, Path]) -> str:

@@ -152,7 +152,7 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
         found = read_recipe(out_dir, complete=False)
         if found is None:
             raise DataError(f'out_dir {str(out_dir)!r} holds other files; give a new or an empty folder')
-        others = sorted({path.name for path in out_dir.iterdir()} - OWN_NAMES)
+        others = _other_files(out_dir)
         if others:
             raise DataError(
                 f'out_dir {str(out_dir)!r} holds {others[0]!r} beside its dataset, which would be lost; move it, or '
@@ -165,7 +165,7 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
             )
     elif out_dir.exists() and not out_dir.is_dir():
         raise DataError(f'out_dir {str(out_dir)!r} is not a folder')
-    if os.path.ismount(out_dir):
+    if os.path.ismount(out_dir.resolve()):
         raise DataError(
             f'out_dir {str(out_dir)!r} is where a file system is mounted, and cannot be replaced as a whole; give a '
             'folder below it'
@@ -173,6 +173,21 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
     with atomic_folder(out_dir) as building:
         (building / IMAGE_DIR).mkdir()
         yield building
+
+
+def _other_files(out_dir: Path) -> List[str]:
+    """What a folder holds besides the files of its dataset, by name."""
+    own = {Path(IMAGE_DIR)}
+    for split in SPLITS:
+        try:
+            images = json.loads((out_dir / f'{split}.json').read_text(encoding='utf-8'))['images']
+            own.update(Path(IMAGE_DIR, image['file_name']) for image in images)
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # a split that was lost; its images are said to be other files
+    own.update(parent for path in list(own) for parent in path.parents)
+    inside = (path for path in (out_dir / IMAGE_DIR).rglob('*') if path.relative_to(out_dir) not in own)
+    beside = (path for path in out_dir.iterdir() if path.name not in OWN_NAMES)
+    return sorted(str(path.relative_to(out_dir)) for path in (*beside, *inside) if path.name not in OWN_NAMES)
 
 
 def _difference(found: dict, recipe: dict) -> str:

@@ -22,7 +22,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmpanet.apis import find_inputs, load_inferencer
 from mmpanet.deploy import export
-from mmpanet.utils.errors import DataError
+from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.visualization import UnlabeledVisualizer
 
 EVERYTHING = "model['test_cfg'] = dict(rcnn=dict(score_thr=0., max_per_img=20))\n"
@@ -312,6 +312,16 @@ def test_a_process_of_its_own_loads_by_the_registry_of_mmdet(folder):
     command = [sys.executable, '-c', code, str(folder / 'tiny.py'), str(images(folder)[0])]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=str(ROOT)))
     assert done.stdout.split() == ['64', '64', '3', '3', '64', '64'], done.stderr
+
+
+@pytest.mark.parametrize('test_data', [None, {}], ids=['None', 'empty'])
+def test_a_config_without_test_data_is_named(folder, test_data):
+    cfg = Config.fromfile(folder / 'tiny.py')
+    cfg.test_dataloader = test_data
+    with pytest.raises(
+        ConfigError, match='test_dataloader.dataset is not in the config, and its pipeline is what loads'
+    ):
+        load_inferencer(cfg, folder / 'weights.pth', 'cpu')
 
 
 def test_images_of_which_only_a_part_would_be_loaded(folder, demo, tmp_path):

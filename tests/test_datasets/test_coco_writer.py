@@ -125,7 +125,7 @@ def test_lost_image_is_noticed(tmp_path):
     assert read_recipe(tmp_path / 'set')
 
 
-@pytest.mark.parametrize('name', ['photos', 'train_corrected.json'])
+@pytest.mark.parametrize('name', ['photos', 'train_corrected.json', 'images/mine.tif'])
 def test_files_beside_a_dataset_are_never_removed(tmp_path, name):
     write(tmp_path / 'set')
     (tmp_path / 'set' / '.DS_Store').touch()

@@ -61,7 +61,16 @@ def test_resumes_from_its_own_folder(work_dir, tmp_path):
     assert last_whole_checkpoint(copy) == str(copy / 'epoch_2.pth')
     for path in copy.glob('*.pth'):
         path.unlink()
-    assert last_whole_checkpoint(copy) == str(work_dir / 'epoch_2.pth')  # as with an out_dir of CheckpointHook
+    assert last_whole_checkpoint(copy) is None
+
+
+def test_resumes_from_the_out_dir_of_the_checkpoint_hook(work_dir, tmp_path):
+    """An earlier run without it may have left a checkpoint of the same name in the work folder."""
+    out_dir = tmp_path / 'out_dir' / work_dir.name
+    out_dir.mkdir(parents=True)
+    shutil.copy(work_dir / 'epoch_2.pth', out_dir)
+    (work_dir / 'last_checkpoint').write_text(str(out_dir / 'epoch_2.pth'))
+    assert last_whole_checkpoint(work_dir) == str(out_dir / 'epoch_2.pth')
 
 
 @pytest.mark.parametrize('pointer', ['', 'elsewhere/epoch_2.pth', None], ids=['cut off', 'moved', 'not written'])

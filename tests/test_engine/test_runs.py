@@ -12,7 +12,7 @@ from process_group import run_in_group
 from repository import ROOT
 from tiny_training import make_data, tiny_config, write_config
 
-from mmpanet.engine.runner.checking_runner import build_runner
+from mmpanet.engine.runner.checking_runner import build_runner, trained_classes
 
 
 @pytest.fixture(scope='module')
@@ -246,3 +246,18 @@ def test_command_lines_of_the_scripts(tmp_path, script, words, expected):
 def test_scripts_say_their_usage(script):
     result = subprocess.run(['bash', ROOT / 'tools' / script], capture_output=True, text=True)
     assert result.returncode == 2 and f'Usage: tools/{script}' in result.stderr
+
+
+@pytest.mark.parametrize(
+    'meta, classes',
+    [
+        (dict(dataset_meta=dict(classes=('a', 'b'))), ('a', 'b')),
+        (dict(dataset_meta=[dict(classes=['a', 'b']), dict(classes=['a', 'b'], palette=[])]), ('a', 'b')),
+        (dict(dataset_meta=dict(CLASSES=('a', 'b'))), ()),  # of MMDetection 2.x
+        (dict(dataset_meta=[]), ()),
+        (dict(dataset_meta=None), ()),
+        (None, ()),
+    ],
+)
+def test_classes_of_checkpoints_from_elsewhere(meta, classes):
+    assert trained_classes(dict(meta=meta)) == classes

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 # The threads of GNU OpenMP wait for each other by spinning, which makes a step several times as long on a busy machine.
 # It reads these when torch is loaded: docs/troubleshooting.md.
@@ -11,6 +12,7 @@ if 'OMP_WAIT_POLICY' not in os.environ:
 
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.deploy import GraphDetector
+from mmpanet.deploy.export import SETTINGS
 from mmpanet.deploy.graph_detector import has_inclusive_boxes
 from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
@@ -35,6 +37,7 @@ def parse_args():
 def test(args):
     cfg = load_run_config(args)
     check_run_config(cfg, 'test')
+    settings = Path(args.graph).with_name(SETTINGS)
     rcnn = cfg.model.test_cfg.get('rcnn', {})
     cfg.model = dict(
         type=GraphDetector.__name__,
@@ -42,8 +45,8 @@ def test(args):
         runtime=args.runtime,
         threads=args.threads or 0,
         mask_threshold=rcnn.get('mask_thr_binary', 0.5),
-        # Graphs of other models need no file that says so.
-        inclusive_boxes=None if has_inclusive_boxes(cfg) else False,
+        # The graph's own file says it, which graphs of other models can do without.
+        inclusive_boxes=None if has_inclusive_boxes(cfg) or settings.is_file() else False,
     )
     cfg.load_from = None
     cfg.resume = False

@@ -213,21 +213,22 @@ def class_names(source: CocoSource) -> Tuple[Tuple[str, ...], List[str]]:
     return tuple(classes), []
 
 
-def order_faults(cfg: Config, split: str, trained: Sequence[str] = ()) -> Iterator[str]:
+def order_faults(cfg: Config, split: str, trained: Optional[Sequence[str]] = None) -> Iterator[str]:
     """Datasets of a split with the classes of the training in another order.
 
-    MMDetection numbers labels in the order of each dataset, so every object would be evaluated as one of another class.
+    MMDetection numbers labels in the order of each dataset, so their objects would be taken for those of other classes.
+    Models that are given class names as text do not depend on the order.
 
     Args:
         cfg: The config.
-        split: 'val' or 'test'.
+        split: 'train', 'val' or 'test'.
         trained: The classes of the training, in its order. By default those of the config's first training dataset.
     """
-    for source in () if trained else find_datasets(cfg, 'train'):
-        trained = trained or class_names(source)[0]
+    if trained is None:
+        trained = next((class_names(source)[0] for source in find_datasets(cfg, 'train')), ())
     for source in find_datasets(cfg, split):
         names, _ = class_names(source)
-        if names != tuple(trained) and sorted(names) == sorted(trained):
+        if not source.return_classes and names != tuple(trained) and sorted(names) == sorted(trained):
             yield (
                 f'{source.key}.metainfo.classes is {some(names)}, and the training has them in another order, '
                 f'{some(trained)}: the model numbers labels in that one. Bring the categories of {source.ann_file} and '

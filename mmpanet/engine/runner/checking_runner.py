@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The runner of ``tools/train.py`` and ``tools/test.py``."""
 
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 import torch
 from mmengine.config import Config
@@ -33,6 +33,16 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.get('work_dir'):
         make_folder(cfg.work_dir, 'work_dir')
     return RUNNERS.build(cfg) if 'runner_type' in cfg else CheckingRunner.from_cfg(cfg)
+
+
+def trained_classes(checkpoint: Dict[str, Any]) -> Tuple[str, ...]:
+    """The classes that a checkpoint says it was trained with, in their order; none if it does not say."""
+    meta = checkpoint.get('meta')
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    if isinstance(dataset_meta, list):  # of mmengine's ConcatDataset: one for each dataset
+        dataset_meta = dataset_meta[0] if dataset_meta else None
+    classes = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
+    return tuple(classes) if isinstance(classes, (list, tuple)) else ()
 
 
 class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
@@ -93,11 +103,12 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
 
     def _check_class_order(self, filename: str, checkpoint: Dict[str, Any]) -> None:
         """Refuse to test labels that the training numbered in another order."""
-        meta = checkpoint.get('meta') or {}
-        trained = (meta.get('dataset_meta') or {}).get('classes', ())
-        faults = order_faults(self.cfg, 'test', trained) if isinstance(trained, (list, tuple)) and trained else ()
-        for fault in faults:
-            raise DataError(f'checkpoint {filename}: {fault}')
+        if not self.cfg.get('check_annotations', True):
+            return
+        for fault in order_faults(self.cfg, 'test', trained_classes(checkpoint)):
+            raise DataError(
+                f'checkpoint {filename}: {fault}\n(check_annotations=False in the config leaves this check out)'
+            )
 
     def _check_annotations(self, *splits: str) -> None:
         if not self.cfg.get('check_annotations', True):
