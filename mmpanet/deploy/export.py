@@ -64,6 +64,7 @@ def export_detector(
         ExportError: If the detector has a part that cannot be exported, or with ``winograd`` no conv to write so.
             Nothing is written then.
     """
+    check_support(model)
     loads_float = any(step.get('to_float32') for step in get_test_pipeline_cfg(cfg))
     input_type = input_type or ('float32' if loads_float else 'uint8')
     if input_type not in INPUT_TYPES:
@@ -72,7 +73,6 @@ def export_detector(
         raise ExportError(
             "input_type='uint8': test_pipeline loads images as float32 (to_float32=True), before it resizes"
         )
-    check_support(model)
     if winograd and not any(map(can_replace, getattr(model, 'roi_head', nn.Identity()).modules())):
         raise ExportError(
             f'winograd=True: no RoI head of this {type(model).__name__} has a 3x3 conv (stride 1, padding 1) '

@@ -86,7 +86,8 @@ def test_panet_gives_the_detections_of_pytorch(exported, images, device, monkeyp
 
 def test_the_settings_say_what_the_graph_does_not_hold(exported):
     settings = json.loads((exported[2] / 'detector.json').read_text())
-    assert settings == dict(classes=['a', 'b', 'c'], resize=dict(scale_factor=1.0), input_type='uint8')
+    expected = dict(resize=dict(scale_factor=1.0), input_type='uint8', inclusive_boxes=False)
+    assert settings == dict(expected, classes=['a', 'b', 'c'])
 
 
 def test_names_and_open_sizes_are_those_of_mmdeploy(exported):
