@@ -93,7 +93,7 @@ def predict(
         source: The image or video.
         out_dir: Gets ``vis`` and ``preds``. Each file in them is written whole or not at all.
         score_thr: Objects below this score are not drawn.
-        pictures: Write ``vis/<name>``, the image with its objects. For a video that is an mp4, for a pgm a png.
+        pictures: Write ``vis/<name>``, the image with its objects. A video becomes an mp4, and a pgm becomes a png.
         predictions: Write ``preds/<stem>.json`` as ``DetInferencer`` does: labels, scores, bboxes (x1, y1, x2, y2 in
             pixels) and masks in COCO's compressed RLE, of all objects. For a video it is a list with one entry for
             each frame.
