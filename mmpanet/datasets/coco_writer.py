@@ -17,7 +17,7 @@ import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 from pycocotools import mask as mask_utils
@@ -177,7 +177,7 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
 
 def _other_files(out_dir: Path) -> List[str]:
     """What a folder holds besides the files of its dataset, by name."""
-    own = {Path(IMAGE_DIR)}
+    own: Set[Path] = set()
     for split in SPLITS:
         try:
             images = json.loads((out_dir / f'{split}.json').read_text(encoding='utf-8'))['images']
@@ -185,9 +185,8 @@ def _other_files(out_dir: Path) -> List[str]:
         except (OSError, ValueError, LookupError, TypeError):
             continue  # a split that was lost; its images are said to be other files
     own.update(parent for path in list(own) for parent in path.parents)
-    inside = (path for path in (out_dir / IMAGE_DIR).rglob('*') if path.relative_to(out_dir) not in own)
-    beside = (path for path in out_dir.iterdir() if path.name not in OWN_NAMES)
-    return sorted(str(path.relative_to(out_dir)) for path in (*beside, *inside) if path.name not in OWN_NAMES)
+    found = [path.relative_to(out_dir) for path in (*out_dir.iterdir(), *(out_dir / IMAGE_DIR).rglob('*'))]
+    return sorted(str(path) for path in found if path.name not in OWN_NAMES and path not in own)
 
 
 def _difference(found: dict, recipe: dict) -> str:

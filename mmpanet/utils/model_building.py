@@ -55,14 +55,13 @@ def scope_of(cfg: Config, path: Tuple[str, ...]) -> Optional[str]:
     config takes a part from a config of another package. MMOCR's ``MMDetWrapper`` builds its ``cfg`` in the scope
     'mmdet'.
     """
-    node, scope = cfg, cfg.get('default_scope')
-    for key in path:
-        is_wrapped = isinstance(node, dict) and key == 'cfg' and str(node.get('type')).endswith('MMDetWrapper')
-        node = node[int(key)] if isinstance(node, (list, tuple)) else node[key]
-        if is_wrapped:
+    parent, scope = cfg, cfg.get('default_scope')
+    for key, node in zip(path, nodes_along(cfg, path)):
+        if isinstance(parent, dict) and key == 'cfg' and str(parent.get('type')).endswith('MMDetWrapper'):
             scope = 'mmdet'
         elif isinstance(node, dict):
             scope = node.get('_scope_', scope)
+        parent = node
     return scope
 
 

@@ -118,13 +118,16 @@ def test_without_labels_fewer_pixels_are_painted(folder, tmp_path):
     assert UnlabeledVisualizer().draw_texts('text', None) is not None
 
 
+def write_clip(folder, path):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 7, (64, 64))
+    for image in images(folder):
+        writer.write(cv2.imread(str(image)))
+    writer.release()
+
+
 @pytest.mark.parametrize('batch_size', [1, 2])
 def test_video(folder, demo, tmp_path, batch_size):
-    frames = [cv2.imread(str(path)) for path in images(folder)]
-    writer = cv2.VideoWriter(str(tmp_path / 'clip.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 7, (64, 64))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
+    write_clip(folder, tmp_path / 'clip.avi')
     out, said = demo(tmp_path / 'clip.avi', '--batch-size', batch_size)
     assert 'clip.avi' in said
     found = json.loads((out / 'preds' / 'clip.json').read_text())
@@ -137,11 +140,7 @@ def test_video(folder, demo, tmp_path, batch_size):
 
 def test_a_video_that_cannot_be_written_is_named(folder, demo, tmp_path, monkeypatch):
     """OpenCV says nothing where it has no encoder."""
-    frames = [cv2.imread(str(path)) for path in images(folder)]
-    writer = cv2.VideoWriter(str(tmp_path / 'clip.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 7, (64, 64))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
+    write_clip(folder, tmp_path / 'clip.avi')
     monkeypatch.setattr(cv2.VideoWriter, 'fourcc', lambda *letters: cv2.VideoWriter_fourcc(*'none'))
     with pytest.raises(SystemExit, match='clip.mp4: OpenCV cannot write 64 x 64 pixels as mp4 here'):
         demo(tmp_path / 'clip.avi')

@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Se
 
 import cv2
 
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.images import check_loadable, check_whole, decode_image, read_image_info
 
@@ -37,8 +38,7 @@ def find_loading(pipeline: Sequence[Any]) -> Loading:
     """What the first step of a pipeline loads. What other loaders than ``LoadImageFromFile`` do is not known."""
     first = pipeline[0] if pipeline else {}
     kind = first.get('type') if isinstance(first, dict) else None
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    if name.rpartition('.')[2] != 'LoadImageFromFile':
+    if type_name(kind) != 'LoadImageFromFile':
         return Loading(False, False, False, False)
     color_type, backend = first.get('color_type', 'color'), first.get('imdecode_backend') or 'cv2'
     is_plain = color_type in ('color', 'grayscale')
