@@ -10,8 +10,8 @@ import torch.nn as nn
 from mmcv.cnn import Conv2d
 from torch import Tensor
 
-from mmpanet.models.layers import RoIConv2d
-from mmpanet.models.layers.roi_conv import is_plain_3x3
+from mmpanet.models.layers import FastConv2d
+from mmpanet.models.layers.fast_conv import is_plain_3x3
 from mmpanet.ops import winograd
 
 
@@ -58,7 +58,7 @@ class WinogradConv(nn.Module):
 def can_replace(layer: nn.Module) -> bool:
     """Whether a layer is a 3x3 conv that keeps the size of its grids and has enough channels to be faster."""
     return (
-        type(layer) in (nn.Conv2d, Conv2d, RoIConv2d)
+        type(layer) in (nn.Conv2d, Conv2d, FastConv2d)
         and is_plain_3x3(layer)
         and layer.in_channels * layer.out_channels >= winograd.SMALLEST_KERNEL
     )

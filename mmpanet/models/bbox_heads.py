@@ -9,7 +9,7 @@ from mmdet.models.roi_heads.bbox_heads import ConvFCBBoxHead
 from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType, OptMultiConfig
 from mmpanet.utils.errors import ConfigError
-from .layers import FCModule, LevelwiseFusion, roi_conv_cfg
+from .layers import FCModule, LevelwiseFusion, fast_conv_cfg
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 
@@ -36,7 +36,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
             ``AdaptiveFeaturePooling(own_level_first=True)`` and the weights of a trained FPN the head then *is* the
             trained head. It is an extension of ours; the paper has no gates. Defaults to False.
         conv_cfg (dict, optional): Config of the convolutions. Defaults to None, see
-            :func:`~mmpanet.models.layers.roi_conv_cfg`.
+            :func:`~mmpanet.models.layers.fast_conv_cfg`.
         norm_cfg (dict, optional): Norm of the convolutions. Defaults to None.
         fc_norm_cfg (dict, optional): Norm of the fcs, which have none in mmdet's heads. Defaults to None.
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None: Xavier (uniform) for the
@@ -74,7 +74,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
         super().__init__(
             num_shared_convs=num_shared_convs,
             num_shared_fcs=num_shared_fcs,
-            conv_cfg=roi_conv_cfg(conv_cfg),
+            conv_cfg=fast_conv_cfg(conv_cfg),
             init_cfg=init_cfg,
             **kwargs,
         )

@@ -13,7 +13,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType
 from mmpanet.ops import linear
 from mmpanet.utils.errors import ConfigError
-from .layers import LevelwiseFusion, roi_conv_cfg
+from .layers import LevelwiseFusion, fast_conv_cfg
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 FC_FUSIONS = ('sum', 'product', 'max', None)
@@ -50,7 +50,7 @@ class FCFusionMaskHead(FCNMaskHead):
             does not mention it. Set it to False with 'max' and 'product': with 'max' no logit is below 0, and with
             'product' the logits are 0 wherever the ReLU gives 0. Defaults to True.
         conv_cfg (dict, optional): Config of the convolutions. Defaults to None, see
-            :func:`~mmpanet.models.layers.roi_conv_cfg`.
+            :func:`~mmpanet.models.layers.fast_conv_cfg`.
         **kwargs: The other arguments of mmdet's ``FCNMaskHead``. ``norm_cfg`` is also the norm of the convolutions of
             the fully-connected branch. ``roi_feat_size`` must be the output size of the pooling.
 
@@ -78,7 +78,7 @@ class FCFusionMaskHead(FCNMaskHead):
         if fc_fusion is not None:  # conv5_fc has half of the channels
             channels = channels // 2
         check_norm_cfg('norm_cfg', kwargs.get('norm_cfg'), channels)
-        super().__init__(conv_cfg=roi_conv_cfg(conv_cfg), **kwargs)
+        super().__init__(conv_cfg=fast_conv_cfg(conv_cfg), **kwargs)
         # mmcv's classes of these two layers differ from torch's for torch 1.4 and older only, and torch.compile of
         # torch 2.0 and 2.1 cannot trace them.
         for layer in (self.upsample, self.conv_logits):

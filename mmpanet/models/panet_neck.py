@@ -12,7 +12,7 @@ from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, MultiConfig, OptConfigType
 from mmpanet.utils.errors import ConfigError
-from .layers import ConcatFusion, SumFusion, WeightedFusion
+from .layers import ConcatFusion, SumFusion, WeightedFusion, fast_conv_cfg
 from .layers.argument_checks import check_norm_cfg, check_pyramid_levels
 
 NECK_FUSIONS = ('sum', 'concat', 'weighted')
@@ -53,7 +53,8 @@ class PANetNeck(FPN):
             ('on_lateral'), or on the last N level ('on_output'). Defaults to False.
         relu_before_extra_convs (bool): Apply a ReLU before the extra convolutions. Defaults to False.
         no_norm_on_lateral (bool): Leave out the norm of the lateral convolutions. Defaults to False.
-        conv_cfg (dict, optional): Config of all convolutions. Defaults to None.
+        conv_cfg (dict, optional): Config of all convolutions. Defaults to None, see
+            :func:`~mmpanet.models.layers.fast_conv_cfg`.
         norm_cfg (dict, optional): Norm of FPN's convolutions. It is also the norm of the new path unless
             ``bottom_up_norm_cfg`` is given. Defaults to None.
         act_cfg (dict, optional): Activation of FPN's convolutions, which have none in the paper. Defaults to None.
@@ -123,7 +124,7 @@ class PANetNeck(FPN):
             add_extra_convs=add_extra_convs,
             relu_before_extra_convs=relu_before_extra_convs,
             no_norm_on_lateral=no_norm_on_lateral,
-            conv_cfg=conv_cfg,
+            conv_cfg=fast_conv_cfg(conv_cfg),
             norm_cfg=norm_cfg,
             act_cfg=act_cfg,
             upsample_cfg=upsample_cfg,
@@ -144,7 +145,7 @@ class PANetNeck(FPN):
         self.warm_start = warm_start
 
         bottom_up_cfg = dict(
-            conv_cfg=None if warm_start else conv_cfg,
+            conv_cfg=fast_conv_cfg(None if warm_start else conv_cfg),
             norm_cfg=bottom_up_norm_cfg,
             act_cfg=bottom_up_act_cfg,
             bias=bottom_up_bias,

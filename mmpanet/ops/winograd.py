@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""A 3x3 convolution of RoI grids with a third of the multiplications, or fewer.
+"""A 3x3 convolution of maps or RoI grids with a third of the multiplications, or fewer.
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), Section 4.1: a tile of m x m outputs of
 a 3x3 convolution reads n x n inputs, with n = m + 2. If the tile and the kernel are transformed by small matrices, n^2
@@ -32,8 +32,12 @@ POINTS = (0, 1, -1, -2, 0.5, 2)
 # of the kernel does.
 SMALLEST_KERNEL = 128 * 256
 FEWEST_PIXELS = 2048
-# Wider grids are multiplied by matrices that are mostly zero.
+# Wider grids are cut into strips, because the matrices of all their columns would be mostly zero.
 WIDEST = 32
+# Tiles per strip. The fewest zeros beyond the border decide.
+TILES_PER_STRIP = (3, 4)
+# The tile of strips: as fast as 5, and rounded less.
+TILE_OF_STRIPS = 4
 # Numbers per block of transformed grids. A block should stay in the cache between the steps.
 BLOCK = 2 * 2**20
 
@@ -41,40 +45,63 @@ BLOCK = 2 * 2**20
 class _Transforms(NamedTuple):
     """The matrices for grids of one size.
 
-    With T tiles along an axis, rows of the grid are gathered into tiles of n rows first, which overlap. The columns are
-    not gathered: their matrices hold all tiles.
+    With T_h tiles along the rows, rows of the grid are gathered into tiles of n rows first, which overlap. The columns
+    are not gathered: their matrices hold all T_w tiles of a strip. A narrow grid is one strip of all its w columns. A
+    wide one has S strips of w = m T_w columns, and a strip reads one column more on each side.
     """
 
     tile: int  # m
     rows: int  # T_h
     columns: int  # T_w
+    strips: int  # S
     kernel: Tensor  # G (x) G, (n^2, 9)
     input_rows: Tensor  # B^T, (n, n)
-    input_columns: Tensor  # B^T of all tiles, (n T_w, W)
+    input_columns: Tensor  # B^T of all tiles, (n T_w, w), or (n T_w, w + 2) of wide grids
     output_rows: Tensor  # A^T, (m, n)
-    output_columns: Tensor  # A^T of all tiles, (W, n T_w)
+    output_columns: Tensor  # A^T of all tiles, (w, n T_w)
 
     @property
     def size(self) -> int:
         """n."""
         return self.tile + 2
 
+    @property
+    def width(self) -> int:
+        """w."""
+        return len(self.output_columns)
+
+    @property
+    def halo(self) -> int:
+        """The columns that a strip reads on each side of those that it writes."""
+        return (self.input_columns.size(1) - self.width) // 2
+
+
+class _Block(NamedTuple):
+    """Some grids, and some of their rows of tiles."""
+
+    grids: slice
+    first_row: int
+    num_rows: int
+
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
-    """Convolve as ``F.conv2d(x, weight, bias, padding=1)`` does, and faster for many grids on some processors.
+    """Convolve as ``F.conv2d(x, weight, bias, padding=1)`` does, and faster for many pixels on some processors.
 
     Args:
-        x (Tensor): Grids (N, C, h, w). The fastest memory format is channels-last.
+        x (Tensor): Maps or grids (N, C, h, w). The fastest memory format is channels-last.
         weight (Tensor): (C', C, 3, 3).
         bias (Tensor, optional): (C',). Defaults to None.
 
     Returns:
         Tensor: (N, C', h, w). It equals the result of ``F.conv2d`` up to rounding, and so do the gradients. In
-        comparison with float64 the error by Winograd's algorithm is about five times that of ``F.conv2d``. Winograd's
-        algorithm has no second derivatives (``create_graph=True``); within :func:`direct_convolutions` there are.
+        comparison with float64 the error by Winograd's algorithm is about twice that of ``F.conv2d`` for maps, and five
+        times that for grids of at most 32 columns. Winograd's algorithm has no second derivatives
+        (``create_graph=True``); within :func:`direct_convolutions` there are.
     """
     if _is_faster_by_winograd(x, weight, bias):
-        return _Conv3x3.apply(x, weight, bias).permute(0, 3, 1, 2)
+        out = _Conv3x3.apply(x, weight, bias).permute(0, 3, 1, 2)
+        # The layers behind it run faster forward in channels-last, but torch's convolutions much slower backward.
+        return out.contiguous() if out.requires_grad and x.is_contiguous() else out
     return F.conv2d(x, weight, bias, padding=1)
 
 
@@ -98,7 +125,6 @@ def _is_faster_by_winograd(x: Tensor, weight: Tensor, bias: Optional[Tensor]) ->
         and (bias is None or bias.shape == weight.shape[:1])
         and weight.size(0) * weight.size(1) >= SMALLEST_KERNEL
         and len(x) * x.size(2) * x.size(3) >= FEWEST_PIXELS
-        and max(x.shape[2:]) <= WIDEST
     )
 
 
@@ -119,7 +145,7 @@ class _Conv3x3(torch.autograd.Function):
         # The forward ran without autocast, so the gradients are float32, whoever calls for them.
         with torch.autocast('cpu', enabled=False):
             return (
-                _convolve(grad, weight.flip(2, 3).transpose(0, 1)).permute(0, 3, 1, 2) if needs_x else None,
+                _gradient_of_input(x, weight, grad) if needs_x else None,
                 _gradient_of_weight(x, grad) if needs_weight else None,
                 grad.sum((0, 2, 3)) if needs_bias else None,
             )
@@ -133,17 +159,21 @@ def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tenso
     size = by.size
     kernel = _transform_kernel(weight, by)
     out = x.new_empty(num_grids, height, width, channels)
-    for grids in _blocks(x, channels, by):
-        tiles = _transform_input(x[grids], by).view(size**2, -1, in_channels)
+    for block in _blocks(x, channels, by):
+        tiles = _transform_input(x, block, by).view(size**2, -1, in_channels)
         products = torch.bmm(tiles, kernel).view(size, size * by.columns, -1)
         rows = _multiply_each(by.output_columns, products)
-        pixels = torch.mm(by.output_rows, rows.view(size, -1)).view(by.tile, width, by.rows, -1, channels)
-        for i in range(by.tile):
-            of_tiles = out[grids, i :: by.tile]
-            of_tiles.copy_(pixels[i, :, : of_tiles.size(1)].permute(2, 1, 0, 3))
+        pixels = torch.mm(by.output_rows, rows.view(size, -1))
+        _scatter_rows(pixels.view(by.tile, by.width, block.num_rows, by.strips, -1, channels), out, block)
     if bias is not None:
         out += bias
     return out
+
+
+def _gradient_of_input(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    """The gradient (N, C, h, w) in the memory format of x, for the same reason."""
+    result = _convolve(grad, weight.flip(2, 3).transpose(0, 1)).permute(0, 3, 1, 2)
+    return result.contiguous() if x.is_contiguous() else result
 
 
 def _gradient_of_weight(x: Tensor, grad: Tensor) -> Tensor:
@@ -152,9 +182,9 @@ def _gradient_of_weight(x: Tensor, grad: Tensor) -> Tensor:
     by = _transforms(height, width)
     size = by.size
     total = x.new_zeros(size**2, x.size(1), grad.size(1))
-    for grids in _blocks(x, grad.size(1), by):
-        tiles = _transform_input(x[grids], by).view(size**2, -1, x.size(1))
-        rows = _gather_rows(grad[grids], by, by.tile, 0)
+    for block in _blocks(x, grad.size(1), by):
+        tiles = _transform_input(x, block, by).view(size**2, -1, x.size(1))
+        rows = _gather_rows(grad, block, by, by.tile, 0, 0)
         products = _multiply(rows, by.output_rows.t(), by.output_columns.t()).view(size**2, -1, grad.size(1))
         total.baddbmm_(tiles.transpose(1, 2), products)
     weight = torch.mm(by.kernel.t(), total.view(size**2, -1))
@@ -167,17 +197,35 @@ def _transform_kernel(weight: Tensor, by: _Transforms) -> Tensor:
     return torch.mm(by.kernel, weight.permute(2, 3, 1, 0).reshape(9, -1)).view(-1, in_channels, channels)
 
 
-def _transform_input(x: Tensor, by: _Transforms) -> Tensor:
-    """B^T d B of all tiles: (n, n T_w, T_h N C)."""
-    return _multiply(_gather_rows(x, by, by.size, 1), by.input_rows, by.input_columns)
+def _transform_input(x: Tensor, block: _Block, by: _Transforms) -> Tensor:
+    """B^T d B of the tiles of a block: (n, n T_w, T_h S N C)."""
+    return _multiply(_gather_rows(x, block, by, by.size, 1, by.halo), by.input_rows, by.input_columns)
 
 
-def _gather_rows(x: Tensor, by: _Transforms, size: int, pad: int) -> Tensor:
-    """Gather the rows of each tile, with zeros outside of the grid: (size, w, T_h, N, C)."""
-    num_grids, channels, height, width = x.shape
-    padded = x.new_zeros((by.rows - 1) * by.tile + size, width, num_grids, channels)
-    padded[pad : pad + height] = x.permute(2, 3, 0, 1)
-    return padded.unfold(0, size, by.tile).permute(4, 1, 0, 2, 3).contiguous()
+def _gather_rows(x: Tensor, block: _Block, by: _Transforms, size: int, pad: int, halo: int) -> Tensor:
+    """Gather the rows of each tile of a block: (size, w + 2 halo, T_h, S, N, C).
+
+    The first tile begins ``pad`` rows above its outputs, and there are zeros outside of the grid.
+    """
+    top = block.first_row * by.tile - pad
+    bottom = top + (block.num_rows - 1) * by.tile + size
+    rows = x[block.grids, :, max(top, 0) : bottom].permute(2, 3, 0, 1)
+    padded = x.new_zeros(bottom - top, by.strips * by.width + 2 * halo, *rows.shape[2:])
+    above = max(-top, 0)
+    padded[above : above + len(rows), halo : halo + rows.size(1)] = rows
+    tiles = padded.unfold(0, size, by.tile).unfold(1, by.width + 2 * halo, by.width)
+    return tiles.permute(4, 5, 0, 1, 2, 3).contiguous()
+
+
+def _scatter_rows(pixels: Tensor, out: Tensor, block: _Block) -> None:
+    """Write the outputs (m, w, T_h, S, N, C') of a block into (N, h, W, C'), but for those beyond the border."""
+    tile, width, num_rows, num_strips = pixels.shape[:4]
+    top = block.first_row * tile
+    of_block = out[block.grids, top : top + num_rows * tile]
+    for i, of_row in enumerate(pixels):
+        for strip in range(num_strips):
+            of_tiles = of_block[:, i::tile, strip * width : (strip + 1) * width]
+            of_tiles.copy_(of_row[: of_tiles.size(2), : of_tiles.size(1), strip].permute(2, 1, 0, 3))
 
 
 def _multiply(rows: Tensor, row_matrix: Tensor, column_matrix: Tensor) -> Tensor:
@@ -195,13 +243,24 @@ def _multiply_each(matrix: Tensor, batch: Tensor) -> Tensor:
     return out
 
 
-def _blocks(x: Tensor, channels: int, by: _Transforms) -> Iterator[slice]:
-    """Equal slices of the grids, so that what is computed for one of them stays in the cache."""
-    per_grid = by.size**2 * by.rows * by.columns * max(x.size(1), channels)
-    num_blocks = max(1, -(-len(x) * per_grid // BLOCK))
-    size = -(-len(x) // num_blocks)
-    for start in range(0, len(x), max(size, 1)):
-        yield slice(start, min(start + size, len(x)))
+def _blocks(x: Tensor, channels: int, by: _Transforms) -> Iterator[_Block]:
+    """Blocks of equal size, so that what is computed for one of them stays in the cache.
+
+    A block has all rows of tiles of some grids. If one grid is too large, a block has some of its rows.
+    """
+    per_row = by.size**2 * by.columns * by.strips * max(x.size(1), channels)
+    for grids in _equal_parts(len(x), per_row * by.rows):
+        for rows in _equal_parts(by.rows, per_row * (grids.stop - grids.start)):
+            yield _Block(grids, rows.start, rows.stop - rows.start)
+
+
+def _equal_parts(total: int, numbers: int) -> Iterator[slice]:
+    """Cut a total of things with so many numbers each into parts of at most :data:`BLOCK` numbers, or of one thing."""
+    largest = max(1, BLOCK // numbers)
+    num_parts = -(-total // largest)
+    size = -(-total // max(1, num_parts))
+    for start in range(0, total, max(1, size)):
+        yield slice(start, min(start + size, total))
 
 
 def _transforms(height: int, width: int) -> _Transforms:
@@ -209,15 +268,20 @@ def _transforms(height: int, width: int) -> _Transforms:
     return _Transforms(*sizes, *map(torch.from_numpy, arrays))
 
 
-@lru_cache(maxsize=None)
-def _cached_transforms(height: int, width: int) -> Tuple[int, int, int, Tuple[np.ndarray, ...]]:
+@lru_cache(maxsize=256)
+def _cached_transforms(height: int, width: int) -> Tuple[int, int, int, int, Tuple[np.ndarray, ...]]:
     """The fields of :class:`_Transforms`, with arrays: a tensor would belong to the mode in which it was made."""
-    tile = best_tile(height, width)
+    is_wide = width > WIDEST
+    tile = TILE_OF_STRIPS if is_wide else best_tile(height, width)
     rows, columns = -(-height // tile), -(-width // tile)
+    strips = 1
+    if is_wide:
+        strips, columns = min(((-(-columns // one), one) for one in TILES_PER_STRIP), key=np.prod)
+        width = columns * tile
     output, _, data = _matrices(tile)
-    input_columns, output_columns = matrices_of_axis(width, tile)
+    input_columns, output_columns = matrices_of_axis(width, tile, halo=int(is_wide))
     matrices = (matrices_of_kernel(tile), data, input_columns, output, output_columns)
-    return tile, rows, columns, tuple(one.astype(np.float32) for one in matrices)
+    return tile, rows, columns, strips, tuple(one.astype(np.float32) for one in matrices)
 
 
 def best_tile(height: int, width: int) -> int:
@@ -235,8 +299,11 @@ def matrices_of_kernel(tile: int) -> np.ndarray:
     return np.kron(kernel, kernel)
 
 
-def matrices_of_axis(length: int, tile: int) -> Tuple[np.ndarray, np.ndarray]:
-    """B^T (n T, length) and A^T (length, n T) of all T tiles along an axis. Row i T + t is row i of tile t."""
+def matrices_of_axis(length: int, tile: int, halo: int = 0) -> Tuple[np.ndarray, np.ndarray]:
+    """B^T (n T, length) and A^T (length, n T) of all T tiles along an axis. Row i T + t is row i of tile t.
+
+    With ``halo=1`` the tiles read one value more on each side: B^T is (n T, length + 2).
+    """
     output, _, data = _matrices(tile)
     size, num_tiles = tile + 2, -(-length // tile)
     # What a tile reads or writes beyond the border is left out.
@@ -245,7 +312,8 @@ def matrices_of_axis(length: int, tile: int) -> Tuple[np.ndarray, np.ndarray]:
     for i in range(num_tiles):
         inputs[:, i, i * tile : i * tile + size] = data
         outputs[i * tile : (i + 1) * tile, :, i] = output
-    return inputs[:, :, 1 : length + 1].reshape(-1, length), outputs[:length].reshape(length, -1)
+    inputs = inputs[:, :, 1 - halo : length + 1 + halo]
+    return inputs.reshape(size * num_tiles, -1), outputs[:length].reshape(length, -1)
 
 
 def _matrices(tile: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:

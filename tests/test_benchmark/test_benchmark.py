@@ -19,7 +19,7 @@ from mmpanet.benchmark.report import as_text, pooling_text, write_benchmark, wri
 from mmpanet.benchmark.run import SWEEPABLE, Benchmark, ModelResult, run_benchmark, run_pooling_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANetNeck
-from mmpanet.models.layers import RoIConv2d
+from mmpanet.models.layers import FastConv2d
 from mmpanet.ops import winograd
 from mmpanet.utils import paired_times
 from mmpanet.utils.errors import BenchmarkError, ConfigError
@@ -243,7 +243,7 @@ class TestParts:
             monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', prefers_winograd)
             prepared = PreparedModel(small('panet'), SMALL, RunSettings())
             convolutions = prepared.module.roi_head.mask_head.modules()
-            assert any(isinstance(one, RoIConv2d) for one in convolutions) == prefers_winograd
+            assert any(isinstance(one, FastConv2d) for one in convolutions) == prefers_winograd
             flops.append([flops_by_part(prepared, mode) for mode in ('inference', 'training')])
         assert flops[0] == flops[1] and flops[0][0]['mask head'] > 0
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
-from mmpanet.models import FCFusionMaskHead, PANetShared4Conv1FCBBoxHead
-from mmpanet.models.layers import RoIConv2d
+from mmpanet.models import FCFusionMaskHead, PANetNeck, PANetShared4Conv1FCBBoxHead
+from mmpanet.models.layers import FastConv2d
 from mmpanet.ops import conv3x3, direct_convolutions, winograd
 
 SHAPES = [  # N, C, C', h, w
@@ -21,6 +22,11 @@ SHAPES = [  # N, C, C', h, w
     (1, 3, 4, 1, 1),
     (4, 6, 5, 2, 3),
     (0, 8, 8, 7, 7),
+    (2, 8, 12, 40, 53),  # wide: several strips, the last one with columns beyond the border
+    (1, 5, 6, 3, 48),
+    (2, 6, 5, 50, 32),  # tall: several blocks of rows, one strip
+    (1, 4, 3, 1, 33),
+    (0, 4, 3, 40, 40),
 ]
 
 
@@ -90,6 +96,19 @@ def test_any_memory_format(counted):
     for one in (x, x.to(memory_format=torch.channels_last), grids[:, 1], x.expand(6, 8, 14, 14), x[:1].expand_as(x)):
         torch.testing.assert_close(conv3x3(one, weight, bias), direct(one, weight, bias), rtol=1e-4, atol=2e-5)
     assert len(counted) == 5
+
+
+def test_gradients_have_the_memory_format_of_the_input(counted):
+    """torch's convolutions before and behind it are slow in the backward pass if the format changes."""
+    x, weight, bias = inputs_of(2, 8, 12, 40, 53)
+    channels_last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
+    for one, memory_format in ((x, torch.contiguous_format), (channels_last, torch.channels_last)):
+        out = conv3x3(one, weight, bias)
+        gradient = torch.autograd.grad(out.square().sum(), one)[0]
+        assert out.is_contiguous(memory_format=memory_format) and gradient.is_contiguous(memory_format=memory_format)
+        with torch.no_grad():
+            assert conv3x3(one, weight, bias).is_contiguous(memory_format=torch.channels_last)
+    assert len(counted) == 6
 
 
 def test_relu_in_place_and_frozen_inputs(counted):
@@ -188,8 +207,6 @@ def test_others_are_torchs(counted, monkeypatch):
     assert 'aten::_convolution' in str(torch.jit.trace(conv3x3, (x, weight, bias), check_trace=False).graph)
     compiled = torch.compile(conv3x3, backend='eager', fullgraph=True)
     assert torch.equal(compiled(x, weight, bias), direct(x, weight, bias))
-    wide = torch.randn(1, 4, 2, winograd.WIDEST + 1)
-    assert torch.equal(conv3x3(wide, weight), direct(wide, weight))
     with direct_convolutions():
         assert torch.equal(conv3x3(x, weight, bias), direct(x, weight, bias))
     monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 3 * 49 + 1)
@@ -201,12 +218,30 @@ def test_others_are_torchs(counted, monkeypatch):
     assert winograd.PREFERS_WINOGRAD
 
 
-def test_blocks_cover_all_grids_once():
-    by = winograd._transforms(14, 14)
-    for count in (0, 1, 2, 13, 100, 1001):
+@pytest.mark.parametrize('height, width', [(14, 14), (120, 160), (200, 336), (336, 20)])
+def test_blocks_cover_all_rows_of_all_grids_once(height, width):
+    by = winograd._transforms(height, width)
+    per_row = by.size**2 * by.columns * by.strips * 256
+    for count in (0, 1, 2, 13, 1001):
         blocks = list(winograd._blocks(torch.zeros(count, 256, 1, 1), 256, by))
-        assert [i for one in blocks for i in range(one.start, one.stop)] == list(range(count))
-        assert all(49 * 9 * 256 * (one.stop - one.start) <= winograd.BLOCK + 49 * 9 * 256 for one in blocks)
+        covered = [
+            (grid, block.first_row + row)
+            for block in blocks
+            for grid in range(block.grids.start, block.grids.stop)
+            for row in range(block.num_rows)
+        ]
+        assert covered == [(grid, row) for grid in range(count) for row in range(by.rows)]
+        for block in blocks:
+            num_rows = block.num_rows * (block.grids.stop - block.grids.start)
+            assert per_row * num_rows <= winograd.BLOCK or num_rows == 1
+
+
+def test_strips_waste_few_columns():
+    for width in range(winograd.WIDEST + 1, 400):
+        by = winograd._transforms(20, width)
+        assert width <= by.strips * by.width < width + 3 * by.tile and by.halo == 1
+    narrow = winograd._transforms(20, winograd.WIDEST)
+    assert (narrow.strips, narrow.width, narrow.halo) == (1, winograd.WIDEST, 0)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +260,7 @@ def test_blocks_cover_all_grids_once():
 )
 def test_other_convolutions_are_torchs(counted, other):
     torch.manual_seed(0)
-    ours = RoIConv2d(4, 6, **other)
+    ours = FastConv2d(4, 6, **other)
     theirs = nn.Conv2d(4, 6, **other)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(3, 4, 7, 7)
@@ -261,9 +296,41 @@ def test_heads(counted, head_type, norm_cfg):
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4 * other.grad.abs().max().item())
 
 
+@pytest.mark.parametrize('fusion', ['sum', 'concat'])
+def test_neck(counted, fusion):
+    neck = PANetNeck([6, 8, 8], 8, num_outs=5, add_extra_convs='on_output', fusion=fusion)
+    neck.init_weights()
+    assert sum(isinstance(module, FastConv2d) for module in neck.modules()) == 3 + 5 + 2 * (
+        3 if fusion == 'concat' else 2
+    )
+    maps = [torch.randn(2, channels, 44 >> i, 36 >> i) for i, channels in enumerate((6, 8, 8))]
+    results = []
+    for convolutions in (nullcontext(), direct_convolutions()):
+        inputs = [one.clone().requires_grad_() for one in maps]
+        with convolutions:
+            outs = neck(inputs)
+            gradients = torch.autograd.grad(sum(out.square().sum() for out in outs), [*inputs, *neck.parameters()])
+        results.append([*outs, *gradients])
+    assert len(counted) == 2 * 5  # the convolutions of three P and of two N levels, and the gradients of their inputs
+    for one, other in zip(*results):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
+
+
+def test_which_convolution_a_neck_has(monkeypatch):
+    def count(**kwargs):
+        neck = PANetNeck([8, 8], 8, num_outs=2, **kwargs)
+        return sum(isinstance(module, FastConv2d) for module in neck.modules())
+
+    monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)
+    assert count() == count(warm_start=True) == 2 + 2 + 2
+    assert count(conv_cfg=dict(type='Conv2d')) == 0
+    monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', False)
+    assert count() == 0
+
+
 def test_which_convolution_a_head_has(monkeypatch):
     def count(**kwargs):
-        return sum(isinstance(module, RoIConv2d) for module in FCFusionMaskHead(**kwargs).modules())
+        return sum(isinstance(module, FastConv2d) for module in FCFusionMaskHead(**kwargs).modules())
 
     monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)
     assert count() == 9
@@ -271,4 +338,4 @@ def test_which_convolution_a_head_has(monkeypatch):
     assert count(conv_cfg=dict(type='Conv2d')) == 0
     monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', False)
     assert count() == 0
-    assert count(conv_cfg=dict(type='RoIConv2d')) == 9
+    assert count(conv_cfg=dict(type='FastConv2d')) == 9
