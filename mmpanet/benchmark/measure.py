@@ -15,8 +15,7 @@ import torch.nn as nn
 from mmengine.config import Config
 from torch import Tensor
 
-from mmpanet.ops import direct_convolutions
-from mmpanet.ops.onednn_linear import HAS_ONEDNN_LINEAR
+from mmpanet.ops.flop_counter import count_flops
 from mmpanet.utils.errors import BenchmarkError
 from mmpanet.utils.paired_times import now
 from .models import TRAINING, BenchmarkModel, PreparedModel, RunSettings
@@ -51,21 +50,9 @@ def flops_by_part(model: PreparedModel, mode: str) -> Dict[str, int]:
     activations, sums, NMS, the arithmetic of the losses and the optimizer are not. Empty with torch 2.0, which has no
     counter.
     """
-    try:
-        from torch.utils.flop_counter import FlopCounterMode
-    except ImportError:
-        return {}
-
-    # mmpanet.ops.onednn_linear calls it, and torch's counter does not know it.
-    onednn = {torch.ops.mkldnn._linear_pointwise: _linear_flops} if HAS_ONEDNN_LINEAR else {}
-    with direct_convolutions(), FlopCounterMode(display=False, custom_mapping=onednn) as counter:
-        counts = count_by_part(model, mode, counter.get_total_flops)
+    with count_flops() as read_counter:
+        counts = count_by_part(model, mode, read_counter) if read_counter else {}
     return {part: int(count) for part, count in counts.items()}
-
-
-def _linear_flops(x_shape: Tuple[int, int], weight_shape: Tuple[int, int], *args: Any, **kwargs: Any) -> int:
-    rows, in_features = x_shape
-    return 2 * rows * in_features * weight_shape[0]
 
 
 def count_by_part(model: PreparedModel, mode: str, read_counter: Callable[[], float]) -> Dict[str, float]:

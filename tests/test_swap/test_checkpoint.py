@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from mmdet.registry import MODELS
+from mmpanet.ops import winograd
 from mmpanet.swap import swap_checkpoint, swap_config, verify
 from mmpanet.swap.checkpoint import find_model_of_checkpoint
 from mmpanet.swap.verification import generated_image
@@ -245,6 +246,19 @@ def test_a_part_that_is_not_registered(small_config, trained_like):
     cfg.model.backbone.type = 'BackboneOfMine'
     with pytest.raises(ConfigError, match='BackboneOfMine .* custom_imports'):
         swap_checkpoint(checkpoint_of(trained_like), cfg, swap_config(cfg))
+
+
+def test_verify_does_not_depend_on_how_this_processor_convolves(small_config, monkeypatch):
+    monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    cfg = swap_config(small_config, warm_start=True)
+    macs = []
+    for prefers_winograd in (True, False):
+        monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', prefers_winograd)
+        verification = verify(small_config, cfg, runs=1)
+        assert verification.largest_difference == 0
+        macs.append(verification.after.macs)
+    assert macs[0] == macs[1]
 
 
 def test_verify(small_config, trained_like, tmp_path):
