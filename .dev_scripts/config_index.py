@@ -33,7 +33,7 @@ COUNTS = ROOT / 'tests' / 'data' / 'parameter_counts.json'
 WEIGHTS = ROOT / 'docs' / 'results' / 'weights'  # those of a config have its name
 PAGE = ROOT / 'docs' / 'configs.md'
 # The runs of the configs, without those of `growth_*.jsonl`, whose configs are written by a script.
-RUNS = [ROOT / 'docs' / 'results' / f'{dataset}.jsonl' for dataset in ('carparts', 'dsb2018')]
+RUNS = [ROOT / 'docs' / 'results' / f'{dataset}.jsonl' for dataset in ('carparts', 'dsb2018', 'dsb2018_pretrained')]
 TASKS = {'Object Detection': ('box AP', 'bbox_mAP'), 'Instance Segmentation': ('mask AP', 'segm_mAP')}
 
 Counts = Dict[str, Dict[str, int]]

@@ -198,6 +198,7 @@ def test_the_command_line(folder, capsys):
     [
         ('ROWS', False, 'dsb2018.jsonl', 'dsb2018.md'),
         ('TUNED', True, 'dsb2018.jsonl', 'dsb2018_variants.md'),
+        ('PRETRAINED', False, 'dsb2018_pretrained.jsonl', 'dsb2018_pretrained.md'),
         ('CARPARTS', False, 'carparts.jsonl', 'carparts.md'),
         ('NUCLEI', False, 'growth_nuclei.jsonl', 'growth_nuclei.md'),
         ('TRAIN_NORM', False, 'growth_train-norm.jsonl', 'growth_train-norm.md'),
@@ -224,6 +225,7 @@ def test_the_page_of_tables_holds_what_the_runs_gave(variable, variants, results
     'file',
     [
         'dsb2018',
+        'dsb2018_pretrained',
         'carparts',
         'growth_nuclei',
         'growth_train-norm',

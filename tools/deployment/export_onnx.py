@@ -51,7 +51,7 @@ def parse_args():
         nargs='+',
         type=Path,
         metavar='IMAGE',
-        help='images, or folders of them, for --int8: a hundred like those to come',
+        help='images, or folders of them, for --int8: thirty or more, like those to come',
     )
     parser.add_argument(
         '--float',
