@@ -147,7 +147,7 @@ $(WORK_DIR)/finished: $(SOURCES) $(DATA)/.made | $(STAMPS)/package
 	    if [ $(origin CONFIG) = file ] && [ "$$cores" -gt 1 ]; then \
 	        export OMP_NUM_THREADS="$${OMP_NUM_THREADS:-$$((cores / 2))}"; \
 	        export MKL_NUM_THREADS="$${MKL_NUM_THREADS:-$$OMP_NUM_THREADS}"; \
-	        set -- --launcher pytorch --gpus 2 --cfg-options train_dataloader.batch_size=2; \
+	        set -- --launcher pytorch --gpus 2 --cfg-options train_dataloader.batch_size=1; \
 	    fi; \
 	    $(BIN)/mim train mmpanet $(notdir $(CONFIG)) --work-dir $(WORK_DIR) "$$@"
 	@touch $@
