@@ -25,6 +25,9 @@ STAMPS := $(VENV)/.mmpanet
 # Each worker computes with one thread (tests/conftest.py); one that has run out of tests takes some of another's.
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
 WORK_DIR := work_dirs/$(basename $(notdir $(CONFIG)))
+# Its name holds the path of the config, because two configs of one name have one WORK_DIR.
+FINISHED := $(WORK_DIR)/finished_$(subst /,_,$(CONFIG))
+IS_DEFAULT := $(filter file,$(origin CONFIG))
 SOURCES := $(shell find mmpanet configs tools/train.py -name '*.py' -not -path '*/.mim/*')
 # Python: the number of cores, or 0 if trainings run on another device.
 CPU_CORES := import os; from mmengine.device import get_device; print(os.cpu_count() if get_device() == "cpu" else 0)
@@ -42,11 +45,11 @@ help:  ## list the targets
 
 install: $(STAMPS)/package  ## set up $(VENV): pinned torch, mmcv with its operators, mmdet, mim, and this checkout
 
-train: $(WORK_DIR)/finished  ## train a small PANet on generated data, evaluate it, show where the results are
+train: $(FINISHED)  ## train a small PANet on generated data, evaluate it, show where the results are
 	@$(BIN)/python tools/analysis_tools/report_run.py $(WORK_DIR)
 
 retrain:  ## train again, even if nothing has changed
-	@rm -f $(WORK_DIR)/finished
+	@rm -f $(FINISHED)
 	@$(MAKE) --no-print-directory train
 
 report: $(STAMPS)/package  ## show AP, checkpoint, logs and pictures of the last training
@@ -140,14 +143,15 @@ $(DATA)/.made: $(DATA_SOURCES) | $(STAMPS)/package
 
 # On a CPU, two processes with half of the cores and of the batch each take 0.81 of the time of one (docs/benchmarks.md).
 # This suits the small model that CONFIG names by default, which has no BN; another CONFIG is trained as it stands.
-$(WORK_DIR)/finished: $(SOURCES) $(DATA)/.made | $(STAMPS)/package
+$(FINISHED): $(SOURCES) $(wildcard $(CONFIG)) $(DATA)/.made | $(STAMPS)/package
 	@echo '== training $(CONFIG)'
 	@export PYTHONWARNINGS='ignore:pkg_resources is deprecated,ignore:The module torch.distributed.launch is deprecated'; \
 	    cores=$$($(BIN)/python -c '$(CPU_CORES)'); \
-	    if [ $(origin CONFIG) = file ] && [ "$$cores" -gt 1 ]; then \
+	    if [ '$(IS_DEFAULT)' ] && [ "$$cores" -gt 1 ]; then \
 	        export OMP_NUM_THREADS="$${OMP_NUM_THREADS:-$$((cores / 2))}"; \
 	        export MKL_NUM_THREADS="$${MKL_NUM_THREADS:-$$OMP_NUM_THREADS}"; \
 	        set -- --launcher pytorch --gpus 2 --cfg-options train_dataloader.batch_size=1; \
 	    fi; \
-	    $(BIN)/mim train mmpanet $(notdir $(CONFIG)) --work-dir $(WORK_DIR) "$$@"
+	    $(BIN)/mim train mmpanet $(if $(IS_DEFAULT),$(notdir $(CONFIG)),$(CONFIG)) --work-dir $(WORK_DIR) "$$@"
+	@rm -f $(WORK_DIR)/finished*
 	@touch $@

@@ -49,7 +49,8 @@ def write_level_pictures(
 ) -> Iterator[str]:
     """Write ``level_distribution.png`` and ``.json``, and ``levels_<image>.png`` for some of the images.
 
-    For a model with gates it also writes ``gates.png`` and ``.json``.
+    If two images have one name, the number of the image comes before it. For a model with gates it also writes
+    ``gates.png`` and ``.json``.
 
     Args:
         inferencer: The trained model.
@@ -70,6 +71,7 @@ def write_level_pictures(
         raise ConfigError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
     distributions: Dict[str, LevelDistribution] = {name: LevelDistribution(recorder.strides) for name in recorder.heads}
     out_dir.mkdir(parents=True, exist_ok=True)
+    stems = [path.stem for path in images]
     for number, path in enumerate(images):
         image, data = inferencer.load(path)
         with recorder:
@@ -81,7 +83,9 @@ def write_level_pictures(
             size = (*sample.img_shape[:2], *sample.get('batch_input_shape', sample.img_shape)[:2])
             pyramid = [level[0] for level in recorder.pyramid]
             picture = draw_levels(image, pyramid, size, seen, recorder.strides, max_rois)
-            yield _write(out_dir / f'levels_{path.stem}.png', picture)
+            # Images of a dataset may have one name in several folders.
+            name = path.stem if stems.count(path.stem) == 1 else f'{number + 1}_{path.stem}'
+            yield _write(out_dir / f'levels_{name}.png', picture)
     yield from _write_gates(inferencer.model, out_dir)
     if not distributions:
         yield 'no head of this model pools several levels: there is no distribution to draw, only the pyramid'

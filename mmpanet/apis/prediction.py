@@ -13,7 +13,7 @@ from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import atomic_write, write_json
 from mmpanet.utils.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
 from .inference import CheckedInferencer
-from .video import VideoWriter, frame_files
+from .video import VideoWriter, count_frames, frame_files
 
 Progress = Callable[[str], None]
 
@@ -98,15 +98,18 @@ def predict(
             pixels) and masks in COCO's compressed RLE, of all objects. For a video it is a list with one entry for
             each frame.
         batch_size: Frames of a video that are predicted at once.
-        progress: Is called with a line about a video after each batch.
+        progress: Is called with a line about a video after each batch, and if frames of it cannot be decoded.
 
     Raises:
-        DataError: If the source cannot be loaded, or only a part of it.
+        DataError: If the source cannot be loaded, would be replaced by its own picture, or if the video of the pictures
+            cannot be written.
     """
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
     picture = out_dir / 'vis' / _picture_name(source) if pictures else None
     json_file = out_dir / 'preds' / f'{source.stem}.json' if predictions else None
     for path in filter(None, (picture, json_file)):
+        if path.resolve() == source.resolve():
+            raise DataError(f'{source}: would be replaced by its own picture; give another folder to write to')
         path.parent.mkdir(parents=True, exist_ok=True)
     found: List[dict] = []
     with ExitStack() as stack:
@@ -127,6 +130,12 @@ def predict(
                 progress(f'{source.name}: {len(found)} frames')
                 for frame in batch:
                     frame.unlink()
+        if writer:
+            writer.finish()
+    if is_video:
+        expected = count_frames(source)
+        if len(found) < expected:
+            progress(f'{source.name}: {len(found)} frames could be decoded, and its header says {expected}')
     if json_file:
         write_json(json_file, found if is_video else found[0], indent=None)
     return Output(source, picture, json_file, sum(score >= score_thr for one in found for score in one['scores']))

@@ -40,6 +40,15 @@ def frame_files(video: Path, folder: Path) -> Iterator[Path]:
         raise DataError(f'{video}: cannot be decoded as a video')
 
 
+def count_frames(video: Path) -> int:
+    """The number of frames that the header of a video names. Some formats have an estimate, or 0."""
+    with silent_opencv():
+        stream = cv2.VideoCapture(str(video))
+        count = int(stream.get(cv2.CAP_PROP_FRAME_COUNT)) if stream.isOpened() else 0
+        stream.release()
+    return count
+
+
 class VideoWriter:
     """Writes pictures into an mp4 file.
 
@@ -52,6 +61,7 @@ class VideoWriter:
         self.path = path
         self.fps = mmcv.VideoReader(str(source)).fps or DEFAULT_FPS
         self.stream: Any = None  # a cv2.VideoWriter, once the size of the pictures is known
+        self.count = 0
 
     def add(self, pictures: Sequence[np.ndarray]) -> None:
         """Add pictures, each (H, W, 3), RGB, uint8."""
@@ -63,8 +73,16 @@ class VideoWriter:
                 if not self.stream.isOpened():
                     raise DataError(f'{self.path.name}: OpenCV cannot write {width} x {height} pixels as mp4 here')
             self.stream.write(np.ascontiguousarray(picture[..., ::-1]))
+            self.count += 1
+
+    def finish(self) -> None:
+        """Finish the file, and raise a DataError if it does not hold all pictures. OpenCV does not say."""
+        self.close()
+        written = count_frames(self.path)
+        if written != self.count:
+            raise DataError(f'{self.path.name}: {written} of {self.count} frames were written; is the disk full?')
 
     def close(self) -> None:
-        """Finish the file."""
+        """Close the file."""
         if self.stream is not None:
             self.stream.release()

@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.files import write_json, write_text
+from mmpanet.utils.files import make_folder, write_json, write_text
 from mmpanet.utils.palette import LIGHT_BLUE, VERMILION, WHITE, YELLOW, to_bgr
 from .instance_errors import (
     FOUND,
@@ -59,7 +59,8 @@ def compare_predictions(
     """Compare the predictions of two models object by object.
 
     ``out_dir`` gets ``errors.md`` and ``.json`` with counts by kind, ``images.json`` with the F1 of each image, and the
-    images on which each model is ahead most: pictures in the folder ``better_<name>``, and a sheet of them.
+    images on which each model is ahead most: pictures in the folder ``better_<name>``, and a sheet of them. They take
+    the place of those of an earlier comparison.
 
     Args:
         annotation_file: In COCO's format.
@@ -74,14 +75,15 @@ def compare_predictions(
         What was found and written, line by line.
 
     Raises:
+        ConfigError: If ``out_dir`` cannot be made.
         DataError: If a file does not exist or has another format.
     """
+    make_folder(out_dir, 'out_dir')
     images = _compare_images(annotation_file, files, score_thr)
     counts = {name: ErrorCounts() for name in names}
     for image in images:
         for name, errors in zip(names, image.errors):
             counts[name].add(image.objects, errors)
-    out_dir.mkdir(parents=True, exist_ok=True)
     write_text(out_dir / 'errors.md', error_tables(counts))
     write_json(out_dir / 'errors.json', {name: one.as_dict() for name, one in counts.items()})
     f1_by_image = [
@@ -114,18 +116,23 @@ def _compare_images(annotation_file: Path, files: Sequence[Path], score_thr: flo
 
 
 def _draw_images(images: Sequence[ComparedImage], image_dir: Path, folder: Path, names: Sequence[str]) -> str:
-    pictures = []
+    pictures = {}
     for place, compared in enumerate(images, start=1):
         file = image_dir / compared.file_name
         image = mmcv.imread(str(file)) if file.is_file() else None
         if image is None:
             raise DataError(f'{file}: no image that can be read')
-        pictures.append(draw_comparison(image, compared, names))
-        mmcv.imwrite(pictures[-1], str(folder / f'{place:02}_{file.stem}.png'))
+        pictures[f'{place:02}_{file.stem}.png'] = draw_comparison(image, compared, names)
+    sheet = Path(f'{folder}.jpg')
+    for old in (*folder.glob('[0-9][0-9]*_*.png'), sheet):  # of an earlier comparison
+        if old.is_file():
+            old.unlink()
+    for name, picture in pictures.items():
+        mmcv.imwrite(picture, str(folder / name))
     if not pictures:
         return f'0 pictures in {folder}'
-    mmcv.imwrite(contact_sheet(pictures), f'{folder}.jpg')
-    return f'{len(pictures)} pictures in {folder}, together in {folder}.jpg'
+    mmcv.imwrite(contact_sheet(list(pictures.values())), str(sheet))
+    return f'{len(pictures)} pictures in {folder}, together in {sheet}'
 
 
 def draw_comparison(image: np.ndarray, compared: ComparedImage, names: Sequence[str]) -> np.ndarray:

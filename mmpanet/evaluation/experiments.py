@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Train several configs with several seeds, one after another, and keep the results."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from .coco_metrics import MAIN_METRICS
 from .run_log import RunLog, total_seconds
 
 Progress = Callable[[str], None]
+LONGEST_NAME = 200  # characters of a folder; most file systems take 255
 RunKey = Tuple[str, Tuple[str, ...], int]  # name, overrides, seed
 
 
@@ -39,9 +41,13 @@ class Run(NamedTuple):
 
     def work_dir(self, parent: Path) -> Path:
         """A folder for this run alone, because a run goes on from the checkpoint that it finds in its folder."""
-        return parent.joinpath(
-            self.name, *([quote(' '.join(self.options), '=,')] if self.options else []), f'seed_{self.seed}'
-        )
+        return parent.joinpath(self.name, *([self._options_as_name()] if self.options else []), f'seed_{self.seed}')
+
+    def _options_as_name(self) -> str:
+        name = quote(' '.join(self.options), '=,')
+        if len(name) <= LONGEST_NAME:
+            return name
+        return f'{name[: LONGEST_NAME - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}'
 
 
 class Launcher(NamedTuple):
@@ -76,7 +82,7 @@ class Results:
         Raises:
             DataError: If a line is not a result.
         """
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        lines = self.file.read_text(encoding='utf-8').splitlines() if self.file.exists() else []
         latest: Dict[RunKey, Dict[str, Any]] = {}
         for number, line in enumerate(lines, start=1):
             try:
@@ -88,8 +94,11 @@ class Results:
 
     def add(self, result: Dict[str, Any]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open('a') as file:
-            file.write(json.dumps(result) + '\n')
+        # The last line of a file that was edited or copied may have no end.
+        content = self.file.read_bytes() if self.file.exists() else b''
+        start = '\n' if content and not content.endswith(b'\n') else ''
+        with self.file.open('a', encoding='utf-8') as file:
+            file.write(start + json.dumps(result) + '\n')
 
     def finished(self) -> List[RunKey]:
         return [_run_key(result) for result in self if 'metrics' in result]
@@ -124,7 +133,7 @@ def plan_runs(
     if twice:
         raise ConfigError(f'two configs are named {twice[0]}, and results are kept by that name')
     finished = results.finished()
-    runs = [Run(config, seed, tuple(options)) for seed in seeds for config in configs]
+    runs = [Run(config, seed, tuple(options)) for seed in dict.fromkeys(seeds) for config in configs]
     return [run for run in runs if (run.name, run.options, run.seed) not in finished]
 
 

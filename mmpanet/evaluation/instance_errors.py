@@ -6,8 +6,9 @@ Input are COCO's files: the annotations, and the ``<prefix>.segm.json`` that mmd
 """
 
 import json
+import math
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -76,8 +77,11 @@ def find_errors(objects: Sequence[Instance], predictions: Sequence[Instance]) ->
 
     areas = _areas([one['mask'] for one in objects])
     prediction_areas = _areas([one['mask'] for one in predictions])
-    covers = shared >= COVERED * areas[None]  # (predictions, objects): the prediction covers the object
-    inside = shared >= COVERED * prediction_areas[:, None]  # the object covers the prediction
+    # An empty mask neither covers anything nor lies in anything.
+    covers = (shared > 0) & (
+        shared >= COVERED * areas[None]
+    )  # (predictions, objects): the prediction covers the object
+    inside = (shared > 0) & (shared >= COVERED * prediction_areas[:, None])  # the object covers the prediction
     object_kinds = []
     for index in range(len(objects)):
         groups = covers[:, index] & (covers.sum(1) > 1)  # predictions that cover this object and another one
@@ -144,11 +148,13 @@ class Annotations:
     def __init__(self, file: Path) -> None:
         self.file = file
         try:
-            content = json.loads(Path(file).read_text())
+            content = json.loads(Path(file).read_text(encoding='utf-8'))
             self.coco = COCO()
             self.coco.dataset = content
             self.coco.createIndex()
             self.images = {image['id']: image for image in content['images']}
+            named = content.get('categories') or [dict(id=one['category_id']) for one in content['annotations']]
+            self.categories = {category['id'] for category in named}
             for one in content['annotations']:
                 one.setdefault('iscrowd', 0)
                 _check_annotation(one)
@@ -156,10 +162,31 @@ class Annotations:
             raise DataError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
 
     def check_masks(self) -> None:
-        """Raise a DataError if an object has no mask."""
+        """Raise a DataError if an object has no mask, or if a mask has no size."""
         for one in self.coco.dataset['annotations']:
-            if 'segmentation' not in one:
+            if not one.get('segmentation'):
                 raise DataError(f"{self.file}: annotation {one['id']} has no 'segmentation', and masks are compared")
+            missing = {'height', 'width'} - self.images.get(one['image_id'], {}).keys()
+            if isinstance(one['segmentation'], list) and missing:
+                raise DataError(
+                    f'{self.file}: image {one["image_id"]} has no {min(missing)!r}, which the polygons of annotation '
+                    f'{one["id"]} need'
+                )
+
+    def check_result(self, result: Dict[str, Any]) -> None:
+        """Raise a ValueError if an entry of a file of predictions does not belong to these annotations."""
+        score, category, size = result['score'], result['category_id'], _size_of(result)
+        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
+            raise ValueError(f'score={score!r} must be a finite number')
+        if category not in self.categories:
+            raise ValueError(f'category_id={category!r} is not in {self.file}')
+        image = self.images.get(result['image_id'], {})
+        expected = [image.get('height'), image.get('width')]
+        if size is not None and None not in expected and list(size) != expected:
+            raise ValueError(
+                f'image_id={result["image_id"]}: the mask has the size {list(size)}, and the image {expected} '
+                '(height, width)'
+            )
 
     def objects(self, image_id: int) -> List[Instance]:
         """The objects of an image without its crowd regions."""
@@ -175,6 +202,16 @@ class Annotations:
             for one in self.coco.imgToAnns[image_id]
             if one.get('iscrowd', 0) == crowd
         ]
+
+
+def _size_of(result: Dict[str, Any]) -> Optional[Sequence[int]]:
+    """Height and width of the mask of a prediction, or None if it is a box."""
+    if 'segmentation' not in result:
+        return None
+    mask = result['segmentation']
+    if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
+        raise ValueError(f"segmentation={str(mask)[:60]} must be COCO's RLE, with 'size' and 'counts'")
+    return mask['size']
 
 
 def _check_annotation(annotation: Dict[str, Any]) -> None:
@@ -194,13 +231,14 @@ def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> 
         DataError: If the file does not exist, is not a list of masks, or names an image that is not annotated.
     """
     try:
-        content = json.loads(Path(file).read_text())
+        content = json.loads(Path(file).read_text(encoding='utf-8'))
         by_image: Dict[int, List[Instance]] = {image_id: [] for image_id in annotations.images}
         for one in content:
+            found = by_image[one['image_id']]
+            entry = dict(category_id=one['category_id'], mask=one['segmentation'], score=one['score'])
+            annotations.check_result(one)
             if one['score'] >= score_thr:
-                by_image[one['image_id']].append(
-                    dict(category_id=one['category_id'], mask=one['segmentation'], score=one['score'])
-                )
+                found.append(entry)
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{file}: no list of results in COCO's format ({error})") from error
     except KeyError as error:

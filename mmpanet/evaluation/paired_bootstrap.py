@@ -36,7 +36,7 @@ class PairedDifference(NamedTuple):
     second: float
     low: float  # the 95 % interval of second - first
     high: float
-    p_value: float  # two-sided: how often a draw contradicts the sign of the difference, twice
+    p_value: float  # two-sided: (k + 1) / (n + 1) twice, if k of n draws contradict the sign of the difference
 
     @property
     def difference(self) -> float:
@@ -67,7 +67,7 @@ def paired_bootstrap(
         classes: The categories that count, by name: those of the models. By default all of the file count.
 
     Returns:
-        One entry per metric; metrics without objects (of that size) are left out.
+        One entry per metric; metrics without objects (of that size), in the file or in all draws, are left out.
 
     Raises:
         DataError: If a file does not exist or has another format, if the files are of different kinds, if there is no
@@ -77,11 +77,13 @@ def paired_bootstrap(
     annotations = Annotations(annotation_file)
     image_ids = sorted(annotations.images)
     predictions = {file: _read_predictions(file, annotations) for file in (*first, *second)}
-    kinds = {file: 'segm' if 'segmentation' in found[0] else 'bbox' for file, found in predictions.items()}
-    kind = kinds[first[0]]
+    kinds = {file: 'segm' if 'segmentation' in found[0] else 'bbox' for file, found in predictions.items() if found}
+    if not kinds:
+        raise DataError(f'{first[0]}: no detections, and none in the other files')
+    example, kind = next(iter(kinds.items()))
     for file, other in kinds.items():
         if other != kind:
-            raise DataError(f'{first[0]} and {file} must both hold masks or both hold boxes, not {kind} and {other}')
+            raise DataError(f'{example} and {file} must both hold masks or both hold boxes, not {kind} and {other}')
     if kind == 'segm':
         annotations.check_masks()
     categories = _counted_categories(annotations, classes, [one for found in predictions.values() for one in found])
@@ -103,8 +105,11 @@ def paired_bootstrap(
         if np.isnan(values[0][metric]):
             continue
         differences = differences[~np.isnan(differences)]  # a draw may have no object of a size
+        if not len(differences):
+            continue
         low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        p_value = min(1.0, 2 * min((differences <= 0).mean(), (differences >= 0).mean()))
+        contradicting = min(np.count_nonzero(differences <= 0), np.count_nonzero(differences >= 0))
+        p_value = min(1.0, 2 * (contradicting + 1) / (len(differences) + 1))
         results.append(
             PairedDifference(metric, values[0][metric], values[1][metric], float(low), float(high), float(p_value))
         )
@@ -139,9 +144,11 @@ Model = Dict[str, List[_Matches]]  # by range of areas, and 'mAP'; one entry per
 
 def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, Any]]:
     try:
-        content = json.loads(Path(file).read_text())
+        content = json.loads(Path(file).read_text(encoding='utf-8'))
+        if not isinstance(content, list):
+            raise TypeError(f'{type(content).__name__} in place of a list')
         keys = ('image_id', 'category_id', 'score')
-        key = 'segmentation' if 'segmentation' in content[0] else 'bbox'
+        key = 'segmentation' if content and 'segmentation' in content[0] else 'bbox'
         found = [{name: one[name] for name in (*keys, key)} for one in content]
         if key == 'bbox' and any(len(one[key]) != 4 for one in found):
             raise ValueError('a bbox must be x, y, width, height')
@@ -152,6 +159,11 @@ def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, An
     unknown = {one['image_id'] for one in found} - annotations.images.keys()
     if unknown:
         raise DataError(f'{file}: image_id {min(unknown)} is not in {annotations.file}')
+    try:
+        for one in found:
+            annotations.check_result(one)
+    except (ValueError, TypeError, LookupError) as error:
+        raise DataError(f'{file}: {error}') from error
     return found
 
 
@@ -184,7 +196,7 @@ def _match(
 ) -> Model:
     """Match predictions to objects with COCO's own evaluation."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        evaluation = COCOeval(truth, truth.loadRes(predictions), kind)
+        evaluation = COCOeval(truth, _detections(truth, predictions), kind)
         evaluation.params.imgIds = image_ids
         evaluation.params.catIds = categories
         evaluation.params.maxDets = [DETECTIONS]
@@ -200,6 +212,15 @@ def _match(
             if area == 'all':
                 model['mAP'].append(_concatenate(found, DETECTIONS_OF_AP))
     return model
+
+
+def _detections(truth: COCO, predictions: List[Dict[str, Any]]) -> COCO:
+    if predictions:
+        return truth.loadRes(predictions)
+    empty = COCO()  # loadRes fails without detections
+    empty.dataset = {**truth.dataset, 'annotations': []}
+    empty.createIndex()
+    return empty
 
 
 def _concatenate(images: Sequence[Any], max_detections: int) -> _Matches:

@@ -21,7 +21,8 @@ class Evaluation(NamedTuple):
 class RunLog(NamedTuple):
     """The lines of ``<work folder>/<time>/vis_data/scalars.json``, over all starts of one run.
 
-    An iteration that was trained again after a resume counts as it was trained last.
+    An iteration that was trained again, after a resume or from the start, counts as it was trained last, and what
+    came after it in an earlier start does not count any more.
     """
 
     steps: List[Dict[str, Any]]  # of training: iter, loss, time, ...
@@ -34,15 +35,23 @@ class RunLog(NamedTuple):
         evaluations: Dict[int, Evaluation] = {}
         iteration, by_epoch = 0, True
         for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
+            new_steps: Dict[int, Dict[str, Any]] = {}
+            new_evaluations: Dict[int, Evaluation] = {}
             for values in read_json_lines(file):
                 if 'loss' in values:
                     iteration = int(values.get('iter', values.get('step', 0)))
                     by_epoch = 'epoch' in values
-                    steps[iteration] = {**values, 'iter': iteration}
+                    new_steps[iteration] = {**values, 'iter': iteration}
                 metrics = coco_metrics_in(values)
                 if metrics:
                     step = int(values.get('step', iteration))  # mmengine counts epochs or iterations here
-                    evaluations[step] = Evaluation(iteration, metrics, step if by_epoch else None)
+                    new_evaluations[step] = Evaluation(iteration, metrics, step if by_epoch else None)
+            if new_steps:
+                first = min(new_steps)
+                steps = {key: one for key, one in steps.items() if key < first}
+                evaluations = {key: one for key, one in evaluations.items() if one.iteration < first}
+            steps.update(new_steps)
+            evaluations.update(new_evaluations)
         return cls([steps[key] for key in sorted(steps)], [evaluations[key] for key in sorted(evaluations)])
 
     @property
@@ -58,7 +67,7 @@ class RunLog(NamedTuple):
 
 def read_json_lines(file: Path) -> Iterator[Dict[str, Any]]:
     """The objects of a log of mmengine. A last line that was cut off is left out."""
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding='utf-8').splitlines():
         try:
             yield json.loads(line)
         except json.JSONDecodeError:

@@ -17,7 +17,7 @@ def run_report(work_dir: Path) -> str:
     Raises:
         DataError: If there is no such folder, or no run in it was evaluated.
     """
-    run, metrics = _latest_evaluation(work_dir)
+    run, metrics, later = _latest_evaluation(work_dir)
     rows = []
     for branch, title in BRANCHES.items():
         if f'{branch}_mAP' in metrics:
@@ -26,8 +26,10 @@ def run_report(work_dir: Path) -> str:
     checkpoint = _newest_checkpoint(work_dir)
     pictures, number = _picture_folder(run)
     logs = sorted(run.glob('*.log'))
+    # The AP above is not that of a checkpoint which a later start has written.
+    doubt = f'  (may be of the start {later.name}, which has not been evaluated)' if checkpoint and later else ''
     places = [
-        ['checkpoint', str(checkpoint or f'none in {work_dir}')],
+        ['checkpoint', str(checkpoint or f'none in {work_dir}') + doubt],
         ['log', str(logs[-1] if logs else run)],
         ['curves', str(run / 'vis_data' / 'scalars.json')],
         [
@@ -40,18 +42,24 @@ def run_report(work_dir: Path) -> str:
     return '\n\n'.join([text_table(rows, ['', *AP_KINDS.values()]), text_table(places)])
 
 
-def _latest_evaluation(work_dir: Path) -> Tuple[Path, Dict[str, float]]:
-    """The folder of the newest run that was evaluated, and the metrics of its last evaluation."""
+def _latest_evaluation(work_dir: Path) -> Tuple[Path, Dict[str, float], Optional[Path]]:
+    """The folder of the newest run that was evaluated, the metrics of its last evaluation, and the folder of a later
+    run that trained without being evaluated, if there is one.
+    """
     if not work_dir.is_dir():
         raise DataError(f'there is no folder {work_dir}')
     # mmengine names the folder of a run by the time when it began, so the order of names is that of time.
     runs = sorted((path for path in work_dir.iterdir() if path.is_dir()), reverse=True)
+    later = None
     for run in runs:
         for file in (run / f'{run.name}.json', run / 'vis_data' / 'scalars.json'):  # of a test, of a training
             lines = [coco_metrics_in(values) for values in read_json_lines(file)] if file.is_file() else []
             evaluated = [metrics for metrics in lines if any(f'{branch}_mAP' in metrics for branch in BRANCHES)]
             if evaluated:
-                return run, evaluated[-1]
+                return run, evaluated[-1], later
+        scalars = run / 'vis_data' / 'scalars.json'
+        if later is None and scalars.is_file() and any('loss' in values for values in read_json_lines(scalars)):
+            later = run
     raise DataError(f'no run in {work_dir} has COCO metrics ({len(runs)} folders were searched): none was evaluated')
 
 

@@ -98,13 +98,15 @@ def seed_table(summaries: Sequence[SeedSummary], times: bool = True) -> str:
 
 
 def write_seed_summary(summaries: Sequence[SeedSummary], folder: Path, stem: str, times: bool = True) -> List[Path]:
-    """Write ``stem``.md, .table.json and .png, and _curves.png if a run was evaluated more than once."""
+    """Write ``stem``.md, .table.json, .png if there is an AP, and _curves.png if a run was evaluated more than once."""
     folder.mkdir(parents=True, exist_ok=True)
     table, data, picture = (folder / f'{stem}{suffix}' for suffix in ('.md', '.table.json', '.png'))
     write_text(table, seed_table(summaries, times))
     write_json(data, [one._asdict() for one in summaries])
-    plot_seeds(summaries, picture)
-    files = [table, data, picture]
+    files = [table, data]
+    if any(metric in one.values for metric in MAIN_METRICS for one in summaries):
+        plot_seeds(summaries, picture)
+        files.append(picture)
     if any(len(curve) > 1 for one in summaries for curve in one.curves.values()):
         files.append(folder / f'{stem}_curves.png')
         plot_seed_curves({one.label: one.curves for one in summaries}, files[-1])

@@ -21,6 +21,7 @@ from tiny_training import make_data, run_tool, write_config
 from mmdet.apis import inference_detector, init_detector
 from mmdet.registry import MODELS
 from mmpanet.apis import find_inputs, load_inferencer
+from mmpanet.apis.video import VideoWriter
 from mmpanet.deploy import export
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.visualization import UnlabeledVisualizer
@@ -136,6 +137,35 @@ def test_video(folder, demo, tmp_path, batch_size):
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and video.get(cv2.CAP_PROP_FPS) == 7
     assert (video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (64, 64)
     assert not list(out.rglob('.*'))
+
+
+def test_frames_that_are_missing_are_counted(folder, demo, tmp_path):
+    write_clip(folder, tmp_path / 'clip.avi')
+    whole = (tmp_path / 'clip.avi').read_bytes()
+    (tmp_path / 'cut.avi').write_bytes(whole[: len(whole) // 2])
+    out, said = demo(tmp_path / 'cut.avi')
+    found = json.loads((out / 'preds' / 'cut.json').read_text())
+    assert 0 < len(found) < 3
+    assert f'cut.avi: {len(found)} frames could be decoded, and its header says 3' in said
+
+
+def test_a_video_that_is_not_written_whole_is_no_result(folder, demo, tmp_path, monkeypatch):
+    """OpenCV says nothing if the disk is full."""
+    write_clip(folder, tmp_path / 'clip.avi')
+    write = VideoWriter.add
+    monkeypatch.setattr(VideoWriter, 'add', lambda writer, pictures: write(writer, [*pictures, pictures[0][:-2]]))
+    with pytest.raises(SystemExit, match='clip.mp4: 3 of 6 frames were written'):
+        demo(tmp_path / 'clip.avi')
+    assert not list((tmp_path / 'out').rglob('*.mp4'))
+
+
+def test_pictures_do_not_take_the_place_of_their_images(folder, demo, tmp_path):
+    image = tmp_path / 'out' / 'vis' / 'a.png'
+    image.parent.mkdir(parents=True)
+    image.write_bytes(images(folder)[0].read_bytes())
+    with pytest.raises(SystemExit, match='a.png: would be replaced by its own picture'):
+        demo(image.parent)
+    assert image.read_bytes() == images(folder)[0].read_bytes()
 
 
 def test_a_video_that_cannot_be_written_is_named(folder, demo, tmp_path, monkeypatch):

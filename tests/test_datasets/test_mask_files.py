@@ -328,6 +328,23 @@ def test_masks_among_the_images(folders, where):
             convert((images, masks))
 
 
+@pytest.mark.parametrize('mask_suffix', ['', '_masks'])
+def test_files_of_masks_beside_their_images(folders, mask_suffix):
+    """What is read as a mask is no image, and an image is no mask that belongs to nothing."""
+    images = folders[0]
+    for name in ('a', 'sub/c'):
+        (images / f'{name}{mask_suffix}').mkdir()
+        for number, value in enumerate((1, 2)):
+            Image.fromarray((labels() == value).astype(np.uint8)).save(
+                images / f'{name}{mask_suffix}' / f'{number}.png'
+            )
+    converted = convert_masks(
+        images, images, images.parent / 'out', 'files', mask_suffix=mask_suffix, empty_without_mask=True
+    )
+    assert sum(count for count, _ in converted.counts.values()) == 4 and objects(converted) == 4
+    assert not converted.problems and not any('belong to no image' in note for note in converted.notes)
+
+
 def test_photos_that_are_turned_are_counted(folders):
     """Whether a mask was drawn on the turned photo cannot be seen where both have the same size."""
     add_masks(folders)

@@ -9,6 +9,7 @@ from tiny_training import run_tool
 
 from mmpanet.evaluation.run_comparison import shortest_names
 from mmpanet.evaluation.run_log import RunLog, total_seconds
+from mmpanet.evaluation.run_report import run_report
 
 CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_panet_shapes.py'
 
@@ -50,6 +51,27 @@ def test_log_of_a_run_that_was_resumed(runs):
     assert [one.iteration for one in log.evaluations] == [30]
     assert [one.iteration for one in RunLog.read(runs[0]).evaluations] == [10, 20]
     assert 'segm_mAP_l' not in RunLog.read(runs[0]).evaluations[-1].metrics
+
+
+def test_a_run_that_began_anew_is_not_read_with_the_one_before(runs):
+    """The older training was longer. What it logged beyond the newer one is not of the newer one."""
+    write_log(
+        runs[0],
+        '20260103_000000',
+        dict(loss=2.0, time=0.5, iter=10),
+        {'coco/bbox_mAP': 0.05, 'coco/segm_mAP': 0.06, 'step': 1},
+    )
+    log = RunLog.read(runs[0])
+    assert [step['loss'] for step in log.steps] == [2.0]
+    assert [one.metrics['bbox_mAP'] for one in log.evaluations] == [0.05]
+
+
+def test_the_report_doubts_a_checkpoint_of_a_later_start(runs):
+    (runs[0] / 'epoch_1.pth').touch()
+    assert 'may be of the start' not in run_report(runs[0])
+    write_log(runs[0], '20260103_000000', dict(loss=2.0, time=0.5, iter=10))
+    report = run_report(runs[0])
+    assert 'box AP' in report and 'epoch_1.pth  (may be of the start 20260103_000000, which' in report
 
 
 def test_evaluations_between_two_lines_of_the_log_are_all_there(tmp_path):

@@ -113,6 +113,28 @@ def test_a_run_that_fails_is_recorded_and_tried_again(folder):
     assert [one.name for one in summarize_seeds(results, ['a', 'bad'])] == ['a']
 
 
+def test_results_go_on_behind_a_line_without_an_end(folder):
+    file = folder / 'r.jsonl'
+    file.write_text(json.dumps(dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5))))
+    Results(file).add(dict(name='b', seed=0, metrics=dict(bbox_mAP=0.6)))
+    assert [one['name'] for one in Results(file)] == ['a', 'b']
+
+
+def test_many_overrides_have_a_folder_too(tmp_path):
+    options = [tuple(f'a.key.{key}.of.the.model={"x" * 60}{value}' for key in range(4)) for value in range(2)]
+    folders = [Run(Path('c.py'), 0, one).work_dir(tmp_path) for one in options]
+    assert folders[0] != folders[1]
+    for one in folders:
+        one.mkdir(parents=True)
+
+
+def test_a_table_without_an_average_precision_has_no_picture(folder):
+    results = Results(folder / 'r.jsonl')
+    results.add(dict(name='a', seed=0, metrics={'AR@100': 0.5}))
+    files = write_seed_summary(summarize_seeds(results, ['a'], False), folder, 'r')
+    assert [file.name for file in files] == ['r.md', 'r.table.json']
+
+
 def test_two_processes_do_not_train_in_one_folder(folder):
     (folder / 'work' / 'a').mkdir(parents=True)
     with FileLock(folder / 'work' / 'a' / 'seed_0.lock'):

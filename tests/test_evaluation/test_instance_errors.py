@@ -15,6 +15,9 @@ from mmpanet.evaluation.instance_errors import Annotations, are_crowded, find_er
 HEIGHT, WIDTH = 60, 80
 
 
+RESULT = '[{{"score": {score}, "image_id": 1, "category_id": {category}, "segmentation": {{"size": {size}, "counts": "0"}}}}]'
+
+
 def box(x1, y1, x2, y2, category=1, **more):
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order='F')
     mask[y1:y2, x1:x2] = 1
@@ -29,6 +32,7 @@ def box(x1, y1, x2, y2, category=1, **more):
 
 
 LEFT, RIGHT = box(10, 10, 30, 30), box(32, 10, 52, 30)
+NOTHING = box(0, 0, 0, 0)
 BOTH, LEFT_TOP, LEFT_BOTTOM = box(10, 10, 52, 30), box(10, 10, 30, 19), box(10, 21, 30, 30)
 
 
@@ -47,6 +51,10 @@ BOTH, LEFT_TOP, LEFT_BOTTOM = box(10, 10, 52, 30), box(10, 10, 30, 19), box(10, 
         ([LEFT], [LEFT, LEFT], ['found'], ['', 'duplicate']),
         ([LEFT], [box(10, 10, 30, 30, category=2)], ['missed'], ['part or group']),
         ([LEFT], [box(28, 28, 40, 40)], ['missed'], ['background']),
+        # empty masks are in nothing, and cover nothing
+        ([LEFT], [NOTHING, NOTHING], ['missed'], ['background', 'background']),
+        ([LEFT, NOTHING], [BOTH], ['inexact', 'missed'], ['part or group']),
+        ([NOTHING], [RIGHT], ['missed'], ['background']),
     ],
 )
 def test_kinds(objects, predictions, kinds, false):
@@ -236,6 +244,10 @@ def test_all_scores(files, capsys):
             '[{"score": 1, "image_id": 99, "category_id": 1, "segmentation": {}}]',
             'image_id 99 is not in .*truth.json',
         ),
+        ('first.segm.json', RESULT.format(score=1, category=7, size=[60, 80]), 'category_id=7 is not in .*truth.json'),
+        ('first.segm.json', RESULT.format(score='NaN', category=1, size=[60, 80]), 'score=nan must be a finite number'),
+        ('first.segm.json', RESULT.format(score='"high"', category=1, size=[60, 80]), "score='high' must be a finite"),
+        ('first.segm.json', RESULT.format(score=1, category=1, size=[61, 80]), r'the size \[61, 80\], and the image'),
         ('images/1.png', 'x', '1.png: no image that can be read'),
     ],
 )

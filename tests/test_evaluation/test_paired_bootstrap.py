@@ -102,7 +102,32 @@ def test_against_a_plain_loop_over_pycocotools(scenes, files):
     low, high = np.nanquantile(differences, [0.025, 0.975], axis=0)
     np.testing.assert_allclose([one.low for one in results], low, atol=1e-12)
     np.testing.assert_allclose([one.high for one in results], high, atol=1e-12)
-    assert results[0].difference > 0.1 and results[0].low > 0 and results[0].p_value == 0
+    assert results[0].difference > 0.1 and results[0].low > 0 and results[0].p_value == 2 / (len(differences) + 1)
+
+
+def test_a_model_that_finds_nothing(files):
+    truth, coarse, _ = files
+    nothing = truth.parent / 'nothing.json'
+    nothing.write_text('[]')
+    first, second = (paired_bootstrap(truth, *pair, resamples=9) for pair in ((coarse, [nothing]), ([nothing], coarse)))
+    assert [one.second for one in first] == [0] * len(first) and first[0].first > 0.1
+    assert [one.difference for one in first] == [-one.difference for one in second]
+    with pytest.raises(DataError, match='no detections'):
+        paired_bootstrap(truth, [nothing], [nothing])
+
+
+def test_few_draws(scenes, tmp_path):
+    """A metric without objects in any draw is left out, and a few draws do not give a p of zero."""
+    objects, coarse, fine = scenes
+    only = [one for one in objects if one['image_id'] == 1 and not one['iscrowd']]
+    files = []
+    for name, content in (('truth', dataset(only)), ('coarse', coarse), ('fine', fine)):
+        files.append(tmp_path / f'{name}.json')
+        files[-1].write_text(json.dumps(content))
+    truth, first, second = files
+    found = [paired_bootstrap(truth, [first], [second], resamples=1, seed=seed) for seed in range(6)]
+    assert [] in found and any(found)
+    assert all(one.p_value == 1 for results in found for one in results)
 
 
 def test_a_model_does_not_differ_from_itself(files):
@@ -155,13 +180,19 @@ def test_tool_with_masks(scenes, files, tmp_path, capsys):
     'content, message',
     [
         ('x', "second.json: no list of results in COCO's format"),
-        ('[]', "second.json: no list of results in COCO's format"),
+        ('{}', "second.json: no list of results in COCO's format"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]', "KeyError: 'score'"),
         (
             '[{"image_id": 99, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]',
             'image_id 99 is not in .*truth.json',
         ),
-        ('[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {}}]', 'both hold masks or both hold boxes'),
+        (
+            '[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {"size": [300, 300], "counts": "0"}}]',
+            'both hold',
+        ),
+        ('[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {}}]', "with 'size' and 'counts'"),
+        ('[{"image_id": 1, "category_id": 7, "score": 1, "bbox": [0, 0, 1, 1]}]', 'category_id=7 is not in'),
+        ('[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [0, 0, 1, 1]}]', 'score=nan must be a finite'),
         ('[{"image_id": 1, "category_id": 1, "score": 1, "bbox": [1, 2]}]', 'a bbox must be x, y, width, height'),
     ],
 )

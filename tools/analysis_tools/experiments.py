@@ -4,6 +4,7 @@
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def run(args):
         runs = plan_runs(args.configs, args.seeds, results, args.cfg_options)
         if args.dry_run:
             for one in runs:
-                print(*launcher.command(one, one.work_dir(args.work_dir)))
+                print(shlex.join(launcher.command(one, one.work_dir(args.work_dir))))
             return 0
         failures = run_all(runs, results, args.work_dir, launcher, lambda line: print(line, flush=True))
     variants = args.variants or bool(args.cfg_options)

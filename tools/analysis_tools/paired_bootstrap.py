@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from mmpanet.evaluation.paired_bootstrap import bootstrap_table, paired_bootstrap
-from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.argument_types import non_negative_int, positive_int
 from mmpanet.utils.errors import MMPanetError
-from mmpanet.utils.files import write_json
+from mmpanet.utils.files import make_folder, write_json
 
 
 def parse_args():
@@ -41,7 +41,7 @@ def parse_args():
         help='the categories that count, if the models do not know all of the annotation file',
     )
     parser.add_argument('--resamples', type=positive_int, default=1000, help='draws (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of the draws (default: %(default)s)')
+    parser.add_argument('--seed', type=non_negative_int, default=0, help='of the draws (default: %(default)s)')
     parser.add_argument('--out', type=Path, help='JSON file for the result')
     return parser.parse_args()
 
@@ -49,12 +49,13 @@ def parse_args():
 def main():
     args = parse_args()
     try:
+        if args.out:
+            make_folder(args.out.parent, '--out')
         results = paired_bootstrap(args.annotations, args.first, args.against, args.resamples, args.seed, args.classes)
     except MMPanetError as error:
         sys.exit(f'paired_bootstrap.py: {error}')
     print(bootstrap_table(results, args.names))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         content = [dict(**one._asdict(), difference=one.difference) for one in results]
         write_json(args.out, content)
         print(args.out)

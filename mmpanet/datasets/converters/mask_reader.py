@@ -3,7 +3,7 @@
 
 import unicodedata
 from pathlib import Path
-from typing import Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 import cv2
 import numpy as np
@@ -47,10 +47,10 @@ class MaskReader:
     Args:
         root (Path): The folder of all masks.
         options (MaskOptions): How masks are read.
-        names (Collection[str]): The names of all images, without suffix.
+        images (Mapping[str, Path]): All images by their names without suffix.
     """
 
-    def __init__(self, root: Path, options: MaskOptions, names: Collection[str]) -> None:
+    def __init__(self, root: Path, options: MaskOptions, images: Mapping[str, Path]) -> None:
         self.root = root
         self.options = options
         self.category_ids = {value: index for index, value in enumerate(options.values, start=1)}
@@ -61,7 +61,8 @@ class MaskReader:
         self._by_name: Dict[str, List[Path]] = {}
         self._by_folded_name: Dict[str, List[Path]] = {}
         self._by_start: Dict[str, List[Path]] = {}  # by the name before further suffixes: a.nii.gz, a.ome.tif
-        exact = {_normalized(name + options.mask_suffix) for name in names}
+        exact = {_normalized(name + options.mask_suffix) for name in images}
+        self._images = {path.resolve() for path in images.values()}  # which may lie among the masks
         for path in self.files:
             relative = path.relative_to(root)
             stems = [relative.with_suffix('').as_posix()]
@@ -99,7 +100,11 @@ class MaskReader:
             lines.append(f'{self.small} objects of fewer than {self.options.min_area} pixels are left out (min_area)')
         if self.without_mask:
             lines.append(f'{self.without_mask} images have no mask, and so no objects (empty_without_mask)')
-        unused = [path for path in self.files if path.suffix.lower() in MASK_SUFFIXES and path not in self.used]
+        unused = [
+            path
+            for path in self.files
+            if path.suffix.lower() in MASK_SUFFIXES and path not in self.used and path.resolve() not in self._images
+        ]
         if unused:
             lines.append(f'{len(unused)} masks belong to no image, the first is {self._display(unused[0])}')
         return lines

@@ -39,7 +39,7 @@ GENERATOR = 'mmpanet.datasets.converters.masks'
 VERSION = 2
 
 
-def _find_images(images: Path, masks: Path, mask_suffix: str) -> Dict[str, Path]:
+def _find_images(images: Path, masks: Path, kind: str, mask_suffix: str) -> Dict[str, Path]:
     """Images by their path without suffix, without masks that lie among them."""
     found: Dict[str, Path] = {}
     for path in list_files(images, IMAGE_SUFFIXES):
@@ -52,7 +52,10 @@ def _find_images(images: Path, masks: Path, mask_suffix: str) -> Dict[str, Path]
                 'name without suffix, so it has to be unique'
             )
         found[name] = path
-    if mask_suffix and (masks.resolve() == images.resolve() or images.resolve() in masks.resolve().parents):
+    if kind == 'files':
+        folders = {masks.resolve() / f'{name}{mask_suffix}' for name in found}
+        found = {name: path for name, path in found.items() if not folders.intersection(path.resolve().parents)}
+    elif mask_suffix and (masks.resolve() == images.resolve() or images.resolve() in masks.resolve().parents):
         found = {
             name: path
             for name, path in found.items()
@@ -164,7 +167,7 @@ def convert_masks(
         raise ConfigError(
             f'masks {str(masks)!r} is the folder of the images; give another one, or mask_suffix (--mask-suffix)'
         )
-    found = _find_images(images, masks, mask_suffix)
+    found = _find_images(images, masks, kind, mask_suffix)
     options = MaskOptions(
         kind, names, class_values, class_divisor, tuple(ignore_values), min_area, mask_suffix, empty_without_mask
     )
