@@ -150,7 +150,7 @@ $(FINISHED): $(SOURCES) $(wildcard $(CONFIG)) $(DATA)/.made | $(STAMPS)/package
 	    if [ '$(IS_DEFAULT)' ] && [ "$$cores" -gt 1 ]; then \
 	        export OMP_NUM_THREADS="$${OMP_NUM_THREADS:-$$((cores / 2))}"; \
 	        export MKL_NUM_THREADS="$${MKL_NUM_THREADS:-$$OMP_NUM_THREADS}"; \
-	        set -- --launcher pytorch --gpus 2 --cfg-options train_dataloader.batch_size=1; \
+	        set -- --launcher pytorch --gpus 2 --cfg-options train_dataloader.batch_size=2; \
 	    fi; \
 	    $(BIN)/mim train mmpanet $(if $(IS_DEFAULT),$(notdir $(CONFIG)),$(CONFIG)) --work-dir $(WORK_DIR) "$$@"
 	@rm -f $(WORK_DIR)/finished*

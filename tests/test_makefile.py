@@ -10,7 +10,7 @@ from repository import ROOT
 
 DEFAULT = 'mask-rcnn_r18_panet_shapes.py'
 OTHER = 'mask-rcnn_r18_fpn_shapes.py'
-TWO_PROCESSES = ['--launcher', 'pytorch', '--gpus', '2', '--cfg-options', 'train_dataloader.batch_size=1']
+TWO_PROCESSES = ['--launcher', 'pytorch', '--gpus', '2', '--cfg-options', 'train_dataloader.batch_size=2']
 
 
 def make_train(folder, cores, *words, **env):
@@ -64,5 +64,5 @@ def test_one_process_on_one_core_on_a_gpu_and_for_other_configs(tmp_path, cores,
 def test_half_of_the_batch_suits_the_config():
     """The two processes have the batch of the config, and no layer computes statistics over it."""
     cfg = Config.fromfile(ROOT / 'configs/shapes' / DEFAULT)
-    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.train_dataloader.batch_size == 4
     assert "'BN'" not in str(cfg.model.to_dict()) and "'GN'" in str(cfg.model.to_dict())

@@ -11,8 +11,6 @@ model = dict(
     roi_head=dict(bbox_head=dict(num_classes=4), mask_head=dict(num_classes=4)),
 )
 
-# for batches of 2; the schedule's own is for 4
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
 max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [

@@ -78,12 +78,12 @@ def compare_predictions(
         ConfigError: If ``out_dir`` cannot be made.
         DataError: If a file does not exist or has another format.
     """
-    make_folder(out_dir, 'out_dir')
     images = _compare_images(annotation_file, files, score_thr)
     counts = {name: ErrorCounts() for name in names}
     for image in images:
         for name, errors in zip(names, image.errors):
             counts[name].add(image.objects, errors)
+    make_folder(out_dir, 'out_dir')
     write_text(out_dir / 'errors.md', error_tables(counts))
     write_json(out_dir / 'errors.json', {name: one.as_dict() for name, one in counts.items()})
     f1_by_image = [

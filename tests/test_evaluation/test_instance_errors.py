@@ -15,9 +15,8 @@ from mmpanet.evaluation.instance_errors import Annotations, are_crowded, find_er
 HEIGHT, WIDTH = 60, 80
 
 
-RESULT = '[{{"score": {score}, "image_id": 1, "category_id": {category}, "segmentation": %s}}]' % (
-    '{{"size": {size}, "counts": "0"}}'
-)
+RLE = '{{"size": {size}, "counts": "0"}}'
+RESULT = '[{{"score": {score}, "image_id": 1, "category_id": {category}, "segmentation": ' + RLE + '}}]'
 
 
 def box(x1, y1, x2, y2, category=1, **more):
