@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,12 +142,15 @@ def test_video(folder, demo, tmp_path, batch_size):
 
 def test_frames_that_are_missing_are_counted(folder, demo, tmp_path):
     write_clip(folder, tmp_path / 'clip.avi')
-    whole = (tmp_path / 'clip.avi').read_bytes()
-    (tmp_path / 'cut.avi').write_bytes(whole[: len(whole) // 2])
-    out, said = demo(tmp_path / 'cut.avi')
-    found = json.loads((out / 'preds' / 'cut.json').read_text())
+    content = bytearray((tmp_path / 'clip.avi').read_bytes())
+    third = [found.end() for found in re.finditer(b'00dc', content)][3] + 4  # the first one is in the header
+    size = int.from_bytes(content[third - 4 : third], 'little')
+    content[third : third + size] = bytes(size)
+    (tmp_path / 'damaged.avi').write_bytes(content)
+    out, said = demo(tmp_path / 'damaged.avi')
+    found = json.loads((out / 'preds' / 'damaged.json').read_text())
     assert 0 < len(found) < 3
-    assert f'cut.avi: {len(found)} frames could be decoded, and its header says 3' in said
+    assert f'damaged.avi: {len(found)} frames could be decoded, and its header says 3' in said
 
 
 def test_a_video_that_is_not_written_whole_is_no_result(folder, demo, tmp_path, monkeypatch):
