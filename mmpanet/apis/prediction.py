@@ -68,12 +68,14 @@ class Output(NamedTuple):
         picture: The picture or video with the objects, or None if not asked for.
         predictions: The JSON file, or None if not asked for.
         num_objects: Objects above the score threshold, over all frames.
+        missing_frames: Frames that the header of a video names, and that could not be decoded.
     """
 
     source: Path
     picture: Optional[Path]
     predictions: Optional[Path]
     num_objects: int
+    missing_frames: int
 
 
 def predict(
@@ -98,7 +100,7 @@ def predict(
             pixels) and masks in COCO's compressed RLE, of all objects. For a video it is a list with one entry for
             each frame.
         batch_size: Frames of a video that are predicted at once.
-        progress: Is called with a line about a video after each batch, and if frames of it cannot be decoded.
+        progress: Is called with a line about a video after each batch.
 
     Raises:
         DataError: If the source cannot be loaded, would be replaced by its own picture, or if the video of the pictures
@@ -132,13 +134,11 @@ def predict(
                     frame.unlink()
         if writer:
             writer.finish()
-    if is_video:
-        expected = count_frames(source)
-        if len(found) < expected:
-            progress(f'{source.name}: {len(found)} frames could be decoded, and its header says {expected}')
+    missing = max(0, count_frames(source) - len(found)) if is_video else 0
     if json_file:
         write_json(json_file, found if is_video else found[0], indent=None)
-    return Output(source, picture, json_file, sum(score >= score_thr for one in found for score in one['scores']))
+    num_objects = sum(score >= score_thr for one in found for score in one['scores'])
+    return Output(source, picture, json_file, num_objects, missing)
 
 
 def _picture_name(source: Path) -> str:

@@ -80,6 +80,11 @@ def main() -> None:
             continue
         files = ' '.join(str(path) for path in (written.picture, written.predictions) if path)
         print(f'{number}/{len(sources)} {source}: {written.num_objects} objects above {args.score_thr} -> {files}')
+        if written.missing_frames:
+            print(
+                f'note: {source}: its header names {written.missing_frames} more frames, which cannot be decoded',
+                file=sys.stderr,
+            )
     if failures:
         sys.exit('\n'.join(f'image_demo.py: {error}' for error in failures))
 
