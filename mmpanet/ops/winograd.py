@@ -99,9 +99,7 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         (``create_graph=True``); within :func:`direct_convolutions` there are.
     """
     if _is_faster_by_winograd(x, weight, bias):
-        out = _Conv3x3.apply(x, weight, bias).permute(0, 3, 1, 2)
-        # The layers behind it run faster forward in channels-last, but torch's convolutions much slower backward.
-        return out.contiguous() if out.requires_grad and x.is_contiguous() else out
+        return _in_format_of(x, _Conv3x3.apply(x, weight, bias).permute(0, 3, 1, 2))
     return F.conv2d(x, weight, bias, padding=1)
 
 
@@ -170,10 +168,17 @@ def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tenso
     return out
 
 
-def _gradient_of_input(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
-    """The gradient (N, C, h, w) in the memory format of x, for the same reason."""
-    result = _convolve(grad, weight.flip(2, 3).transpose(0, 1)).permute(0, 3, 1, 2)
+def _in_format_of(x: Tensor, result: Tensor) -> Tensor:
+    """Give a result the memory format of x, as torch does.
+
+    mmcv's RoIAlign for CPUs reads maps that are channels-last as if they were not, without an error. torch's
+    convolutions are slow in the backward pass if the format changes from layer to layer.
+    """
     return result.contiguous() if x.is_contiguous() else result
+
+
+def _gradient_of_input(x: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+    return _in_format_of(x, _convolve(grad, weight.flip(2, 3).transpose(0, 1)).permute(0, 3, 1, 2))
 
 
 def _gradient_of_weight(x: Tensor, grad: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmpanet.models import FCFusionMaskHead, PANetNeck, PANetShared4Conv1FCBBoxHead
 from mmpanet.models.layers import FastConv2d
 from mmpanet.ops import conv3x3, direct_convolutions, winograd
@@ -98,8 +99,8 @@ def test_any_memory_format(counted):
     assert len(counted) == 5
 
 
-def test_gradients_have_the_memory_format_of_the_input(counted):
-    """torch's convolutions before and behind it are slow in the backward pass if the format changes."""
+def test_results_and_gradients_have_the_memory_format_of_the_input(counted):
+    """mmcv's RoIAlign reads other formats wrong, and torch's convolutions are slow backward if the format changes."""
     x, weight, bias = inputs_of(2, 8, 12, 40, 53)
     channels_last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
     for one, memory_format in ((x, torch.contiguous_format), (channels_last, torch.channels_last)):
@@ -107,7 +108,7 @@ def test_gradients_have_the_memory_format_of_the_input(counted):
         gradient = torch.autograd.grad(out.square().sum(), one)[0]
         assert out.is_contiguous(memory_format=memory_format) and gradient.is_contiguous(memory_format=memory_format)
         with torch.no_grad():
-            assert conv3x3(one, weight, bias).is_contiguous(memory_format=torch.channels_last)
+            assert conv3x3(one, weight, bias).is_contiguous(memory_format=memory_format)
     assert len(counted) == 6
 
 
@@ -314,6 +315,21 @@ def test_neck(counted, fusion):
     assert len(counted) == 2 * 5  # the convolutions of three P and of two N levels, and the gradients of their inputs
     for one, other in zip(*results):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
+
+
+def test_rois_of_mmcv_behind_the_neck(counted):
+    """mmcv's RoIAlign takes maps in one memory format alone, and does not say so."""
+    neck = PANetNeck([6, 8], 8, num_outs=2)
+    neck.init_weights()
+    extractor = SingleRoIExtractor(dict(type='RoIAlign', output_size=7, sampling_ratio=2), 8, [4, 8])
+    maps = [torch.randn(2, 6, 44, 36), torch.randn(2, 8, 22, 18)]
+    rois = torch.tensor([[0.0, 10, 5, 60, 70], [1.0, 3, 3, 140, 170], [1.0, 90, 20, 100, 100]])
+    with torch.no_grad():
+        pooled = extractor(neck(maps), rois)
+        with direct_convolutions():
+            expected = extractor(neck(maps), rois)
+    assert len(counted) == 3
+    torch.testing.assert_close(pooled, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_which_convolution_a_neck_has(monkeypatch):
