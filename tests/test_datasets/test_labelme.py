@@ -177,9 +177,9 @@ def test_groups_are_one_object(tmp_path):
         tmp_path / 'in',
         'a',
         [
-            dict(shape('cat', [[10, 10], [20, 20]], 'rectangle'), group_id=1),
-            dict(shape('dog', [[60, 10], [70, 20]], 'rectangle'), group_id=1),
-            dict(shape('cat', [[15, 10], [30, 20]], 'rectangle'), group_id=1),
+            dict(shape('cat', [[10, 10], [20, 20]], 'rectangle'), group_id=0),
+            dict(shape('dog', [[60, 10], [70, 20]], 'rectangle'), group_id=0),
+            dict(shape('cat', [[15, 10], [30, 20]], 'rectangle'), group_id=0),
             dict(shape('cat', [[40, 40], [50, 50]], 'rectangle'), group_id=2),
             dict(shape('cat', [[45, 40], [54, 49]], 'mask', mask=in_base64(patch)), group_id=2),
             shape('cat', [[0, 0], [4, 4]], 'rectangle'),

@@ -143,6 +143,15 @@ def test_files_of_several_classes(folders, tmp_path):
     assert sorted(images['a.jpg']) == [FIRST, (2, *SECOND[1:])]
 
 
+def test_values_in_files_that_are_no_object(folders, tmp_path):
+    as_files(folders)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:4, :5], mask[10:12] = 255, 100
+    cv2.imwrite(str(folders[1] / 'a' / '3.png'), mask)
+    _, images = convert(folders, tmp_path, 'files', ignore_values=[100])
+    assert images['a.jpg'] == [FIRST, SECOND, (1, 20, [0, 0, 5, 4])]
+
+
 def test_files_may_overlap(folders, tmp_path):
     as_files(folders)
     cv2.imwrite(str(folders[1] / 'a' / '3.png'), np.full(SIZE, 255, np.uint8))
@@ -159,7 +168,7 @@ def test_empty_file_alone_is_left_out(folders, tmp_path):
 
 
 def test_specks(folders, tmp_path):
-    _, images = convert(folders, tmp_path, 'classes', classes=('rod', 'block'), min_area=40)
+    _, images = convert(folders, tmp_path, 'classes', classes=('rod', 'block'), min_area=42)
     assert [area for _, area, _ in images['a.jpg']] == [42, 200]
 
 

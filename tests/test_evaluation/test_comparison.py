@@ -66,6 +66,15 @@ def test_a_run_that_began_anew_is_not_read_with_the_one_before(runs):
     assert [one.metrics['bbox_mAP'] for one in log.evaluations] == [0.05]
 
 
+def test_the_report_names_the_newest_checkpoint(runs):
+    for number, name in enumerate(('epoch_2.pth', 'epoch_9.pth', 'epoch_10.pth')):
+        (runs[0] / name).touch()
+        os.utime(runs[0] / name, (1000, 1000 + number))
+    assert 'epoch_10.pth' in run_report(runs[0])
+    (runs[0] / 'last_checkpoint').write_text('/elsewhere/epoch_9.pth')
+    assert 'epoch_9.pth' in run_report(runs[0])
+
+
 def test_the_report_doubts_a_checkpoint_of_a_later_start(runs):
     (runs[0] / 'epoch_1.pth').touch()
     assert 'may be of the start' not in run_report(runs[0])

@@ -113,6 +113,14 @@ def test_a_run_that_fails_is_recorded_and_tried_again(folder):
     assert [one.name for one in summarize_seeds(results, ['a', 'bad'])] == ['a']
 
 
+def test_the_last_result_of_a_run_counts(folder):
+    results = Results(folder / 'r.jsonl')
+    results.add(dict(name='a', seed=0, error='it broke'))
+    results.add(dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5)))
+    assert list(results) == [dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5))]
+    assert results.finished() == [('a', (), 0)]
+
+
 def test_results_go_on_behind_a_line_without_an_end(folder):
     file = folder / 'r.jsonl'
     file.write_text(json.dumps(dict(name='a', seed=0, metrics=dict(bbox_mAP=0.5))))

@@ -10,7 +10,15 @@ from pycocotools.cocoeval import COCOeval
 from tiny_training import run_tool
 
 from mmpanet.evaluation.disagreements import contact_sheet
-from mmpanet.evaluation.instance_errors import Annotations, are_crowded, find_errors, overlaps, without_crowd_regions
+from mmpanet.evaluation.instance_errors import (
+    Annotations,
+    ErrorCounts,
+    are_crowded,
+    find_errors,
+    overlaps,
+    read_predictions,
+    without_crowd_regions,
+)
 
 HEIGHT, WIDTH = 60, 80
 
@@ -52,6 +60,8 @@ BOTH, LEFT_TOP, LEFT_BOTTOM = box(10, 10, 52, 30), box(10, 10, 30, 19), box(10, 
         ([LEFT], [LEFT, LEFT], ['found'], ['', 'duplicate']),
         ([LEFT], [box(10, 10, 30, 30, category=2)], ['missed'], ['part or group']),
         ([LEFT], [box(28, 28, 40, 40)], ['missed'], ['background']),
+        # a prediction that finds another object is no part of this one
+        ([LEFT, LEFT_TOP], [LEFT_TOP, LEFT_BOTTOM], ['inexact', 'found'], ['', 'part or group']),
         # empty masks are in nothing, and cover nothing
         ([LEFT], [NOTHING, NOTHING], ['missed'], ['background', 'background']),
         ([LEFT, NOTHING], [BOTH], ['inexact', 'missed'], ['part or group']),
@@ -148,6 +158,8 @@ def test_crowds_and_crowding():
     predictions = [box(45, 10, 60, 20), LEFT, box(30, 40, 50, 50)]
     assert without_crowd_regions([LEFT], predictions, [crowd]) == [LEFT]  # half of the last one lies in it
     assert without_crowd_regions([LEFT], predictions, [dict(crowd, category_id=2)]) == predictions
+    inside = box(50, 10, 70, 30)  # an object in the crowd, which is found
+    assert without_crowd_regions([inside], [inside, box(45, 10, 60, 20)], [crowd]) == [inside]
     assert are_crowded([LEFT, RIGHT, box(29, 29, 40, 40)]) == [True, True, True]
     assert are_crowded([LEFT, RIGHT]) == [False, False] and are_crowded([]) == []
 
@@ -212,6 +224,20 @@ def test_tool(files, capsys):
     assert f'1 pictures in {files}/out/better_PANet, together in {files}/out/better_PANet.jpg' in said
     on_sheet = cv2.imread(str(files / 'out' / 'better_PANet.jpg'))
     assert on_sheet.shape[1] == 1620 and on_sheet[:, 900:].min() > 250  # one picture leaves the second column white
+
+
+def test_predictions_have_the_lowest_score_or_more_and_come_in_its_order(files):
+    found = [dict(LEFT, score=score) for score in (0.5, 0.9, 0.4, 0.7)]
+    (files / 'first.segm.json').write_text(json.dumps(results([([], found)])))
+    read = read_predictions(files / 'first.segm.json', Annotations(files / 'truth.json'), 0.5)
+    assert [one['score'] for one in read[1]] == [0.9, 0.7, 0.5]
+
+
+def test_small_is_below_an_area():
+    counts = ErrorCounts()
+    objects = [box(0, 0, 32, 31), box(0, 0, 32, 32)]
+    counts.add(objects, find_errors(objects, []))
+    assert (counts.objects['small']['missed'], counts.objects['larger']['missed']) == (1, 1)
 
 
 def test_sheet():
