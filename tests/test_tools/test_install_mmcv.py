@@ -127,6 +127,23 @@ def test_explains_a_failure(tmp_path, monkeypatch, log, cuda, environment, messa
     assert message in install_mmcv.explain_failure(str(path), cuda, '12.8')
 
 
+@pytest.mark.parametrize('memory, jobs', [(None, 8), (1e9, 1), (4e9, 2), (64e9, 8)])
+def test_jobs_fit_into_cores_and_memory(monkeypatch, memory, jobs):
+    monkeypatch.delenv('MAX_JOBS', raising=False)
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: range(8), raising=False)
+    monkeypatch.setattr(install_mmcv, 'available_memory', lambda: memory)
+    assert install_mmcv.default_jobs() == jobs
+    monkeypatch.setenv('MAX_JOBS', '3')
+    assert install_mmcv.default_jobs() == 3
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/meminfo'), reason='no Linux')
+def test_memory_of_the_file_cache_is_available():
+    total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    free = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    assert 0.5 * free < install_mmcv.available_memory() <= total
+
+
 def test_shared_flags_leave_out_what_belongs_to_a_file():
     command = ['-MMD', '-MF', 'b/a.o.d', '-O2', '-Iinclude', '-c', 'a.cpp', '-o', 'b/a.o', '-DNAME=1', '-std=c++17']
     assert precompiled_cxx.shared_flags(command) == ['-O2', '-Iinclude', '-DNAME=1', '-std=c++17']

@@ -118,11 +118,22 @@ def default_jobs():
     if os.environ.get('MAX_JOBS', '').isdigit():
         return max(1, int(os.environ['MAX_JOBS']))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    memory = available_memory()
+    return cores if memory is None else max(1, min(cores, int(memory // 1.5e9)))
+
+
+def available_memory():
+    """Bytes that new processes can take, or None if the system does not tell."""
     try:
-        memory = os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        with open('/proc/meminfo') as f:  # free memory, and what the system can take back from its file cache
+            [line] = [line for line in f if line.startswith('MemAvailable:')]
+        return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     except (ValueError, OSError):
-        return cores
-    return max(1, min(cores, int(memory // 1.5e9)))
+        return None
 
 
 def build_environment(work_dir, jobs, cuda):
