@@ -89,7 +89,8 @@ def quantize_graph(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_quantize=[*nodes, *_relus_behind(model.graph, nodes)],
-            op_types_to_quantize=[*QUANTIZED_OPERATORS, 'Relu'],
+            # Softmax is not among the nodes, but onnxruntime before 1.20 needs its range.
+            op_types_to_quantize=[*QUANTIZED_OPERATORS, 'Relu', 'Softmax'],
         )
     return nodes
 

@@ -34,7 +34,8 @@ train_pipeline = [
     dict(type='PhotoMetricDistortion'),
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), min_gt_mask_area=8, by_mask=True, keep_empty=False),
     dict(type='Pad', size=(256, 256)),
-    dict(type='PackDetInputs'),
+    # without flip, which mmdet 3.1 demands of every pipeline otherwise
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
