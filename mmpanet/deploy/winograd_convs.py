@@ -13,6 +13,7 @@ from torch import Tensor
 from mmpanet.models.layers import FastConv2d
 from mmpanet.models.layers.fast_conv import is_plain_3x3
 from mmpanet.ops import winograd
+from mmpanet.ops.winograd_matrices import best_tile, matrices_of_axis, matrices_of_kernel
 
 
 class WinogradConv(nn.Module):
@@ -34,10 +35,10 @@ class WinogradConv(nn.Module):
         """From (N, C, h, w) to (N, C', h, w). A graph holds h and w as constants, and N is open."""
         channels, in_channels = self.weight.shape[:2]
         height, width = (int(side) for side in x.shape[-2:])
-        tile = winograd.best_tile(height, width)
-        rows_in, rows_out = self._constants(*winograd.matrices_of_axis(height, tile))
-        columns_in, columns_out = self._constants(*winograd.matrices_of_axis(width, tile))
-        [matrix] = self._constants(winograd.matrices_of_kernel(tile))
+        tile = best_tile(height, width)
+        rows_in, rows_out = self._constants(*matrices_of_axis(height, tile))
+        columns_in, columns_out = self._constants(*matrices_of_axis(width, tile))
+        [matrix] = self._constants(matrices_of_kernel(tile))
         size, rows, columns = tile + 2, len(rows_in), len(columns_in)
         # Runtimes compute this once: all of it is constant.
         kernel = matrix @ self.weight.permute(2, 3, 1, 0).reshape(9, in_channels * channels)

@@ -21,13 +21,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .fast_arithmetic import are_plain, is_wanted
+from .winograd_matrices import best_tile, matrices_of_axis, matrices_of_kernel, matrices_of_tile
 
 SWITCH = 'MMPANET_WINOGRAD'
-# Tiles of 4 x 4 and 5 x 5 outputs: 2.25 and 1.96 products per output in place of 9. Smaller ones save less, and larger
-# ones are rounded more.
-TILES = (4, 5)
-# Of the sets that were tried, the one with the smallest error for both sizes.
-POINTS = (0, 1, -1, -2, 0.5, 2)
 # With fewer channels (C times C') the transforms of the grids cost more than they save. With fewer pixels the transform
 # of the kernel does.
 SMALLEST_KERNEL = 128 * 256
@@ -283,58 +279,10 @@ def _cached_transforms(height: int, width: int) -> Tuple[int, int, int, int, Tup
     if is_wide:
         strips, columns = min(((-(-columns // one), one) for one in TILES_PER_STRIP), key=np.prod)
         width = columns * tile
-    output, _, data = _matrices(tile)
+    output, _, data = matrices_of_tile(tile)
     input_columns, output_columns = matrices_of_axis(width, tile, halo=int(is_wide))
     matrices = (matrices_of_kernel(tile), data, input_columns, output, output_columns)
     return tile, rows, columns, strips, tuple(one.astype(np.float32) for one in matrices)
-
-
-def best_tile(height: int, width: int) -> int:
-    """m of :data:`TILES`: the tile with the fewest products for a grid."""
-
-    def num_products(tile: int) -> int:
-        return -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
-
-    return min(TILES, key=num_products)
-
-
-def matrices_of_kernel(tile: int) -> np.ndarray:
-    """G (x) G, (n^2, 9)."""
-    kernel = _matrices(tile)[1]
-    return np.kron(kernel, kernel)
-
-
-def matrices_of_axis(length: int, tile: int, halo: int = 0) -> Tuple[np.ndarray, np.ndarray]:
-    """B^T (n T, length) and A^T (length, n T) of all T tiles along an axis. Row i T + t is row i of tile t.
-
-    With ``halo=1`` the tiles read one value more on each side: B^T is (n T, length + 2).
-    """
-    output, _, data = _matrices(tile)
-    size, num_tiles = tile + 2, -(-length // tile)
-    # What a tile reads or writes beyond the border is left out.
-    inputs = np.zeros((size, num_tiles, num_tiles * tile + 2))
-    outputs = np.zeros((num_tiles * tile, size, num_tiles))
-    for i in range(num_tiles):
-        inputs[:, i, i * tile : i * tile + size] = data
-        outputs[i * tile : (i + 1) * tile, :, i] = output
-    inputs = inputs[:, :, 1 - halo : length + 1 + halo]
-    return inputs.reshape(size * num_tiles, -1), outputs[:length].reshape(length, -1)
-
-
-def _matrices(tile: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A^T (m, n), G (n, 3) and B^T (n, n) of the paper, by the Toom-Cook method with the first n - 1 ``POINTS``."""
-    size = tile + 2
-    points = np.array(POINTS[: size - 1], dtype=float)
-    output, kernel, data = np.zeros((tile, size)), np.zeros((size, 3)), np.zeros((size, size))
-    output[:, :-1] = points ** np.arange(tile)[:, None]
-    output[-1, -1] = 1  # the point at infinity
-    kernel[-1, -1] = 1
-    data[-1] = np.poly(points)[::-1]
-    for i, point in enumerate(points):
-        others = np.delete(points, i)
-        kernel[i] = point ** np.arange(3) / np.prod(point - others)
-        data[i, :-1] = np.poly(others)[::-1]
-    return output, kernel, data
 
 
 PREFERS_WINOGRAD = is_wanted(SWITCH, amd_capability='AVX2')

@@ -84,7 +84,7 @@ def swap_config(
             of the old model, see :func:`swap_checkpoint`, and ``sampling_ratio=0`` if the RoIAlign of the config has
             0. It is an extension of ours.
         roi_head_only: Swap the RoI head, and leave every neck as it is. It may be any neck.
-        check_channels: Run the backbone once, and correct ``in_channels`` of the neck if it does not fit.
+        check_channels: Run the backbone once, and correct ``in_channels`` of a swapped neck if it does not fit.
         level_fusion: With ``grow``: how the heads fuse the levels, 'max' or 'sum'. Without gates only 'max' starts near
             the old outputs, because all levels begin with the same first layer.
 
@@ -138,7 +138,7 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
                 _swap_neck(neck, scope, options, notes)
         if options.swaps_roi_head:
             swap_roi_head(model, path, scope, options, notes)
-        if options.check_channels:
+        if options.check_channels and not options.roi_head_only:  # the neck may be any, with its own in_channels
             correct_in_channels(cfg, path, notes)
         swapped.append(path)
         _note_pretrained(model, path, options.swaps_roi_head, notes)

@@ -138,6 +138,7 @@ def _names_in_old_model(model: nn.Module, old_state: Dict[str, Tensor]) -> Dict[
                 )
         elif isinstance(module, PANetNeck):
             for name in module.state_dict():
-                if name.startswith('bottom_up_convs.'):  # these convolutions have another name in PAFPN
+                # These convolutions have another name in PAFPN.
+                if name.startswith('bottom_up_convs.') and prefix + name not in old_state:
                     names[prefix + name] = prefix + name.replace('bottom_up_convs.', 'pafpn_convs.', 1)
     return names

@@ -1,13 +1,14 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Write a config as a file that inherits from another config and contains only the changes."""
 
+import ast
 import difflib
 import keyword
 import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Optional, Set, Tuple, Union
+from typing import Any, Iterator, Optional, Set, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.config.config import LazyAttr, LazyObject
@@ -69,11 +70,42 @@ def check_config_target(out: PathLike, base: PathLike) -> None:
     """Check that :func:`write_config` can write ``out``.
 
     Raises:
-        ConfigError: If ``out`` is not a ``.py`` file, cannot be written, or is ``base`` itself.
+        ConfigError: If ``out`` is not a ``.py`` file, cannot be written, or is ``base`` itself or a file that it
+            inherits from.
     """
     if Path(out).suffix != '.py':
         raise ConfigError(f'{out} must be a .py file')
-    check_target(out, config_path(base), 'config', ConfigError)
+    source = config_path(base)
+    check_target(out, source, 'config', ConfigError)
+    for ancestor in _ancestors(source) if Path(out).exists() else ():
+        if ancestor.exists() and Path(out).samefile(ancestor):
+            raise ConfigError(f'{out}: the config to swap inherits from it; give the new one another name')
+
+
+def _ancestors(config: Path) -> Iterator[Path]:
+    """The files that a config inherits from, of both styles."""
+    seen, files = {config}, [config]
+    for file in files:
+        for base in _bases_of(file):
+            if base not in seen:
+                seen.add(base)
+                files.append(base)
+                yield base
+
+
+def _bases_of(file: Path) -> Iterator[Path]:
+    if not file.is_file():
+        return
+    if not Config._is_lazy_import(str(file)):
+        for name in Config._get_base_files(str(file)):
+            yield Path(Config._get_cfg_path(name, str(file))[0])
+        return
+    for block in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        for line in block.body if isinstance(block, ast.With) else ():  # with read_base():
+            if isinstance(line, ast.ImportFrom) and line.level:
+                folder = file.absolute().parents[line.level - 1]
+                for module in [line.module] if line.module else [one.name for one in line.names]:
+                    yield folder.joinpath(*module.split('.')).with_suffix('.py')
 
 
 def inheriting_source(cfg: Config, base: PathLike, out: PathLike) -> Optional[str]:

@@ -6,6 +6,9 @@ import copy
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from tiny_training import make_data, tiny_config
 
 from mmdet.registry import OPTIMIZERS
@@ -151,6 +154,50 @@ def test_a_saved_state_does_not_choose_the_step(saved):
     optimizer.load_state_dict(with_step_of(optimizer, state))
     [group] = optimizer.param_groups
     assert (group.get('fused'), group['foreach'], group['lr']) == (None, False, 0.7)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TwoOptimizers:
+    """One optimizer for the RoI head, and another one for the rest."""
+
+    def __init__(self, optim_wrapper_cfg, paramwise_cfg=None):
+        self.settings = optim_wrapper_cfg['optimizer']
+
+    def __call__(self, model):
+        head = set(model.roi_head.parameters())
+        rest = [one for one in model.parameters() if one not in head and one.requires_grad]
+        wrappers = {
+            name: OptimWrapper(OPTIMIZERS.build(dict(self.settings, params=parameters)))
+            for name, parameters in (('head', list(model.roi_head.parameters())), ('rest', rest))
+        }
+        return OptimWrapperDict(**wrappers)
+
+
+def step_of_all(model, data, optim_wrapper):
+    """mmengine leaves it to the model how several optimizers take turns."""
+    losses = model(**model.data_preprocessor(data, True), mode='loss')
+    total, logged = model.parse_losses(losses)
+    total.backward()
+    for wrapper in optim_wrapper.values():
+        wrapper.step()
+        wrapper.zero_grad()
+    return logged
+
+
+def test_a_training_with_several_optimizers_goes_on(tmp_path, monkeypatch):
+    data = make_data(tmp_path / 'shapes', num_train=2, num_val=1, empty_fraction=0.0)
+    cfg = tiny_config(tmp_path / 'tiny.py', data)
+    cfg.work_dir = str(tmp_path / 'run')
+    cfg.optim_wrapper.constructor = 'TwoOptimizers'
+    cfg.train_cfg.update(max_epochs=1, val_interval=9)
+    cfg.param_scheduler = []
+    monkeypatch.setattr(BaseModel, 'train_step', step_of_all)
+    build_runner(cfg).train()
+    cfg.resume = True
+    cfg.train_cfg.max_epochs = 2
+    runner = build_runner(cfg)
+    runner.train()
+    assert runner.epoch == 2 and isinstance(runner.optim_wrapper, OptimWrapperDict)
 
 
 @has_it

@@ -12,7 +12,7 @@ from torch._subclasses import FakeTensorMode
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmpanet.models import FCFusionMaskHead, PANetNeck, PANetShared4Conv1FCBBoxHead
 from mmpanet.models.layers import FastConv2d
-from mmpanet.ops import conv3x3, direct_convolutions, winograd
+from mmpanet.ops import conv3x3, direct_convolutions, winograd, winograd_matrices
 
 SHAPES = [  # N, C, C', h, w
     (5, 16, 24, 14, 14),
@@ -83,9 +83,9 @@ def test_a_pixel_sees_its_neighbors_only(counted):
     assert out[far].abs().max() < 1e-5 and torch.equal(out[::2], torch.zeros(2, 2, 14, 14))
 
 
-@pytest.mark.parametrize('tile', winograd.TILES)
+@pytest.mark.parametrize('tile', winograd_matrices.TILES)
 def test_the_matrices_convolve_in_one_dimension(tile):
-    output, kernel, data = winograd._matrices(tile)
+    output, kernel, data = winograd_matrices.matrices_of_tile(tile)
     x, weight = np.random.RandomState(0).randn(tile + 2), np.array([0.3, -1.2, 0.7])
     expected = [sum(weight[k] * x[i + k] for k in range(3)) for i in range(tile)]
     np.testing.assert_allclose(output @ ((kernel @ weight) * (data @ x)), expected, atol=1e-12)

@@ -8,6 +8,7 @@ from mmdet.registry import MODELS
 from mmpanet.swap.backbone_channels import backbone_maps, wrong_in_channels
 from mmpanet.swap.config import plan_swap
 from mmpanet.swap.options import SwapOptions
+from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 
 
@@ -103,6 +104,13 @@ def test_the_swap_corrects_in_channels():
     cfg.model.backbone.out_indices = (1, 2, 3)
     (note,) = plan_swap(cfg, SwapOptions(check_channels=True)).notes
     assert note.endswith('Check num_outs, and the strides of the heads: the maps have the strides [8, 16, 32]')
+
+    # A neck that is not swapped may mean something else by in_channels.
+    cfg.model.roi_head = load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model.roi_head
+    before = cfg.model.neck.to_dict()
+    swap = plan_swap(cfg, SwapOptions(check_channels=True, roi_head_only=True))
+    assert swap.config.model.neck.to_dict() == before and not any('in_channels' in note for note in swap.notes)
+    del cfg.model.roi_head
 
     # A backbone that is not installed here is left alone.
     cfg.model.backbone = dict(type='BackboneOfMine')

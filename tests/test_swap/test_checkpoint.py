@@ -47,6 +47,24 @@ def test_warm_start_has_the_old_levels(small_config, trained_like, fusion):
         assert torch.equal(old, new)
 
 
+@pytest.mark.parametrize('roi_head_only', [False, True])
+def test_the_checkpoint_of_a_swap_in_two_steps(small_config, trained_like, roi_head_only):
+    """First the neck and a training, then the RoI head: what the new path has learned stays."""
+    with_neck = swap_config(small_config)
+    first, _ = swap_checkpoint(checkpoint_of(trained_like), small_config, with_neck)
+    state = {name: value + 1 for name, value in first['state_dict'].items()}
+    ema = {f'module.{name}': value + 1 for name, value in state.items()}
+    trained = dict(state_dict=state, ema_state_dict=dict(steps=torch.tensor(3), **ema))
+    cfg = swap_config(with_neck, roi_head=not roi_head_only, roi_head_only=roi_head_only)
+    swapped, carried = swap_checkpoint(trained, with_neck, cfg)
+    load(cfg, swapped)
+    path = [name for name in state if name.startswith(('neck.bottom_up_convs.', 'neck.downsample_convs.'))]
+    assert len(path) == 12 and not any(name.startswith('neck.') for name in carried.new)
+    for name in path:
+        assert torch.equal(swapped['state_dict'][name], state[name])
+        assert torch.equal(swapped['ema_state_dict'][f'module.{name}'], state[name] + 1)
+
+
 def test_cold_start_carries_everything_too(small_config, trained_like):
     cfg = swap_config(small_config)
     checkpoint, _ = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)

@@ -7,7 +7,7 @@ from repository import ROOT
 
 from mmpanet.models import PANetNeck
 from mmpanet.swap import swap_config, write_config
-from mmpanet.swap.written_config import config_diff
+from mmpanet.swap.written_config import check_config_target, config_diff
 from mmpanet.utils.configs import config_path, load_config
 from mmpanet.utils.errors import ConfigError
 
@@ -132,6 +132,23 @@ def test_no_config_is_overwritten_by_its_own_swap(tmp_path):
     with pytest.raises(ConfigError, match=r'must be a \.py file'):
         write_config(swap_config(base), base, tmp_path / 'config.yml')
     assert base.read_text() == before
+
+
+@pytest.mark.parametrize('new_style', [False, True])
+def test_no_config_is_overwritten_by_the_swap_of_its_child(tmp_path, new_style):
+    lines = {'model': "model = dict(type='RetinaNet', neck=dict(type='FPN'))\n"}
+    for name, base in (('parent', 'model'), ('child', 'parent')):
+        lines[name] = f"_base_ = './{base}.py'\n"
+        if new_style:
+            lines[name] = f'from mmengine.config import read_base\n\nwith read_base():\n    from .{base} import *\n'
+    for name, text in lines.items():
+        (tmp_path / f'{name}.py').write_text(text)
+    for name in ('parent', 'model'):
+        with pytest.raises(ConfigError, match=f'{name}.py: the config to swap inherits from it'):
+            check_config_target(tmp_path / f'{name}.py', tmp_path / 'child.py')
+    check_config_target(tmp_path / 'other.py', tmp_path / 'child.py')
+    (tmp_path / 'other.py').touch()
+    check_config_target(tmp_path / 'other.py', tmp_path / 'child.py')
 
 
 def test_what_cannot_be_written_leaves_no_file(tmp_path):

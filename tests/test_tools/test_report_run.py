@@ -38,7 +38,8 @@ def test_reports_the_last_evaluation(work_dir, capsys):
     assert box[2:5] == ['0.400', '0.500', '-'] and mask[2] == '0.300'
     for path in ('epoch_2.pth', '20260101_100000.log', 'vis_image'):
         assert path in output
-    assert '20260101_110000' not in output
+    assert 'epoch_2.pth  (may be of the start 20260101_110000, which has not been evaluated)' in output
+    assert output.count('20260101_110000') == 1
 
 
 def test_a_later_test_run_counts(work_dir, capsys):

@@ -6,7 +6,7 @@ from typing import Any, Dict, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import nn
 
@@ -97,7 +97,12 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
             raise CheckpointError(f'checkpoint {filename}: {mismatch}')
         if self.needs_all_weights:
             self._check_class_order(filename, checkpoint)
-        if self._resume and isinstance(self.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
+        if self._resume and isinstance(self.optim_wrapper, OptimWrapperDict):
+            states = checkpoint.get('optimizer', {})
+            for name, wrapper in self.optim_wrapper.items():
+                if name in states:
+                    states[name] = with_step_of(wrapper.optimizer, states[name])
+        elif self._resume and isinstance(self.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
             checkpoint['optimizer'] = with_step_of(self.optim_wrapper.optimizer, checkpoint['optimizer'])
         return checkpoint
 
