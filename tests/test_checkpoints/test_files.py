@@ -381,3 +381,17 @@ def test_the_weights_of_a_detector_fit_student_and_teacher():
     assert not weights_mismatch(Semi(), detector)
     assert not weights_mismatch(Semi(), Semi().state_dict())
     assert 'of another model: 4 of the 4 parameters' in weights_mismatch(Semi(), nn.Linear(2, 4).state_dict(), False)
+
+
+def test_statistics_of_bn_belong_to_the_weights():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4, track_running_stats=False))
+    state = model.state_dict()
+    assert not weights_mismatch(model, state)
+    # PyTorch before 0.4.1 did not count batches.
+    assert not weights_mismatch(model, {name: value for name, value in state.items() if 'num_batches' not in name})
+    for name in ('1.running_mean', '1.running_var'):
+        without = {key: value for key, value in state.items() if key != name}
+        assert f'without the statistics of BN layers: it has no {name}' in weights_mismatch(model, without)
+        assert not weights_mismatch(model, without, all_of_them=False)
+        other = weights_mismatch(model, {**state, name: torch.zeros(5)})
+        assert f'{name} is (5,) in it, and the model takes (4,)' in other
