@@ -119,6 +119,8 @@ def _is_faster_by_winograd(x: Tensor, weight: Tensor, bias: Optional[Tensor]) ->
         and (bias is None or bias.shape == weight.shape[:1])
         and weight.size(0) * weight.size(1) >= SMALLEST_KERNEL
         and len(x) * x.size(2) * x.size(3) >= FEWEST_PIXELS
+        # The forward pass of wide maps gains no more than the copy into their memory format costs.
+        and (x.size(3) <= WIDEST or torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
     )
 
 

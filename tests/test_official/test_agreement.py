@@ -62,6 +62,6 @@ def test_every_array_agrees(kind, monkeypatch):
             error /= np.abs(reference).max()
             print(f'{kind:8s} {backend:14s} {fast_convolutions:d} {key:20s} {error:.1e}')
             assert error < tolerance, (backend, fast_convolutions, key)
-        # 4 of FPN and 3 of the path in the neck; 4 first and 3 further convolutions of the box head; 4, 3 and 2 of the
-        # branch in the mask head.
-        assert len(calls) == (7 + dict(mask=7 + 9, det=7, det_2fc=0)[kind] if fast_convolutions else 0)
+        # 3 of FPN (P2 is wide) and 3 of the path in the neck; 4 first and 3 further convolutions of the box head; 4, 3
+        # and 2 of the branch in the mask head.
+        assert len(calls) == (6 + dict(mask=7 + 9, det=7, det_2fc=0)[kind] if fast_convolutions else 0)
