@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What a model needs to grow: gates in its heads, and learning rates that suit gates and new layers."""
 
+import re
 from typing import Any, Dict, Iterator, List
 
 from mmengine.config import Config
@@ -18,7 +19,8 @@ LARGEST_GATE_LR = 0.015
 LARGEST_LAYER_LR = 1.5e-4
 GRADIENT_SCALED = ('SGD', 'ASGD')
 CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
-PARTS_WITH_GATES = {'neck', 'roi_head', 'bbox_head', 'mask_head'}
+# Parts of the names of gates and of layers behind them: PANet's neck, its heads, and the first layers of these.
+PARTS_WITH_GATES = {'neck', 'roi_head', 'bbox_head', 'mask_head', 'shared_fcs', 'shared_convs', 'convs', 'levels'}
 
 
 def has_level_gates(node: Any) -> bool:
@@ -64,7 +66,8 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
         'change the learning rate or the optimizer'
     )
     for key in own_keys:
-        if len(key) > min(map(len, custom_keys)) and PARTS_WITH_GATES.intersection(key.split('.')):
+        parts = re.split(r'\W', key)
+        if len(key) > min(map(len, custom_keys)) and PARTS_WITH_GATES.intersection(parts):
             notes.append(
                 f'optim_wrapper.paramwise_cfg.custom_keys.{key} may take in gates and layers behind them, because '
                 'mmengine takes the longest key that fits the name of a parameter: look at the rates in the log of '

@@ -134,7 +134,18 @@ def test_a_grown_model_trains(old, kind):
                 assert parameter.detach().abs().sum() > 0 and parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize('key, wins', [('roi_head.bbox_head', True), ('backbone.layer4.0', False), ('neck', False)])
+@pytest.mark.parametrize(
+    'key, wins',
+    [
+        ('roi_head.bbox_head', True),
+        ('shared_fcs.0', True),
+        ('mask_head.convs.0', True),
+        ('shared_fcs.0.level', True),
+        ('backbone.layer4.0', False),
+        ('neck', False),
+        ('rpn_head.rpn_conv', False),
+    ],
+)
 def test_a_longer_key_of_the_user_wins_over_gates_and_is_named(old, key, wins):
     cfg, _ = old('Standard')
     paramwise = dict(custom_keys={key: dict(lr_mult=0.5)})
