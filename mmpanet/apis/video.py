@@ -43,10 +43,7 @@ def frame_files(video: Path, folder: Path) -> Iterator[Path]:
 def count_frames(video: Path) -> int:
     """The number of frames that the header of a video names. Some formats have an estimate, or 0."""
     with silent_opencv():
-        stream = cv2.VideoCapture(str(video))
-        count = int(stream.get(cv2.CAP_PROP_FRAME_COUNT)) if stream.isOpened() else 0
-        stream.release()
-    return count
+        return mmcv.VideoReader(str(video)).frame_cnt
 
 
 class VideoWriter:

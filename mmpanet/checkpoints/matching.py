@@ -12,6 +12,8 @@ from mmdet.models import SemiBaseDetector
 WRAPPERS = ('module.', '_orig_mod.')
 STATISTICS = ('running_mean', 'running_var')
 
+Shapes = Dict[str, Tuple[int, ...]]
+
 
 def without_wrappers(state_dict: Dict[str, Any]) -> Dict[str, Any]:
     """The state dict of the model inside a wrapper, if all names are a wrapper's; else the same state dict."""
@@ -40,25 +42,27 @@ def weights_mismatch(model: nn.Module, state_dict: Dict[str, Tensor], all_of_the
     if isinstance(model, SemiBaseDetector) and not any(name.startswith(parts) for name in state_dict):
         # mmdet loads the weights of a detector into student and teacher.
         state_dict = {f'{part}{name}': value for part in parts for name, value in state_dict.items()}
-    shapes = {name: tuple(value.shape) for name, value in state_dict.items() if hasattr(value, 'shape')}
-    wanted = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    shapes: Shapes = {name: tuple(value.shape) for name, value in state_dict.items() if hasattr(value, 'shape')}
+    wanted: Shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
-    if not all_of_them and len(lacking) < len(wanted):
-        return ''
-    if not lacking:
-        return _missing_statistics(model, shapes) if all_of_them else ''
-    name = lacking[0]
-    held = f'{name} is {shapes[name]} in it' if name in shapes else f'it has no {name}'
-    return (
-        f"of another model: {len(lacking)} of the {len(wanted)} parameters of the config's model are not in it; "
-        f'{held}, and the model takes {wanted[name]}'
-    )
-
-
-def _missing_statistics(model: nn.Module, shapes: Dict[str, Tuple[int, ...]]) -> str:
-    """Without its statistics a BN layer normalizes by those of a new layer, and the outputs are wrong."""
-    for name, value in model.state_dict().items():
-        if name.rpartition('.')[2] in STATISTICS and shapes.get(name) != tuple(value.shape):
-            held = f'{name} is {shapes[name]} in it' if name in shapes else f'it has no {name}'
-            return f'without the statistics of BN layers: {held}, and the model takes {tuple(value.shape)}'
+    if lacking and (all_of_them or len(lacking) == len(wanted)):
+        return (
+            f"of another model: {len(lacking)} of the {len(wanted)} parameters of the config's model are not in it; "
+            + _difference(lacking[0], shapes, wanted)
+        )
+    # Without its statistics a BN layer normalizes by those of a new layer, and the outputs are wrong.
+    statistics = _shapes_of_statistics(model) if all_of_them else {}
+    for name, shape in statistics.items():
+        if shapes.get(name) != shape:
+            return f'without the statistics of BN layers: {_difference(name, shapes, statistics)}'
     return ''
+
+
+def _shapes_of_statistics(model: nn.Module) -> Shapes:
+    state = model.state_dict()
+    return {name: tuple(value.shape) for name, value in state.items() if name.rpartition('.')[2] in STATISTICS}
+
+
+def _difference(name: str, shapes: Shapes, wanted: Shapes) -> str:
+    held = f'{name} is {shapes[name]} in it' if name in shapes else f'it has no {name}'
+    return f'{held}, and the model takes {wanted[name]}'

@@ -77,11 +77,10 @@ def find_errors(objects: Sequence[Instance], predictions: Sequence[Instance]) ->
 
     areas = _areas([one['mask'] for one in objects])
     prediction_areas = _areas([one['mask'] for one in predictions])
-    # An empty mask neither covers anything nor lies in anything.
-    covers = (shared > 0) & (
-        shared >= COVERED * areas[None]
-    )  # (predictions, objects): the prediction covers the object
-    inside = (shared > 0) & (shared >= COVERED * prediction_areas[:, None])  # the object covers the prediction
+    # Both are (predictions, objects). An empty mask neither covers anything nor lies in anything.
+    touching = shared > 0
+    covers = touching & (shared >= COVERED * areas[None])  # the prediction covers the object
+    inside = touching & (shared >= COVERED * prediction_areas[:, None])  # the object covers the prediction
     object_kinds = []
     for index in range(len(objects)):
         groups = covers[:, index] & (covers.sum(1) > 1)  # predictions that cover this object and another one

@@ -1,7 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What a model needs to grow: gates in its heads, and learning rates that suit gates and new layers."""
 
-import re
 from typing import Any, Dict, Iterator, List
 
 from mmengine.config import Config
@@ -66,8 +65,7 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
         'change the learning rate or the optimizer'
     )
     for key in own_keys:
-        parts = re.split(r'\W', key)
-        if len(key) > min(map(len, custom_keys)) and PARTS_WITH_GATES.intersection(parts):
+        if len(key) > min(map(len, custom_keys)) and PARTS_WITH_GATES.intersection(key.split('.')):
             notes.append(
                 f'optim_wrapper.paramwise_cfg.custom_keys.{key} may take in gates and layers behind them, because '
                 'mmengine takes the longest key that fits the name of a parameter: look at the rates in the log of '

@@ -84,11 +84,10 @@ def check_config_target(out: PathLike, base: PathLike) -> None:
 
 def _ancestors(config: Path) -> Iterator[Path]:
     """The files that a config inherits from, of both styles."""
-    seen, files = {config}, [config]
-    for file in files:
+    files = [config]
+    for file in files:  # which grows meanwhile
         for base in _bases_of(file):
-            if base not in seen:
-                seen.add(base)
+            if base not in files:
                 files.append(base)
                 yield base
 
