@@ -41,7 +41,8 @@ class PANetBBoxHead(ConvFCBBoxHead):
         fc_norm_cfg (dict, optional): Norm of the fcs, which have none in mmdet's heads. Defaults to None.
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None: Xavier (uniform) for the
             shared fcs, N(0, 0.01) for the class scores and N(0, 0.001) for the box deltas.
-        **kwargs: The other arguments of mmdet's ``ConvFCBBoxHead``, with its defaults.
+        **kwargs: The other arguments of mmdet's ``ConvFCBBoxHead``, with its defaults. Classes and boxes share all
+            layers, as in the paper: ``num_cls_convs``, ``num_cls_fcs``, ``num_reg_convs`` and ``num_reg_fcs`` must be 0.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.
@@ -61,6 +62,9 @@ class PANetBBoxHead(ConvFCBBoxHead):
         init_cfg: OptMultiConfig = None,
         **kwargs: Any,
     ) -> None:
+        for name in ('num_cls_convs', 'num_cls_fcs', 'num_reg_convs', 'num_reg_fcs'):
+            if kwargs.get(name):
+                raise ConfigError(f'{name}={kwargs[name]!r} must be 0: classes and boxes share all layers of the head')
         check_count('num_levels', num_levels)
         check_counts(kwargs, 'in_channels', 'num_classes', 'conv_out_channels', 'fc_out_channels')
         check_size('roi_feat_size', kwargs.get('roi_feat_size', 7))

@@ -6,7 +6,7 @@ from torch import Tensor
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
-from mmpanet.ops import multi_level_roi_align
+from mmpanet.ops import fpn_levels, multi_level_roi_align
 from .layers import check_backend, uses_embedding_bag
 from .layers.argument_checks import check_roi_extractor
 
@@ -75,7 +75,7 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
             # mmcv's operator reads maps wrongly that are not contiguous.
             feats = tuple(feat.contiguous() for feat in feats)
             return super().forward(feats, rois, roi_scale_factor)
-        levels = self.map_roi_levels(rois, len(feats))
+        levels = fpn_levels(rois, len(feats), self.finest_scale)
         if roi_scale_factor is not None and len(feats) > 1:
             # With a single level mmdet does not scale the RoIs.
             rois = self.roi_rescale(rois, roi_scale_factor)

@@ -5,7 +5,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule, constant_init
+from mmengine.model import BaseModule, PretrainedInit, constant_init, initialize
 from torch import Tensor
 
 from mmdet.models.necks import FPN
@@ -141,6 +141,8 @@ class PANetNeck(FPN):
         self.upsample_cfg: dict = dict(upsample_cfg)  # torch.compile of torch 2.0 and 2.1 cannot trace a ConfigDict
         if warm_start and path_gate:
             raise ConfigError('warm_start=True and path_gate=True are two ways to start as the FPN: set one of them')
+        if path_gate and len(self.lateral_convs) < 2:
+            raise ConfigError('path_gate=True needs two levels of the backbone: with one there is no new path')
         self.fusion = fusion
         self.warm_start = warm_start
 
@@ -190,6 +192,11 @@ class PANetNeck(FPN):
                 _identity_init(fusion.reduce.conv)
                 half = weight.size(0)
                 weight.data[:, half:] = weight.data[:, :half]
+        cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
+        pretrained = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        if pretrained:
+            # The file may hold a new path, which the start above has just replaced.
+            initialize(self, pretrained)
 
     def forward(self, inputs: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
         """Run the top-down path and the bottom-up path, and add the extra levels.

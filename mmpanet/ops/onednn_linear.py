@@ -48,6 +48,7 @@ def _is_faster_with_onednn(x: Tensor, weight: Tensor) -> bool:
         and PREFERS_ONEDNN
         and are_plain(x, weight)
         and x.numel() * len(weight) >= SMALLEST_PRODUCT
+        and x.numel() == len(x) * weight.size(1)  # F.linear says what does not fit
         and torch.backends.mkldnn.enabled
     )
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 # This many taps exist at a time. Each takes 8 bytes, and about 8 more while it is computed.
 MAX_TAPS = 2**23
+NO_ROW = -(2**30)  # even with the largest place in a map added, this is no row
 
 
 class Levels:
@@ -49,7 +50,11 @@ class Levels:
         level_rows = [0]
         for batch_size, count in zip(batch_sizes[:-1], pixels[:-1]):
             level_rows.append(level_rows[-1] + batch_size * count)
-        self.first_rows = by_level(level_rows, torch.int32) + by_level(pixels, torch.int32) * rois[:, :1].int()
+        image = rois[:, :1].int()
+        first_rows = by_level(level_rows, torch.int32) + by_level(pixels, torch.int32) * image
+        # The rows behind the last image are those of another level. A row that does not exist is an error.
+        exists = (image >= 0) & (image < batch_sizes[0])
+        self.first_rows = torch.where(exists, first_rows, torch.full_like(first_rows, NO_ROW))
 
 
 # Computes the taps of some RoIs: indices (int32) and weights, both (N, L, h, w, T), from the RoIs in at least float32,
@@ -82,6 +87,9 @@ def pool_bins(
 
     Returns:
         Tensor: (N, L, C, h, w), or (N, S, C, h, w) with ``levels``. C is the innermost dimension in memory.
+
+    Raises:
+        RuntimeError: On a CPU, if a RoI has the index of an image that is not there.
     """
     levels = levels[:, None] if levels is not None and levels.dim() == 1 else levels
     num_levels, (h, w) = len(feats) if levels is None else levels.size(1), output_size

@@ -105,7 +105,8 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int, 
     bins = (num_bins, sampling_ratio)
     indices = torch.cat([lower.unflatten(-1, bins), upper.unflatten(-1, bins)], dim=-1)
     weights = torch.cat([lower_weight.unflatten(-1, bins), upper_weight.unflatten(-1, bins)], dim=-1)
-    return indices.int(), weights
+    # A RoI of NaN reads pixel 0 with weights of NaN.
+    return indices.int().clamp(min=0), weights
 
 
 def _merge_equal(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:

@@ -118,7 +118,8 @@ def _neighbors(position: Tensor, limit: Tensor) -> Tuple[Tensor, Tensor, Tensor]
     position = torch.minimum(position.clamp(min=0), limit - 1)
     low = position.floor()
     high = torch.minimum(low + 1, limit - 1)
-    return low.int(), high.int(), position - low
+    # A RoI of NaN reads pixel 0 with weights of NaN.
+    return low.int().clamp(min=0), high.int().clamp(min=0), position - low
 
 
 def _by_bins(taps: Tensor, output_size: Tuple[int, int], sampling_ratio: int) -> Tensor:

@@ -14,8 +14,9 @@ def fpn_levels(rois: Tensor, num_levels: int, finest_scale: int = 56) -> Tensor:
         finest_scale: RoIs whose area has a square root below twice this number of pixels belong to the finest level.
 
     Returns:
-        (N,), from 0 for the finest level to L - 1.
+        (N,), from 0 for the finest level to L - 1. A box that ends before it begins belongs to level 0.
     """
     sizes = rois[:, 3:5] if rois.size(1) == 6 else rois[:, 3:] - rois[:, 1:3]
     scales = (sizes[:, 0] * sizes[:, 1]).sqrt()
-    return (scales / finest_scale + 1e-6).log2().floor().clamp(min=0, max=num_levels - 1).long()
+    levels = (scales / finest_scale + 1e-6).log2().floor().clamp(min=0, max=num_levels - 1)
+    return levels.long().clamp(min=0)  # NaN, of an inverted box, becomes a number below 0

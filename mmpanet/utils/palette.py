@@ -10,7 +10,7 @@ LIGHT_GRAY, BLACK, WHITE = '#DDDDDD', '#000000', '#FFFFFF'
 # Series of a plot, such as models.
 COLORS = (BLUE, VERMILION, GREEN, PINK, ORANGE, LIGHT_BLUE, GRAY, BLACK)
 # Levels of a pyramid, from fine to coarse.
-LEVEL_COLORS = (BLUE, GREEN, ORANGE, VERMILION, PINK, LIGHT_BLUE)
+LEVEL_COLORS = (BLUE, GREEN, ORANGE, VERMILION, PINK, LIGHT_BLUE, YELLOW, GRAY, BLACK)
 DASHES = ('-', '--', ':')
 
 
@@ -18,6 +18,11 @@ def line_styles(count: int) -> List[Dict[str, str]]:
     """Color and dashes, as matplotlib takes them, for each of so many lines. The first 24 differ from each other."""
     styles = [dict(color=color, linestyle=dashes) for dashes, color in product(DASHES, COLORS)]
     return [styles[index % len(styles)] for index in range(count)]
+
+
+def level_colors(count: int) -> List[str]:
+    """The color of each of so many levels, fine to coarse. The first 9 differ from each other."""
+    return [LEVEL_COLORS[index % len(LEVEL_COLORS)] for index in range(count)]
 
 
 def to_bgr(color: str) -> Tuple[int, int, int]:

@@ -8,7 +8,7 @@ import torch
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
-from mmpanet.utils.palette import GRAY, LEVEL_COLORS, line_styles
+from mmpanet.utils.palette import GRAY, level_colors, line_styles
 from .level_recorder import LevelDistribution, RoILevels, gate_openings
 
 
@@ -49,13 +49,14 @@ def draw_levels(
     panels[1][0].imshow(image)
     panels[1][0].set_title('image', fontsize=8)
     to_image = np.array([image.shape[1] / width, image.shape[0] / height])
+    colors = level_colors(len(strides))
     for panel, (name, levels) in zip(panels[1][1:], levels_by_head.items()):
         panel.imshow(image)
         panel.autoscale(False)
         outlines = _corners(levels.rois[:max_rois]).numpy() * to_image
         for outline, share in zip(outlines, levels.shares[:max_rois]):
             if share.sum() > 0:
-                panel.plot(*outline[[0, 1, 2, 3, 0]].T, color=LEVEL_COLORS[int(share.argmax())], lw=1)
+                panel.plot(*outline[[0, 1, 2, 3, 0]].T, color=colors[int(share.argmax())], lw=1)
         panel.set_title(f'{name}: {len(outlines)} of {len(levels.rois)} RoIs', fontsize=8)
     if levels_by_head:
         _legend(figure, [f'mainly from stride {stride}' for stride in strides])
@@ -87,9 +88,8 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
     figure, panels = _panels(1, len(distributions), 3.6, 0.8, axes=True)
     for panel, (name, distribution) in zip(panels[0], distributions.items()):
         places = range(len(distribution.strides))
-        for row, count, stride, color in zip(
-            distribution.means, distribution.counts, distribution.strides, LEVEL_COLORS
-        ):
+        colors = level_colors(len(places))
+        for row, count, stride, color in zip(distribution.means, distribution.counts, distribution.strides, colors):
             if count:
                 panel.plot(
                     places,
@@ -151,7 +151,7 @@ def _legend(figure: Any, texts: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     figure.legend(
-        handles=[Line2D([], [], color=color, label=text) for color, text in zip(LEVEL_COLORS, texts)],
+        handles=[Line2D([], [], color=color, label=text) for color, text in zip(level_colors(len(texts)), texts)],
         loc='outside lower center',
         ncols=len(texts),
         fontsize=8,

@@ -177,6 +177,9 @@ def test_autocast(kind):
         (dict(level_fusion='mean'), ["level_fusion='mean'", 'max', 'sum']),
         (dict(num_levels=0), ['num_levels=0', 'at least 1']),
         (dict(with_avg_pool=True), ['with_avg_pool=True', 'PANetShared2FC']),
+        (dict(num_cls_fcs=1), ['num_cls_fcs=1 must be 0']),
+        (dict(kind='4Conv1FC', num_reg_convs=2), ['num_reg_convs=2 must be 0']),
+        (dict(norm_cfg=dict(type='BN', track_running_stats=False)), ['track_running_stats=True']),
     ],
 )
 def test_bad_arguments(kwargs, words):

@@ -57,6 +57,44 @@ def test_the_same_as_mmdets(output_size, sampling_ratio, strides, roi_scale_fact
         torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-3)
 
 
+def poolings():
+    """Both extractors with one call for all levels, and the pooling of all levels in the order of each RoI."""
+    arguments = dict(strides=STRIDES, backend='embedding_bag')
+    return build(**arguments), build('AdaptiveFeaturePooling', **arguments, own_level_first=True)
+
+
+@pytest.mark.parametrize('index', [0, 1], ids=['one level', 'all levels'])
+def test_a_box_that_ends_before_it_begins_belongs_to_the_finest_level(index):
+    rois = torch.tensor([[1, 400.0, 60.0, 100.0, 300.0], [0, 50.0, 60.0, 100.0, 90.0]])
+    feats = maps()
+    found = poolings()[index](feats, rois).flatten(2)
+    expected = poolings()[index](feats[:1] * 4, rois).flatten(2)  # its level is the first in either order
+    assert len(found) == 2 and torch.equal(found[1], poolings()[index](feats, rois[1:]).flatten(2)[0])
+    if index == 0:
+        single = build(strides=STRIDES[:1], backend='embedding_bag')
+        assert torch.equal(found, single(feats[:1], rois).flatten(2))
+    else:
+        assert torch.equal(found[:, :1], expected[:, :1])
+
+
+@pytest.mark.parametrize('gradients', [True, False])
+@pytest.mark.parametrize('index', [0, 1], ids=['one level', 'all levels'])
+def test_a_roi_of_nan_gives_nan_and_leaves_the_others_alone(index, gradients):
+    feats = [feat.requires_grad_(gradients) for feat in maps()]
+    rois = torch.tensor([[0, float('nan'), 60.0, 100.0, 300.0], [1, 50.0, 60.0, 100.0, 90.0]])
+    found = poolings()[index](feats, rois)
+    assert found[0].isnan().all() and torch.equal(found[1], poolings()[index](feats, rois[1:])[0])
+
+
+@pytest.mark.parametrize('image', [-1, 2])
+@pytest.mark.parametrize('index', [0, 1], ids=['one level', 'all levels'])
+def test_an_image_that_is_not_there_is_an_error(index, image):
+    """The rows behind the last image are those of the next level."""
+    rois = torch.tensor([[0, 10.0, 60.0, 100.0, 300.0], [image, 50.0, 60.0, 100.0, 90.0]])
+    with pytest.raises(RuntimeError, match='range|idx'):
+        poolings()[index](maps(), rois)
+
+
 def test_without_rois_every_map_has_a_gradient():
     feats = [feat.requires_grad_() for feat in maps()]
     out = build()(feats, torch.zeros(0, 5))

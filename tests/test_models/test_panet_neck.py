@@ -115,6 +115,21 @@ def test_warm_start_initializes_once():
     assert (neck.downsample_convs[0].conv.weight == 1).all()
 
 
+def test_warm_start_keeps_what_a_pretrained_file_holds(tmp_path):
+    """A file with a new path loads as it is; a file of an FPN leaves the new path at its warm start."""
+    trained = build(warm_start=True)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    weights = trained.state_dict()
+    torch.save(weights, tmp_path / 'panet.pth')
+    torch.save({key: value for key, value in weights.items() if key[0] in 'lf'}, tmp_path / 'fpn.pth')
+    loaded = build(warm_start=True, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'panet.pth')))
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.state_dict().items())
+    fpn_alone = build(warm_start=True, init_cfg=[dict(type='Pretrained', checkpoint=str(tmp_path / 'fpn.pth'))])
+    assert torch.equal(fpn_alone.lateral_convs[0].conv.weight, weights['lateral_convs.0.conv.weight'])
+    assert not fpn_alone.downsample_convs[0].conv.weight.any()
+
+
 def test_fusions_written_out():
     top_down, bottom_up = torch.randn(2, 1, 16, 5, 7).unbind()
     concat = build(fusion='concat').fusions[0]

@@ -120,6 +120,15 @@ def test_rois_are_drawn_in_the_color_of_their_level():
         assert (pixels_of(above_the_legend, (230, 159, 0)) > 100) == (shown == 'orange')
 
 
+def test_a_pyramid_may_have_any_number_of_levels():
+    for count in (7, 10):
+        seen = dict(bbox_head=RoILevels(torch.tensor([[0, 10.0, 10.0, 110.0, 80.0]]), torch.eye(count)[-1:]))
+        strides = [2 << i for i in range(count)]
+        picture = draw_levels(np.zeros((64, 96, 3), np.uint8), [torch.rand(4, 24, 32)], (128, 192) * 2, seen, strides)
+        color = {7: (240, 228, 66), 10: (0, 114, 178)}[count]  # yellow is the 7th, and the 10th is the 1st again
+        assert pixels_of(picture[:-100], color) > 50
+
+
 def test_corners_of_rotated_rois_are_those_of_opencv():
     straight = torch.tensor([[0, 10.0, 20.0, 110.0, 80.0]])
     np.testing.assert_allclose(_corners(straight)[0], [[10, 20], [110, 20], [110, 80], [10, 80]])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmdet.utils import OptConfigType
 from mmpanet.ops import linear
+from mmpanet.utils.errors import ConfigError
 
 
 class FCModule(nn.Linear):
@@ -19,6 +20,9 @@ class FCModule(nn.Linear):
         in_features (int): Number of input features: C * h * w for a pooled grid.
         out_features (int): Number of output features.
         norm_cfg (dict, optional): Norm of the output features. ``BN`` means ``BN1d`` here. Defaults to None.
+
+    Raises:
+        ConfigError: If the norm is a BN without running statistics.
     """
 
     def __init__(self, in_features: int, out_features: int, norm_cfg: OptConfigType = None) -> None:
@@ -29,6 +33,12 @@ class FCModule(nn.Linear):
             if norm_cfg['type'] in ('BN', 'BN2d'):
                 norm_cfg['type'] = 'BN1d'
             self.norm = build_norm_layer(norm_cfg, out_features)[1]
+            is_batch_norm = isinstance(self.norm, nn.modules.batchnorm._BatchNorm)
+            if is_batch_norm and not self.norm.track_running_stats:
+                raise ConfigError(
+                    f'norm_cfg={norm_cfg!r} must have track_running_stats=True: a single RoI is normalized by the '
+                    'running statistics'
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten, multiply, normalize and rectify.
