@@ -3,8 +3,9 @@
 
 import json
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 import torch.nn as nn
@@ -86,10 +87,21 @@ def export_detector(
     )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / GRAPH) as graph, atomic_write(folder / SETTINGS) as file:
+    with atomic_write(folder / GRAPH) as graph, atomic_write(folder / SETTINGS) as file, _in_eval_mode(model):
         _export(EndToEnd(model, paste_masks, winograd).eval(), INPUT_TYPES[input_type], with_sizes, graph)
         file.write_text(json.dumps(settings, indent=2) + '\n')
     return [folder / GRAPH, folder / SETTINGS]
+
+
+@contextmanager
+def _in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Give each module of the model its mode back: a graph shares the modules, and is written in eval mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _resize(cfg: Config) -> Dict[str, Any]:

@@ -14,7 +14,7 @@ from mmpanet.utils.environment import instruction_sets
 from mmpanet.utils.errors import ExportError
 from mmpanet.utils.files import atomic_write
 from .fcs_as_convs import fcs_as_convs
-from .runtimes import as_input
+from .runtimes import as_input, check_inputs
 
 QUANTIZED_OPERATORS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 # Parts of mmdet's and mmpanet's heads whose outputs are scores, deltas or masks: they stay in float.
@@ -51,7 +51,8 @@ def quantize_graph(
         The names of the nodes that compute in eight bits.
 
     Raises:
-        ExportError: If onnxruntime is not installed, if there is no image, or if the graph has no such part.
+        ExportError: If onnxruntime is not installed, if there is no image, or if the graph has no such part or takes
+            sizes.
     """
     try:
         import onnx
@@ -73,6 +74,7 @@ def quantize_graph(
         prepared = str(Path(folder, 'prepared.onnx'))
         quant_pre_process(str(graph), prepared, skip_symbolic_shape=True)
         model = onnx.load(prepared)
+        check_inputs([one.name for one in model.graph.input])
         image = model.graph.input[0]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
         nodes = _without(list(_quantizable(model.graph)), float_parts)

@@ -111,19 +111,16 @@ def suppressed_scores(boxes: Tensor, scores: Tensor, nms_cfg: dict, score_thresh
     return torch.where(stays > 0, scores, torch.full_like(scores, NO_BOX))
 
 
-def best_of(scores: Tensor, count: int, padded: bool = True) -> Tuple[Tensor, Tensor]:
+def best_of(scores: Tensor, count: int) -> Tuple[Tensor, Tensor]:
     """The best ``count`` of each row, by descending score.
 
     Args:
         scores (Tensor): (B, K) of a size K that may be open in the graph.
-        count (int): How many.
-        padded (bool): Whether K may be smaller than ``count``. The rest is :data:`NO_BOX` then.
+        count (int): How many. If K is smaller, the rest is :data:`NO_BOX`.
 
     Returns:
         tuple[Tensor, Tensor]: Scores and indices (B, count). Indices of the rest point to the last column.
     """
-    if not padded:
-        return scores.topk(count, dim=1)
     last = scores.shape[1] - 1
     filler = scores.new_full((1, count), NO_BOX).expand(scores.shape[0], count)
     values, indices = torch.cat([scores, filler], dim=1).topk(count, dim=1)

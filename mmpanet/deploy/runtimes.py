@@ -3,7 +3,7 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable, List, Union
+from typing import Any, Callable, List, Sequence, Union
 
 import numpy as np
 
@@ -55,10 +55,17 @@ def as_input(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return image.astype(dtype)
 
 
+def check_inputs(names: Sequence[str]) -> None:
+    """Raise an ExportError for a graph that takes more than images."""
+    if list(names) != ['input']:
+        raise ExportError(f"its inputs are {list(names)}, and must be ['input']: export it without --sizes")
+
+
 def _open_onnxruntime(onnxruntime: Any, path: str, threads: int) -> Graph:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    check_inputs([one.name for one in session.get_inputs()])
     kind, types = session.get_inputs()[0].type, {'tensor(uint8)': 'uint8', 'tensor(float)': 'float32'}
     if kind not in types:
         raise ValueError(f'its input is a {kind}, and must be of uint8 or float32')
@@ -70,6 +77,7 @@ def _open_openvino(openvino: Any, path: str, threads: int) -> Graph:
     core = openvino.Core()
     options = {'INFERENCE_NUM_THREADS': threads} if threads else {}
     compiled = core.compile_model(core.read_model(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', **options})
+    check_inputs([one.get_any_name() for one in compiled.inputs])
     dtype = np.dtype(compiled.input(0).get_element_type().to_dtype())
     return lambda image: [np.asarray(output) for output in compiled([as_input(image, dtype)]).values()]
 

@@ -37,6 +37,7 @@ def check_support(model: nn.Module) -> None:
         ExportError: With the config key of the part, what it is, and what can be exported.
     """
     _check(model, 'model', TwoStageDetector, SingleStageDetector)
+    _check_methods(model)
     _check(model.data_preprocessor, 'model.data_preprocessor', DetDataPreprocessor, exactly=True)
     if getattr(model.data_preprocessor, 'mean', None) is None:
         raise ExportError('model.data_preprocessor.mean=None: only a mean and a std can be exported')
@@ -46,24 +47,41 @@ def check_support(model: nn.Module) -> None:
         _check_dense_head(model.rpn_head, 'model.rpn_head', 'model.test_cfg.rpn', RPNHead)
         if model.rpn_head.test_cfg.nms.get('class_agnostic', False):
             raise ExportError('model.test_cfg.rpn.nms.class_agnostic=True: only False can be exported')
+        _check_count(model.rpn_head.test_cfg, 'model.test_cfg.rpn', 'max_per_img')
         _check_roi_head(model.roi_head)
     else:
         _check_dense_head(model.bbox_head, 'model.bbox_head', 'model.test_cfg', *ONE_STAGE_HEADS)
-        if model.bbox_head.test_cfg.get('nms_pre', -1) < 1:
+        for name in ('nms_pre', 'max_per_img'):
+            _check_count(model.bbox_head.test_cfg, 'model.test_cfg', name)
+        smallest = model.bbox_head.test_cfg.get('min_bbox_size', -1)
+        if smallest > 0:
             raise ExportError(
-                'model.test_cfg.nms_pre must be at least 1: only a limited number of boxes can be exported'
+                f'model.test_cfg.min_bbox_size={smallest!r}: only 0 and less can be exported, because it counts pixels '
+                'of the original image, whose size a graph does not know'
+            )
+
+
+def _check_methods(model: nn.Module) -> None:
+    """Raise for a subclass that makes features or detections in its own way, such as PanopticFPN."""
+    base = TwoStageDetector if isinstance(model, TwoStageDetector) else SingleStageDetector
+    for name in ('extract_feat', 'predict'):
+        if getattr(type(model), name) is not getattr(base, name):
+            raise ExportError(
+                f'model.type={type(model).__name__} has a {name} of its own: only detectors with that of '
+                f'{base.__name__} can be exported'
             )
 
 
 def _check_dense_head(head: nn.Module, key: str, cfg_key: str, *allowed: type) -> None:
     _check(head, key, *allowed, exactly=True)
     _check(head.prior_generator, f'{key}.anchor_generator', *PRIORS, exactly=True)
+    _check_box_type(head.prior_generator, f'{key}.anchor_generator')
     _check_coder(head.bbox_coder, f'{key}.bbox_coder')
     if not head.use_sigmoid_cls:
         raise ExportError(f'{key}.loss_cls.use_sigmoid=False: only True can be exported')
     if getattr(head.loss_cls, 'custom_cls_channels', False):
         raise ExportError(f'{key}.loss_cls={type(head.loss_cls).__name__}: only a sigmoid can be exported')
-    _check_nms(head.test_cfg.nms, f'{cfg_key}.nms')
+    _check_nms(head.test_cfg, cfg_key)
 
 
 def _check_roi_head(roi_head: nn.Module) -> None:
@@ -80,11 +98,16 @@ def _check_roi_head(roi_head: nn.Module) -> None:
                 f'{key}.bbox_head.loss_cls={type(head.loss_cls).__name__} has an activation of its own: only a softmax '
                 'can be exported'
             )
+        for name in ('with_cls', 'with_reg'):
+            if not getattr(head, name):
+                raise ExportError(f'{key}.bbox_head.{name}=False: only True can be exported')
         _check_coder(head.bbox_coder, f'{key}.bbox_head.bbox_coder')
     if roi_head.with_mask:
         for head in each(roi_head.mask_head):
             _check(head, f'{key}.mask_head', FCNMaskHead)
-    _check_nms(roi_head.test_cfg.nms, 'model.test_cfg.rcnn.nms')
+    _check_nms(roi_head.test_cfg, 'model.test_cfg.rcnn')
+    for name in ('score_thr', 'max_per_img', *(['mask_thr_binary'] if roi_head.with_mask else [])):
+        _number(roi_head.test_cfg, 'model.test_cfg.rcnn', name)
 
 
 def _check_extractor(extractor: nn.Module, key: str) -> None:
@@ -97,15 +120,37 @@ def _check_extractor(extractor: nn.Module, key: str) -> None:
 
 def _check_coder(coder: Any, key: str) -> None:
     _check(coder, key, *CODERS, exactly=True)
+    _check_box_type(coder, key)
 
 
-def _check_nms(nms: dict, key: str) -> None:
+def _check_box_type(part: Any, key: str) -> None:
+    if getattr(part, 'use_box_type', False):
+        raise ExportError(f'{key}.use_box_type=True: only False can be exported')
+
+
+def _number(cfg: dict, key: str, name: str) -> float:
+    value = cfg.get(name)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ExportError(f'{key}.{name}={value!r} must be a number')
+    return value
+
+
+def _check_count(cfg: dict, key: str, name: str) -> None:
+    if _number(cfg, key, name) < 1:
+        raise ExportError(f'{key}.{name}={cfg[name]!r} must be at least 1: a graph has a limited number of boxes')
+
+
+def _check_nms(cfg: dict, key: str) -> None:
+    key, nms = f'{key}.nms', cfg.get('nms')
+    if not isinstance(nms, dict):
+        raise ExportError(f"{key}={nms!r} must be a dict such as dict(type='nms', iou_threshold=0.5)")
     kind = nms.get('type', 'nms')
     if kind != 'nms':
         raise ExportError(f"{key}.type={kind!r}: only 'nms' can be exported")
     unknown = sorted(set(nms) - NMS_KEYS)
     if unknown:
         raise ExportError(f'{key}.{unknown[0]}={nms[unknown[0]]!r}: only {", ".join(sorted(NMS_KEYS))} can be exported')
+    _number(nms, key, 'iou_threshold')
 
 
 def _check(part: object, key: str, *allowed: type, exactly: bool = False) -> None:

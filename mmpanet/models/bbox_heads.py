@@ -42,7 +42,7 @@ class PANetBBoxHead(ConvFCBBoxHead):
         init_cfg (dict or list[dict], optional): Initialization config. Defaults to None: Xavier (uniform) for the
             shared fcs, N(0, 0.01) for the class scores and N(0, 0.001) for the box deltas.
         **kwargs: The other arguments of mmdet's ``ConvFCBBoxHead``, with its defaults. Classes and boxes share all
-            layers, as in the paper: ``num_cls_convs``, ``num_cls_fcs``, ``num_reg_convs`` and ``num_reg_fcs`` must be 0.
+            layers, as in the paper: ``num_cls_convs``, ``num_cls_fcs``, ``num_reg_convs`` and ``num_reg_fcs`` are 0.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.

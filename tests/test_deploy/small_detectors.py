@@ -8,6 +8,7 @@ from mmengine.config import Config
 from repository import ROOT
 
 from mmdet.registry import MODELS
+from mmpanet.swap import swap_config
 
 PANET = ROOT / 'configs/dsb2018/mask-rcnn_r18_panet_dsb2018.py'
 FPN = ROOT / 'configs/dsb2018/mask-rcnn_r18_fpn_dsb2018.py'
@@ -16,6 +17,12 @@ FEW_BOXES = {
     'model.test_cfg.rcnn.score_thr': 0.05,
     'model.test_cfg.rcnn.max_per_img': 20,
     'model.test_cfg.rpn.max_per_img': 40,
+}
+
+ONE_STAGE = {
+    'RetinaHead': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+    'FCOSHead': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'ATSSHead': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
 }
 
 SPREAD = ('rpn_cls.weight', 'fc_reg.weight', 'retina_cls.weight', 'conv_cls.weight', 'atss_cls.weight')
@@ -40,6 +47,16 @@ def config(path=PANET):
     cfg = Config.fromfile(path)
     cfg.model.roi_head.bbox_head.num_classes = NUM_CLASSES
     cfg.model.roi_head.mask_head.num_classes = NUM_CLASSES
+    return cfg
+
+
+def one_stage(kind='RetinaHead'):
+    """A small one-stage detector with PANet's neck."""
+    cfg = swap_config(ONE_STAGE[kind])
+    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=16, out_indices=(0, 1, 2, 3))
+    cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=64)
+    cfg.model.bbox_head.update(in_channels=64, feat_channels=64, num_classes=NUM_CLASSES)
+    cfg.test_dataloader.dataset.pipeline = config().test_dataloader.dataset.pipeline
     return cfg
 
 

@@ -116,6 +116,24 @@ def test_a_file_that_is_no_graph_is_named(tmp_path):
         GraphDetector(tmp_path / 'x.onnx')
 
 
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_a_graph_that_takes_sizes_is_named(exported, tmp_path, runtime):
+    """Nobody gives it the sizes, neither to detect nor to calibrate. The model is left in the mode that it had."""
+    pytest.importorskip(runtime)
+    model, cfg, _, images = exported
+    model.train()
+    model.backbone.eval()
+    export_detector(model, cfg, tmp_path, paste_masks=False, with_sizes=True)
+    assert model.training and model.roi_head.bbox_head.training and not model.backbone.training
+    problem = r"its inputs are \['input', 'sizes'\], and must be \['input'\]: export it without --sizes"
+    with pytest.raises(ExportError, match=problem):
+        GraphDetector(tmp_path / 'end2end.onnx', runtime)
+    with pytest.raises(ExportError, match=problem):
+        quantize_graph(tmp_path / 'end2end.onnx', tmp_path / 'int8.onnx', cfg, images)
+    assert not (tmp_path / 'int8.onnx').exists()
+    model.eval()
+
+
 @torch.no_grad()
 def test_types_of_images(tmp_path):
     """A graph of float images takes both types. One of uint8 refuses floats, which it would have to cut."""

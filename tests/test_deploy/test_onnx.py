@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 from mmcv.ops import nms
-from mmengine.config import Config
-from small_detectors import FPN, NUM_CLASSES, PANET, authors_boxes, build, config, enlarge, pixels, write_image
+from small_detectors import FPN, ONE_STAGE, PANET, authors_boxes, build, config, enlarge, one_stage, pixels, write_image
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from mmdet.structures import DetDataSample
-from mmpanet.deploy import ExportError, compare_detections, export_detector
+from mmpanet.deploy import compare_detections, export_detector
 from mmpanet.deploy.box_coding import decode_boxes
 from mmpanet.deploy.export import OPSET
 from mmpanet.deploy.operators import NO_BOX, best_of, suppressed_scores
@@ -197,23 +196,10 @@ def test_the_authors_boxes(tmp_path, images, scale):
     check_equal(model, cfg, tmp_path, images)
 
 
-ONE_STAGE = {
-    'RetinaHead': 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-    'FCOSHead': 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
-    'ATSSHead': 'mmdet::atss/atss_r50_fpn_1x_coco.py',
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ONE_STAGE)
 def test_one_stage_detectors(tmp_path, images, kind):
-    from mmpanet.swap import swap_config
-
-    cfg = swap_config(ONE_STAGE[kind])
-    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=16, out_indices=(0, 1, 2, 3))
-    cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=64)
-    cfg.model.bbox_head.update(in_channels=64, feat_channels=64, num_classes=NUM_CLASSES)
-    cfg.test_dataloader.dataset.pipeline = config().test_dataloader.dataset.pipeline
+    cfg = one_stage(kind)
     # All detections are kept: where a limit cuts, equal scores would decide.
     model = build(cfg, **{'model.test_cfg.max_per_img': 2000, 'model.test_cfg.score_thr': 0.1})
     for name, parameter in model.bbox_head.named_parameters():
@@ -222,46 +208,6 @@ def test_one_stage_detectors(tmp_path, images, kind):
     assert type(model.bbox_head).__name__ == kind
     export_detector(model, cfg, tmp_path)
     check_equal(model, cfg, tmp_path, images)
-
-
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        ({'model.test_cfg.rcnn.nms.type': 'soft_nms'}, r"model\.test_cfg\.rcnn\.nms\.type='soft_nms': only 'nms'"),
-        (
-            {'model.test_cfg.rpn.nms.max_num': 5},
-            r'model\.test_cfg\.rpn\.nms\.max_num=5: only class_agnostic, iou_threshold',
-        ),
-        (
-            {'model.rpn_head.bbox_coder.type': 'LegacyDeltaXYWHBBoxCoder'},
-            r'model\.rpn_head\.bbox_coder is a LegacyDeltaXYWHBBoxCoder: only DeltaXYWHBBoxCoder',
-        ),
-        (
-            {'model.roi_head.mask_roi_extractor.roi_layer.pool_mode': 'max'},
-            r"mask_roi_extractor\.roi_layer\.pool_mode='max': only 'avg'",
-        ),
-        ({'model.data_preprocessor.mean': None, 'model.data_preprocessor.std': None}, r'data_preprocessor\.mean=None'),
-    ],
-)
-def test_what_cannot_be_exported_is_named_and_nothing_written(tmp_path, options, message):
-    cfg = config()
-    model = build(cfg, **options)
-    with pytest.raises(ExportError, match=message):
-        export_detector(model, cfg, tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
-
-
-def test_other_detectors_are_refused(tmp_path):
-    with pytest.raises(ExportError, match='model is a Linear: only TwoStageDetector or SingleStageDetector'):
-        export_detector(torch.nn.Linear(1, 1), Config(), tmp_path)
-
-
-def test_other_pipelines_are_refused(tmp_path):
-    cfg = config()
-    cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='CenterCrop', crop_size=32))
-    with pytest.raises(ExportError, match=r"test_pipeline has \['CenterCrop'\]"):
-        export_detector(build(cfg), cfg, tmp_path / 'out')
-    assert not (tmp_path / 'out' / 'end2end.onnx').exists()
 
 
 # Parts of the graph against mmcv's and mmdet's
