@@ -46,20 +46,38 @@ def _bytearray(content: Any = b'', encoding: str = 'latin1') -> bytearray:
     return bytearray(content if isinstance(content, bytes) else _bytes(content, encoding))
 
 
-def _tensor(storage: Storage, offset: int, size: Any, stride: Any, requires_grad: bool = False, *_: Any) -> Tensor:
-    """``torch._utils._rebuild_tensor_v2``, and ``_rebuild_tensor`` before it."""
+def _tensor(
+    storage: Storage, offset: int, size: Any, stride: Any, requires_grad: bool = False, _: Any = None, flags: Any = None
+) -> Tensor:
+    """``torch._utils._rebuild_tensor_v2``, and ``_rebuild_tensor`` before it.
+
+    The flags ``conj`` and ``neg`` are those of a tensor whose bytes are to be conjugated or negated.
+    """
     if not isinstance(storage, Storage):
         raise MalformedError('a tensor without a storage')
-    return storage.view(offset, size, stride).requires_grad_(bool(requires_grad))
+    tensor = storage.view(offset, size, stride)
+    for name, value in dict(flags or {}).items():
+        if name not in ('conj', 'neg'):
+            raise UnknownContentError(f'a tensor with {name!r}')
+        if value:
+            tensor = tensor.conj().resolve_conj() if name == 'conj' else tensor.neg()
+    return tensor.requires_grad_(bool(requires_grad))
 
 
 def _tensor_of_type(
-    storage: Storage, offset: int, size: Any, stride: Any, requires_grad: bool, _: Any, dtype: torch.dtype, *__: Any
+    storage: Storage,
+    offset: int,
+    size: Any,
+    stride: Any,
+    requires_grad: bool,
+    _: Any,
+    dtype: torch.dtype,
+    flags: Any = None,
 ) -> Tensor:
     """``torch._utils._rebuild_tensor_v3``, for dtypes without a type of storage."""
     if not isinstance(storage, Storage) or not isinstance(dtype, torch.dtype):
         raise MalformedError('a tensor without a storage or without a dtype')
-    return _tensor(storage._replace(dtype=dtype), offset, size, stride, requires_grad)
+    return _tensor(storage._replace(dtype=dtype), offset, size, stride, requires_grad, None, flags)
 
 
 def _parameter(data: Tensor, requires_grad: bool = True, *_: Any) -> nn.Parameter:
@@ -71,7 +89,10 @@ def _parameter(data: Tensor, requires_grad: bool = True, *_: Any) -> nn.Paramete
 def _numpy_dtype(code: str, align: bool = False, copy: bool = True) -> np.dtype:
     if not isinstance(code, str):
         raise UnknownContentError('a numpy.dtype with fields')
-    dtype = np.dtype(code, False, True)  # type: ignore[call-overload]  # a copy, that BUILD may change
+    try:
+        dtype = np.dtype(code, False, True)  # type: ignore[call-overload]  # a copy, that BUILD may change
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise MalformedError(f'a numpy.dtype {code!r}') from error
     if dtype.kind not in NUMPY_KINDS or dtype.names is not None or dtype.subdtype is not None:
         raise UnknownContentError(f'numpy.dtype({code!r})')
     return dtype

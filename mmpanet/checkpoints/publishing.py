@@ -46,6 +46,7 @@ def _halved(name: str, value: Tensor) -> Tensor:
     if value.dtype != torch.float32:
         return value
     halved = value.half()
-    if torch.isfinite(value).all() and not torch.isfinite(halved).all():
-        raise CheckpointError(f'{name} has a value of {value.abs().max():.3g}; float16 ends at 65504')
+    too_large = halved.isinf() & value.isfinite()
+    if too_large.any():
+        raise CheckpointError(f'{name} has a value of {value[too_large].abs().max():.3g}; float16 ends at 65504')
     return halved

@@ -13,17 +13,20 @@ def last_whole_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
     """The checkpoint in a work folder to resume from, as a string, or None if there is none.
 
     That is the one that mmengine's ``last_checkpoint`` names, or if it is not whole the latest (``epoch_*.pth``,
-    ``iter_*.pth``) that is. A work folder may have been moved since.
+    ``iter_*.pth``) that is, beside it or in the work folder. A work folder may have been moved since.
     """
     pointer = Path(work_dir, 'last_checkpoint')
     named = pointer.read_text().strip() if pointer.is_file() else ''
     if '://' in named:
         return named
-    numbered = [path for path in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)]
+    folders = [Path(work_dir)]
+    if named and not _is_another_run(Path(named).parent, Path(work_dir)):
+        folders.insert(0, Path(named).parent)
+    numbered = [
+        path for folder in folders for path in folder.glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+\.pth', path.name)
+    ]
     numbered.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    candidates = ([Path(named), Path(work_dir, Path(named).name)] if named else []) + numbered
-    if named and _is_another_run(Path(named).parent, Path(work_dir)):
-        candidates.pop(0)
+    candidates = [folder / Path(named).name for folder in folders if named] + numbered
     for path in candidates:
         fault = checkpoint_fault(path)
         if not fault:

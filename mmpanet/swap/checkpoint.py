@@ -99,8 +99,9 @@ def find_model_of_checkpoint(state_dict: Dict[str, Tensor], new_cfg: Config) -> 
     """Find the model in the config that the weights belong to: the whole model, or the detector inside a tracker."""
     for path, model in find_models(new_cfg.model):
         if path != ('model',) and is_swapped(model):
-            # A semi-supervised model contains its detector twice, under the names "student" and "teacher".
-            prefixes_of_whole_model = (f'{".".join(path[1:])}.', 'student.', 'teacher.')
+            # A semi-supervised model contains its detector twice, under the names "student" and "teacher". MMOCR's
+            # MMDetWrapper builds the detector of its cfg as wrapped_model.
+            prefixes_of_whole_model = (f'{".".join(path[1:])}.', 'student.', 'teacher.', 'wrapped_model.')
             if not any(name.startswith(prefixes_of_whole_model) for name in state_dict):
                 return path
     return ('model',)

@@ -205,8 +205,13 @@ def _swap_neck(neck: dict, scope: Optional[str], options: SwapOptions, notes: Li
                 f'fusion={options.fusion!r} with warm_start=True: a PAFPN adds its two paths, so its warm start needs '
                 "fusion='sum'"
             )
+        if options.warm_start and neck.get('conv_cfg') is not None:
+            raise SwapError(
+                f'warm_start=True: a PAFPN with conv_cfg={neck["conv_cfg"]!r} cannot start warm, because the path of a '
+                'warm start has plain convolutions'
+            )
         if options.warm_start:
-            neck['bottom_up_act_cfg'] = neck.get('act_cfg')
+            neck.update(warm_start=True, bottom_up_act_cfg=neck.get('act_cfg'))
         notes.append(
             "The stride-2 convolutions of PAFPN read the sum before the 3x3 convolution, and PANet's read the finished "
             'level. With the weights of the PAFPN and --warm-start, N2 and N3 stay equal; N4 and above do not.'

@@ -11,12 +11,16 @@ NECK_KEYS = ('neck', 'img_neck', 'pts_neck')
 
 
 def find_models(node: Any, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
-    """Find all dicts with a neck in a config's model, with their paths, from the outermost inwards."""
+    """Find all dicts with a neck in a config's model, with their paths, from the outermost inwards.
+
+    The config of a teacher (``teacher_config`` of LD) is passed over, because its checkpoint stays as it is.
+    """
     if isinstance(node, dict):
         if any(node.get(key) for key in NECK_KEYS):
             yield path, node
         for key in list(node.keys()):
-            yield from find_models(node[key], (*path, key))
+            if key != 'teacher_config':
+                yield from find_models(node[key], (*path, key))
     elif isinstance(node, (list, tuple)):
         for i, item in enumerate(node):
             yield from find_models(item, (*path, str(i)))

@@ -27,7 +27,7 @@ def write_config(cfg: Config, base: PathLike, out: PathLike) -> str:
     """Write ``cfg`` to the file ``out``, as a config that inherits from ``base``.
 
     The text is loaded and compared with ``cfg`` before it is written. If a short text does not give the same config,
-    the whole config is written.
+    or if ``out`` is a link, the whole config is written.
 
     Args:
         cfg: The config to write.
@@ -43,7 +43,8 @@ def write_config(cfg: Config, base: PathLike, out: PathLike) -> str:
     out = Path(out)
     check_config_target(out, base)
     out.parent.mkdir(parents=True, exist_ok=True)
-    text = inheriting_source(cfg, base, out)
+    # A file that is a link has two folders, from which a relative base would be another file.
+    text = None if out.is_symlink() else inheriting_source(cfg, base, out)
     if text is None or not _gives(text, cfg, out.parent):
         text = cfg.dump()
         if not _gives(text, cfg, out.parent):

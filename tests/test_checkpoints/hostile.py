@@ -95,6 +95,10 @@ PICKLES: Dict[str, Callable[[Path], bytes]] = {
     'NEWOBJ of another class': lambda traces: instructions(b'cos\nmkdir\n', (str(traces),), pickle.NEWOBJ),
     'NEWOBJ_EX': lambda traces: instructions(HISTORY, (), {}, pickle.NEWOBJ_EX),
     'EXT1': lambda traces: instructions(pickle.EXT1 + b'\x01'),
+    'a numpy dtype of no kind': lambda traces: instructions(b'cnumpy\ndtype\n', ('(',), b'R'),
+    'a tensor with an unknown flag': lambda traces: instructions(
+        REBUILD, b'(', storage(), (0, (4,), (1,), False, None, dict(device='meta')), b't', b'R'
+    ),
     'a call of a class that is only named': lambda traces: instructions(HISTORY, ([1], [1]), b'R'),
     'a call of a method': lambda traces: instructions(
         b'cbuiltins\ngetattr\n', b'(', HISTORY, 'mean', b't', b'R', (1,), b'R'

@@ -103,6 +103,16 @@ def test_what_is_read_is_what_was_written(content, how, tmp_path):
         same(load_untrusted(io.BytesIO((tmp_path / 'a.pth').read_bytes())), content)
 
 
+def test_tensors_that_are_conjugated_or_negated_when_read(tmp_path):
+    """torch writes the bytes of the tensor behind them, and a flag."""
+    number = torch.tensor([1 + 2j, 3 - 1j])
+    written = dict(conj=number.conj(), neg=number.clone().conj().imag)
+    assert written['conj'].is_conj() and written['neg'].is_neg()
+    torch.save(written, tmp_path / 'a.pth')
+    read = load_untrusted(tmp_path / 'a.pth')
+    assert read['conj'].tolist() == [1 - 2j, 3 + 1j] and read['neg'].tolist() == [-2, 1]
+
+
 @pytest.mark.skipif(not hasattr(torch, 'uint16'), reason='needs a torch whose dtypes have no storage of their own')
 def test_dtypes_without_a_storage_of_their_own(tmp_path):
     torch.save(dict(a=torch.arange(5).to(torch.uint16)[1:]), tmp_path / 'a.pth')

@@ -8,13 +8,16 @@ import shutil
 import pytest
 import torch
 from killed_training import Training
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import Runner
 from tiny_training import make_data, run_tool, tiny_config, write_config
 
 from mmdet.apis import DetInferencer
 from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.checkpoints.whole_files import checkpoint_fault, last_whole_checkpoint
+from mmpanet.engine.hooks import SaveThenRemoveHook
 from mmpanet.engine.runner import build_runner
+from mmpanet.engine.runner.checkpoint_runner import WholeCheckpointRunner
 from mmpanet.utils.errors import CheckpointError
 
 
@@ -71,6 +74,19 @@ def test_resumes_from_the_out_dir_of_the_checkpoint_hook(work_dir, tmp_path):
     shutil.copy(work_dir / 'epoch_2.pth', out_dir)
     (work_dir / 'last_checkpoint').write_text(str(out_dir / 'epoch_2.pth'))
     assert last_whole_checkpoint(work_dir) == str(out_dir / 'epoch_2.pth')
+    shutil.move(work_dir / 'epoch_1.pth', out_dir)
+    (work_dir / 'epoch_2.pth').unlink()
+    cut(out_dir / 'epoch_2.pth')
+    assert last_whole_checkpoint(work_dir) == str(out_dir / 'epoch_1.pth')
+
+
+@pytest.mark.parametrize('kind', ['CheckpointHook', 'mmengine.CheckpointHook', 'mmengine.hooks.CheckpointHook', None])
+def test_every_spelling_of_the_checkpoint_hook_removes_last(kind, monkeypatch):
+    registered = {}
+    monkeypatch.setattr(Runner, 'register_default_hooks', lambda self, hooks: registered.update(hooks))
+    hook = dict(type=CheckpointHook if kind is None else kind, max_keep_ckpts=2)
+    WholeCheckpointRunner.register_default_hooks(object.__new__(WholeCheckpointRunner), dict(checkpoint=hook))
+    assert registered == dict(checkpoint=dict(type=SaveThenRemoveHook, max_keep_ckpts=2))
 
 
 @pytest.mark.parametrize('pointer', ['', 'elsewhere/epoch_2.pth', None], ids=['cut off', 'moved', 'not written'])

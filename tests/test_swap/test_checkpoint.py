@@ -88,6 +88,16 @@ def test_each_swap_gives_the_same_weights(small_config, trained_like, warm_start
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize('neck', ['FPN', 'PAFPN'])
+@pytest.mark.parametrize('warm_start', [True, False])
+def test_fully_connected_fusion_starts_without_an_effect(small_config, neck, warm_start):
+    small_config.model.neck.type = neck
+    old = MODELS.build(small_config.model)
+    cfg = swap_config(small_config, roi_head=True, warm_start=warm_start)
+    state = swap_checkpoint(checkpoint_of(old), small_config, cfg)[0]['state_dict']
+    assert state['roi_head.mask_head.mask_fc.weight'].any() != warm_start
+
+
 @pytest.mark.parametrize('norm_cfg', [None, dict(type='GN', num_groups=4)])
 @pytest.mark.parametrize('bbox_head', ['Shared2FCBBoxHead', 'Shared4Conv1FCBBoxHead'])
 def test_roi_heads_agree_where_levels_do(small_config, norm_cfg, bbox_head):
@@ -210,6 +220,9 @@ def test_model_of_a_checkpoint():
     assert find_model_of_checkpoint({'detector.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
     assert find_model_of_checkpoint({'student.neck.lateral_convs.0.conv.weight': 0}, tracker) == ('model',)
     assert find_model_of_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, Config(dict(model=detector))) == ('model',)
+    wrapper = Config(dict(model=dict(type='MMDetWrapper', cfg=detector)))
+    assert find_model_of_checkpoint({'neck.lateral_convs.0.conv.weight': 0}, wrapper) == ('model', 'cfg')
+    assert find_model_of_checkpoint({'wrapped_model.neck.lateral_convs.0.conv.weight': 0}, wrapper) == ('model',)
 
 
 def test_checkpoints_of_other_models_are_refused(small_config, trained_like):

@@ -131,9 +131,22 @@ def test_pafpn(zoo_config):
     assert any('PAFPN' in note for note in swap.notes)
     # Its bottom-up path is trained, so it keeps its weights. Only the ReLU that it does not have stays away.
     warm = swap_config(zoo_config(name), warm_start=True).model.neck
-    assert warm.bottom_up_act_cfg is None and 'warm_start' not in warm
+    assert warm.bottom_up_act_cfg is None and warm.warm_start and 'bottom_up_norm_cfg' not in warm
+    cfg = zoo_config(name)
+    cfg.model.neck.conv_cfg = dict(type='ConvWS')
+    with pytest.raises(SwapError, match=r"PAFPN with conv_cfg=\{'type': 'ConvWS'\} cannot start warm"):
+        swap_config(cfg, warm_start=True)
     with pytest.raises(SwapError, match='PAFPN'):
         swap_config(zoo_config(name), warm_start=True, fusion='concat')
+
+
+def test_a_teacher_stays_as_it_is():
+    """Its checkpoint is that of an FPN."""
+    teacher = dict(model=dict(type='GFL', neck=dict(type='FPN')))
+    student = dict(type='KnowledgeDistillationSingleStageDetector', neck=dict(type='FPN'), teacher_config=teacher)
+    swap = plan_swap(Config(dict(model=student)))
+    assert swap.models == [('model',)] and swap.config.model.neck.type == 'PANetNeck'
+    assert swap.config.model.teacher_config == teacher
 
 
 def test_pafpn_keeps_its_two_finest_levels():

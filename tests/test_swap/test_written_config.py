@@ -59,6 +59,38 @@ def test_list_of_necks(tmp_path):
     assert [neck.type for neck in loaded.model.neck] == ['PANetNeck', 'DyHead']
 
 
+@pytest.mark.parametrize('new_style', [False, True])
+def test_a_folder_that_is_a_link(tmp_path, new_style):
+    """A base is found from where the link leads to."""
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'far' / 'away').mkdir(parents=True)
+    (tmp_path / 'mine' / 'link').symlink_to(tmp_path / 'far' / 'away')
+    base = tmp_path / 'mine' / 'base.py'
+    fpn = "dict(type='FPN', in_channels=[8, 16], out_channels=8, num_outs=2)"
+    text = f"model = dict(type='RetinaNet', neck={fpn})\n"
+    if new_style:
+        text = text.replace("'FPN'", 'FPN').replace("'RetinaNet'", 'RetinaNet')
+        text = f'from mmdet.models import FPN, RetinaNet\n\n{text}'
+    base.write_text(text)
+    written_text, loaded, _ = written(base, tmp_path / 'mine' / 'link')
+    assert ('from ...mine.base import *' if new_style else "_base_ = '../../mine/base.py'") in written_text
+    assert 'PANetNeck' in str(loaded.model.neck.type)
+
+
+def test_a_file_that_is_a_link(tmp_path):
+    """It has two folders, and gives the same config from both."""
+    (tmp_path / 'far').mkdir()
+    target = tmp_path / 'far' / 'target.py'
+    target.write_text('')
+    (tmp_path / 'swapped.py').symlink_to(target)
+    base = tmp_path / 'base.py'
+    neck = dict(type='FPN', in_channels=[8, 16], out_channels=8, num_outs=2)
+    base.write_text(f"model = dict(type='RetinaNet', neck={neck})\n")
+    text, loaded, cfg = written(base, tmp_path)
+    assert '_base_' not in text and (tmp_path / 'swapped.py').is_symlink()
+    assert loaded.model == Config.fromfile(target).model == cfg.model
+
+
 def test_relative_base_and_removed_keys(tmp_path):
     (tmp_path / 'old').mkdir()
     base = tmp_path / 'old' / 'config.py'

@@ -16,6 +16,7 @@ from typing import Any, Dict, Optional
 import torch
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -52,7 +53,8 @@ class WholeCheckpointRunner(Runner):
     def register_default_hooks(self, hooks: Optional[Dict[str, Any]] = None) -> None:
         hooks = dict(hooks or {})
         checkpoint = hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
-        if isinstance(checkpoint, dict) and checkpoint.get('type') in ('CheckpointHook', CheckpointHook):
+        kind = checkpoint.get('type') if isinstance(checkpoint, dict) else None
+        if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
             hooks['checkpoint'] = {**checkpoint, 'type': SaveThenRemoveHook}
         super().register_default_hooks(hooks)
 
