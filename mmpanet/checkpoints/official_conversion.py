@@ -136,7 +136,7 @@ def to_official(checkpoint: Dict[str, Any]) -> Dict[str, Any]:
     """
     ours = _tensors(checkpoint, 'state_dict')
     kind = detect_kind(ours, by='ours')
-    official = checkpoint.get('meta', {}).get('official', {})
+    official = (checkpoint.get('meta') or {}).get('official') or {}
     background = official.get('background', {})
     norms = folded_batch_norms(kind, ours)
     model: Dict[str, Tensor] = OrderedDict()

@@ -68,8 +68,9 @@ def swap_checkpoint(
     swapped['state_dict'] = new.state_dict()
     if 'ema_state_dict' in loaded:
         swapped['ema_state_dict'] = _swap_averaged_weights(loaded['ema_state_dict'], old, new, warm_start)
-    if 'cfg' in swapped.get('meta', {}):
-        swapped['meta'] = {**swapped['meta'], 'cfg': new_cfg.pretty_text}
+    meta = swapped.get('meta')
+    if isinstance(meta, dict) and 'cfg' in meta:
+        swapped['meta'] = {**meta, 'cfg': new_cfg.pretty_text}
     if out is not None:
         Path(out).absolute().parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(swapped, out)

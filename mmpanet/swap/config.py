@@ -14,7 +14,7 @@ from mmpanet.utils.files import PathLike
 from mmpanet.utils.model_building import node_at, scope_of
 from .backbone_channels import correct_in_channels
 from .growth import set_learning_rates
-from .model_search import find_models, necks_of
+from .model_search import check_types, find_models, necks_of
 from .options import SwapOptions
 from .roi_head import swap_roi_head
 from .types import SwapError, class_of, retype
@@ -117,6 +117,7 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
     notes: List[str] = []
     for path, model in find_models(cfg.model):
         where, scope = '.'.join(path), scope_of(cfg, path)
+        check_types(model, path)
         if options.roi_head_only:
             if not model.get('roi_head'):
                 skipped.append(f'{where}: it has no roi_head')

@@ -5,9 +5,13 @@ from typing import Any, Iterator, List, Tuple
 
 from mmpanet.models import AdaptiveFeaturePooling, PANetNeck, RotatedAdaptiveFeaturePooling
 from mmpanet.utils.configs import type_name
+from .types import SwapError
 
 # Where a model has its necks. MMDetection3D's models have one for images and one for points.
 NECK_KEYS = ('neck', 'img_neck', 'pts_neck')
+PARTS = (
+    *NECK_KEYS, 'roi_head', 'bbox_roi_extractor', 'mask_roi_extractor', 'roi_layer', 'bbox_head', 'mask_head',
+)  # fmt: skip
 
 
 def find_models(node: Any, path: Tuple[str, ...] = ('model',)) -> Iterator[Tuple[Tuple[str, ...], dict]]:
@@ -37,6 +41,21 @@ def extractors_of(model: dict) -> List[dict]:
     roi_head = model.get('roi_head') or {}
     extractors = [roi_head.get(f'{branch}_roi_extractor') or [] for branch in ('bbox', 'mask')]
     return [one for some in extractors for one in ([some] if isinstance(some, dict) else some)]
+
+
+def check_types(node: dict, path: Tuple[str, ...]) -> None:
+    """Check that each part of a model that a swap looks at is a config with a type.
+
+    Raises:
+        SwapError: If one is not. The message names its key.
+    """
+    for key in PARTS:
+        parts = node.get(key) or []
+        for part in parts if isinstance(parts, (list, tuple)) else [parts]:
+            if not isinstance(part, dict) or not part.get('type'):
+                found = sorted(part) if isinstance(part, dict) else part
+                raise SwapError(f"{'.'.join(path)}.{key} must be a config with a 'type', and is {found!r}")
+            check_types(part, (*path, key))
 
 
 def is_swapped(model: dict) -> bool:

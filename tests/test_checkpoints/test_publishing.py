@@ -63,6 +63,13 @@ def test_weights_config_and_classes_are_kept(trained, half, capsys):
     torch.testing.assert_close(found, wanted, rtol=0, atol=2e-2 if half else 0)
 
 
+def test_a_checkpoint_without_meta(trained):
+    _, source = trained
+    torch.save(dict(meta=None, state_dict=net().state_dict()), source)
+    run_tool('publish_model', source, source.with_name('model.pth'))
+    assert load_untrusted(source.with_name('model.pth'))['meta'] == {}
+
+
 def test_what_is_refused(trained):
     _, source = trained
     target = source.with_name('model.pth')

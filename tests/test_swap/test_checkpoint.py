@@ -188,6 +188,8 @@ def test_files_and_bare_state_dicts(small_config, trained_like, tmp_path):
     checkpoint, _ = swap_checkpoint(tmp_path / 'bare.pth', small_config, cfg)
     assert checkpoint.keys() == {'state_dict'}
     load(cfg, checkpoint)
+    no_meta = dict(meta=None, state_dict=trained_like.state_dict())
+    assert swap_checkpoint(no_meta, small_config, cfg)[0]['meta'] is None
 
 
 @pytest.mark.parametrize('warm_start', [False, True])

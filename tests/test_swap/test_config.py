@@ -11,6 +11,7 @@ from mmpanet.models import PANetNeck
 from mmpanet.swap import SwapError, swap_config
 from mmpanet.swap.config import plan_swap
 from mmpanet.swap.model_search import find_models, necks_of
+from mmpanet.swap.options import SwapOptions
 from mmpanet.swap.weights import carry_weights
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
@@ -138,6 +139,24 @@ def test_pafpn(zoo_config):
         swap_config(cfg, warm_start=True)
     with pytest.raises(SwapError, match='PAFPN'):
         swap_config(zoo_config(name), warm_start=True, fusion='concat')
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(neck=dict(in_channels=[8])), r"model\.neck must be a config with a 'type', and is \['in_channels'\]"),
+        (dict(neck=['FPN']), r"model\.neck must be a config with a 'type', and is 'FPN'"),
+        (dict(roi_head=dict(num=1)), r"model\.roi_head must be .* is \['num'\]"),
+        (
+            dict(roi_head=dict(type='StandardRoIHead', bbox_roi_extractor=dict(type='X', roi_layer=dict(a=7)))),
+            r"model\.roi_head\.bbox_roi_extractor\.roi_layer must be .* is \['a'\]",
+        ),
+    ],
+)
+def test_a_part_without_a_type_is_named(change, message):
+    model = {**dict(type='FasterRCNN', neck=dict(type='FPN')), **change}
+    with pytest.raises(SwapError, match=message):
+        plan_swap(Config(dict(model=model)), SwapOptions(roi_head=True))
 
 
 def test_a_teacher_stays_as_it_is():
