@@ -396,6 +396,7 @@ def test_pooling_alone():
     for result in results:
         assert result.difference < 1e-4 * result.magnitude and result.magnitude > 0.1
         assert len(result.mmcv_seconds) == len(result.mmpanet_seconds) == 2
+        assert result.speedup == paired_ratio(result.mmcv_seconds, result.mmpanet_seconds)  # above 1: ours is faster
     known = results[0]._replace(mmcv_seconds=[1, 3, 2], mmpanet_seconds=[1, 1, 1], speedup=Ratio(2.0, 1.0, 3.0))
     lines = pooling_text([known], SMALL, 7, 8, 2, dict(hardware='two cores', torch='2.0')).splitlines()
     assert lines[:2] == ['two cores, torch 2.0', '1 x 96 x 128, 40 RoIs, 7 x 7, 8 channels, sampling_ratio=2']

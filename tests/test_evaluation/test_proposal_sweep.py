@@ -3,6 +3,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import make_data, run_tool, tiny_config
@@ -43,6 +44,8 @@ def test_metrics_are_those_of_the_test_loop(trained, tmp_path, capsys):
         assert f'| tiny | {point["proposals"]} | {100 * expected["coco/bbox_mAP"]:.1f} |' in out
     assert points[0]['metrics'] != points[-1]['metrics']
     assert points[-1]['ratio'] == [1, 1, 1]
+    ratios = np.divide(points[0]['seconds'], points[-1]['seconds'])
+    assert points[0]['ratio'][0] == pytest.approx(np.median(ratios))
     assert (tmp_path / 'proposals.png').stat().st_size > 10_000
 
 

@@ -171,8 +171,13 @@ def test_levels_that_are_not_a_factor_of_two_apart():
     maps = backbone_maps()
     maps[2] = torch.randn(2, 16, *maps[1].shape[2:])
     maps[3] = torch.randn(2, 32, *maps[2].shape[2:])[..., ::2, ::2]
-    outs = build(num_outs=4)(maps)
+    neck = build(num_outs=4)
+    outs = neck(maps)
     assert [out.shape[2:] for out in outs] == [m.shape[2:] for m in maps]
+    p4 = top_down_only(neck, num_outs=4)(maps)[2]
+    smaller = neck.downsample_convs[1](outs[1])
+    resized = smaller.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # to the nearest pixel, as in FPN
+    torch.testing.assert_close(outs[2], neck.bottom_up_convs[1](p4 + resized))
 
 
 @pytest.mark.parametrize('norm', ['BN', 'SyncBN', 'GN'])
