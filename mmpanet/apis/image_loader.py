@@ -10,9 +10,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 
 from mmdet.utils import get_test_pipeline_cfg
-from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ConfigError, DataError
-from mmpanet.utils.images import check_loadable, read_image_info, silent_opencv
+from mmpanet.utils.images import check_loadable, find_loading, read_image_info, silent_opencv
 from mmpanet.visualization import displayable
 
 Loaded = Tuple[np.ndarray, Dict[str, Any]]
@@ -39,9 +38,7 @@ class ImageLoader:
             steps = get_test_pipeline_cfg(cfg)
         except RuntimeError as error:
             raise ConfigError('test_dataloader.dataset has no pipeline, which is what loads images') from error
-        step: Dict[str, Any] = next((step for step in steps if 'Load' in type_name(step['type'])), {})
-        self._loads_as_mmdet = type_name(step.get('type')) == 'LoadImageFromFile'
-        self._keeps_bits = any(word in str(step.get('color_type')).lower() for word in ('unchanged', 'anydepth'))
+        self._loading = find_loading(steps)
         self.pipeline = Compose(steps)
 
     def __call__(self, path: Union[str, Path], image_id: int = 0) -> Loaded:
@@ -57,8 +54,8 @@ class ImageLoader:
         Raises:
             DataError: If it cannot be loaded, or only a part of it.
         """
-        if self._loads_as_mmdet:
-            check_loadable(read_image_info(Path(path), str(path)), str(path), bits=not self._keeps_bits)
+        if self._loading.first_page:  # otherwise the file may be one that only its loader knows
+            check_loadable(read_image_info(Path(path), str(path)), str(path), self._loading)
         data: Dict[str, Any] = dict(img_path=str(path), img_id=image_id)
         image: Optional[np.ndarray] = None
         for transform in self.pipeline.transforms:

@@ -12,12 +12,13 @@ import warnings
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Iterator, NamedTuple, Union
+from typing import Any, Iterator, NamedTuple, Sequence, Union
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from .configs import type_name
 from .errors import DataError
 
 MAX_PIXELS = 2**30  # OpenCV's own limit, unless OPENCV_IO_MAX_IMAGE_PIXELS sets another
@@ -45,6 +46,37 @@ class ImageInfo(NamedTuple):
     mode: str
     is_turned: bool = False
     format: str = ''
+
+
+class Loading(NamedTuple):
+    """What a pipeline loads of an image file.
+
+    Attributes:
+        first_page: The first page of a file with several.
+        eight_bits: 8 bits per channel.
+        turned: The image turned as its EXIF data say.
+        by_opencv: What OpenCV reads.
+    """
+
+    first_page: bool = True
+    eight_bits: bool = True
+    turned: bool = True
+    by_opencv: bool = True
+
+
+BY_MMDET = Loading()
+
+
+def find_loading(pipeline: Sequence[Any]) -> Loading:
+    """What the first step of a pipeline that loads, loads. What others than ``LoadImageFromFile`` do is not known."""
+    first = next((step for step in pipeline if isinstance(step, dict) and 'Load' in type_name(step.get('type'))), {})
+    kind = first.get('type')
+    if type_name(kind) != 'LoadImageFromFile':
+        return Loading(False, False, False, False)
+    color_type, backend = first.get('color_type', 'color'), first.get('imdecode_backend') or 'cv2'
+    first_page, by_opencv = backend != 'tifffile', backend == 'cv2'
+    turned = by_opencv and color_type in ('color', 'grayscale')  # not color_ignore_orientation
+    return Loading(first_page, first_page and color_type != 'unchanged', turned, by_opencv)
 
 
 @contextmanager
@@ -165,23 +197,23 @@ def _pnm_maximum(head: bytes) -> int:
     return int(words[3]) if words[0] in (b'P2', b'P3', b'P5', b'P6') and words[3].isdigit() else 1
 
 
-def check_loadable(info: ImageInfo, name: str, bits: bool = True) -> None:
-    """Refuse an image of which MMDetection would load only a part.
+def check_loadable(info: ImageInfo, name: str, loading: Loading = BY_MMDET) -> None:
+    """Refuse an image of which only a part would be loaded.
 
     Args:
         info: What :func:`read_image_info` says.
         name: What messages call it.
-        bits: Refuse more than 8 bits per channel. Not wanted where a pipeline keeps them.
+        loading: What is loaded. Defaults to what MMDetection loads.
 
     Raises:
         DataError: If it has several pages, or more than 8 bits per channel.
     """
-    if info.pages > 1:
+    if loading.first_page and info.pages > 1:
         raise DataError(
             f'{name}: holds {info.pages} pages (a stack or an animation), and only the first would be read; save '
             'each page as an image of its own'
         )
-    if bits and info.bits > 8:
+    if loading.eight_bits and info.bits > 8:
         raise DataError(
             f'{name}: holds {info.bits} bits per channel, not 8 (uint8), and the lower ones would be cut off; '
             'scale the values to 0..255 first, by the same factor in all images'

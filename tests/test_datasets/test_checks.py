@@ -436,6 +436,8 @@ IMAGE_CASES = [
     (deep, '1.tif', [dict(LOAD, color_type='grayscale')], 'holds 16 bits per channel'),
     (deep, '1.png', [dict(LOAD, color_type='unchanged')], ''),
     (deep, '1.tif', [dict(LOAD, imdecode_backend='tifffile')], ''),
+    (deep, '1.png', [dict(LOAD, imdecode_backend='pillow')], 'holds 16 bits per channel'),
+    (deep, '1.png', [dict(LOAD, color_type='color_ignore_orientation')], 'holds 16 bits per channel'),
     (deep, '1.png', [dict(type='LoadMultiChannelImageFromFiles')], ''),
     (pages, '1.tif', [LOAD], 'holds 3 pages'),
     (pages, '1.gif', [dict(LOAD, color_type='unchanged')], 'holds 3 pages'),

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.images import MAX_PIXELS, check_loadable, decode_image, open_image, read_image_info
+from mmpanet.utils.images import MAX_PIXELS, Loading, check_loadable, decode_image, open_image, read_image_info
 from mmpanet.utils.media import list_files
 
 SIZE = (5, 7)
@@ -45,7 +45,7 @@ def test_bits_against_opencv(tmp_path, name, dtype, channels, bits):
         return
     with pytest.raises(DataError, match=rf'^{name}: holds {bits} bits per channel'):
         check_loadable(info, name)
-    check_loadable(info, name, bits=False)
+    check_loadable(info, name, Loading(eight_bits=False))
 
 
 @pytest.mark.parametrize('name', ['a.tif', 'a.gif', 'a.png', 'a.webp'])

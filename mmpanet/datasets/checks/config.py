@@ -14,8 +14,8 @@ from mmengine.registry import Registry, init_default_scope
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 from mmpanet.utils.configs import type_name
+from mmpanet.utils.images import Loading, find_loading
 from .forms import argument_faults, dataset_form_faults
-from .images import Loading, find_loading
 from .values import is_integer, short, some
 
 

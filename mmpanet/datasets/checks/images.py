@@ -4,46 +4,17 @@
 import os
 import unicodedata
 from pathlib import Path, PureWindowsPath
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterable, Iterator, List, Optional
 
 import cv2
 
-from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.images import check_loadable, check_whole, decode_image, read_image_info
+from mmpanet.utils.images import Loading, check_loadable, check_whole, decode_image, read_image_info
 
 # Formats that every OpenCV reads; a file of another one is decoded to find out
 COMMON_FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'MPO', 'PPM')
 SAMPLED = 1000  # headers that are read where not all images are decoded
 WHERE = 'data_root, data_prefix.img'
-
-
-class Loading(NamedTuple):
-    """What a pipeline loads of an image file.
-
-    Attributes:
-        first_page: The first page of a file with several.
-        eight_bits: 8 bits per channel.
-        turned: The image turned as its EXIF data say.
-        by_opencv: What OpenCV reads.
-    """
-
-    first_page: bool = True
-    eight_bits: bool = True
-    turned: bool = True
-    by_opencv: bool = True
-
-
-def find_loading(pipeline: Sequence[Any]) -> Loading:
-    """What the first step of a pipeline loads. What other loaders than ``LoadImageFromFile`` do is not known."""
-    first = pipeline[0] if pipeline else {}
-    kind = first.get('type') if isinstance(first, dict) else None
-    if type_name(kind) != 'LoadImageFromFile':
-        return Loading(False, False, False, False)
-    color_type, backend = first.get('color_type', 'color'), first.get('imdecode_backend') or 'cv2'
-    is_plain = color_type in ('color', 'grayscale')
-    by_opencv = backend == 'cv2'
-    return Loading(backend != 'tifffile', by_opencv and is_plain, by_opencv and is_plain, by_opencv)
 
 
 def image_faults(images: Iterable[dict], folder: Path, decode: bool, loading: Loading) -> Iterator[str]:
@@ -103,8 +74,7 @@ def _file_fault(path: Path, image: dict, decode: bool, loading: Loading) -> Opti
     where = f'image {image["file_name"]!r} (id {image["id"]})'
     try:
         info = read_image_info(path, where)
-        if loading.first_page:
-            check_loadable(info, where, loading.eight_bits)
+        check_loadable(info, where, loading)
         if decode:
             check_whole(path, where)
         if loading.by_opencv and (decode or info.format not in COMMON_FORMATS):

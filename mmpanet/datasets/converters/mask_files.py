@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.images import check_loadable, decode_image, open_image, read_image_info
+from mmpanet.utils.images import Loading, check_loadable, decode_image, open_image, read_image_info
 
 MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.bmp', '.gif')
 LOSSY_SUFFIXES = ('.jpg', '.jpeg', '.webp')
@@ -38,7 +38,7 @@ def read_mask(source: Union[Path, bytes], name: str, size: Optional[Tuple[int, i
         DataError: If it has no single whole number per pixel, several pages, or another size.
     """
     info = read_image_info(source, name)
-    check_loadable(info, name, bits=False)
+    check_loadable(info, name, Loading(eight_bits=False))
     if size is not None and (info.height, info.width) != tuple(size):
         raise DataError(f'{name}: {info.height} x {info.width}, its image is {size[0]} x {size[1]}')
     only_opencv = info.mode.startswith(('int', 'uint', 'float'))
