@@ -120,6 +120,26 @@ def test_rois_are_drawn_in_the_color_of_their_level():
         assert (pixels_of(above_the_legend, (230, 159, 0)) > 100) == (shown == 'orange')
 
 
+def test_rois_are_drawn_where_they_lie_and_maps_without_their_padding():
+    """The network gets the image twice as large, and padded from 128 x 192 to 192 x 256."""
+    size, seen = (128, 192, 192, 256), {}
+    seen['bbox_head'] = RoILevels(torch.tensor([[0, 24.0, 16.0, 120.0, 64.0]]), torch.eye(3)[:1])
+    level = torch.rand(4, 24, 32)
+    picture = draw_levels(np.zeros((64, 96, 3), np.uint8), [level], size, seen, [8, 16, 32])
+    blue, black = (np.abs(picture.astype(int) - rgb).sum(-1) < 30 for rgb in ((0, 114, 178), (0, 0, 0)))
+    _, parts = cv2.connectedComponents((blue | black).astype(np.uint8))
+    panel = parts == parts[blue][0]
+    blue &= panel  # without the legend
+    for axis, length, first, last in ((0, 128, 16, 64), (1, 192, 24, 120)):
+        places, line = np.flatnonzero(panel.any(1 - axis)), np.flatnonzero(blue.any(1 - axis))
+        shares = (line[[0, -1]] - places[0]) / np.ptp(places)
+        np.testing.assert_allclose(shares, [first / length, last / length], atol=0.02)
+    padded = level.clone()
+    padded[:, 16:], padded[:, :, 24:] = 100, 100
+    again = draw_levels(np.zeros((64, 96, 3), np.uint8), [padded], size, seen, [8, 16, 32])
+    assert np.array_equal(picture, again)
+
+
 def test_a_pyramid_may_have_any_number_of_levels():
     for count in (7, 10):
         seen = dict(bbox_head=RoILevels(torch.tensor([[0, 10.0, 10.0, 110.0, 80.0]]), torch.eye(count)[-1:]))
