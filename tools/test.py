@@ -14,11 +14,11 @@ from mmengine.device import get_device  # noqa: E402
 
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.evaluation import DumpDetResults
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
 from mmpanet.engine.runner import build_runner
+from mmpanet.evaluation.whole_dump import WholeDump
 from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.errors import ConfigError, MMPanetError
 from mmpanet.utils.files import make_folder
@@ -53,22 +53,23 @@ def test(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
     if args.out:
         make_folder(Path(args.out).absolute().parent, '--out')
+        if Path(args.out).is_dir():
+            raise ConfigError(f'--out {args.out}: is a folder')
     if args.tta:
         check_test_time_augmentation(cfg)
     check_run_config(cfg, 'test')
     cfg.load_from = resolve_checkpoint(args.checkpoint, args.config)
     cfg.resume = False
     if args.show or args.show_dir:
-        try:
-            trigger_visualization_hook(cfg, args)
-        except RuntimeError as error:
-            raise ConfigError(f'--show and --show-dir: {error}') from error
+        hooks = cfg.get('default_hooks')
+        if not isinstance(hooks, dict) or not hooks.get('visualization'):
+            raise ConfigError(
+                "--show and --show-dir need default_hooks.visualization=dict(type='DetVisualizationHook')"
+            )
+        trigger_visualization_hook(cfg, args)
     if args.tta:
         use_test_time_augmentation(cfg)
-    runner = build_runner(cfg)
-    if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
+    build_runner(cfg).test(*([WholeDump(out_file_path=args.out)] if args.out else []))
 
 
 def main() -> None:

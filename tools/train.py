@@ -38,7 +38,10 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or without a path from the latest one in the work folder',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.resume == '':
+        parser.error('--resume: an empty name; without a name it takes the latest checkpoint in the work folder')
+    return args
 
 
 def train(args: argparse.Namespace) -> None:

@@ -5,14 +5,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Union
 
-import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
 from mmdet.apis import DetInferencer
 from mmpanet.checkpoints.matching import weights_mismatch
-from mmpanet.utils.errors import CheckpointError, ConfigError
+from mmpanet.utils.errors import CheckpointError
+from mmpanet.utils.model_building import check_device
 from .class_names import dataset_meta_of, first_dataset
 from .image_loader import ImageLoader, Loaded
 
@@ -65,6 +65,9 @@ class CheckedInferencer(DetInferencer):
         # mmdet takes the colors of the classes from this dataset.
         colors = Config(dict(test_dataloader=dict(dataset=first_dataset(cfg.test_dataloader.dataset))))
         super()._load_weights_to_model(model, dict(state_dict=state_dict, meta=meta), colors)
+        palette = model.dataset_meta.get('palette')
+        if isinstance(palette, (list, tuple)) and len(palette) < len(model.dataset_meta['classes']):
+            model.dataset_meta['palette'] = 'random'  # that of COCO, beside classes of the user
 
     def _get_chunk_data(self, inputs: Iterable[str], chunk_size: int) -> Iterator[List[Loaded]]:
         paths = iter(inputs)
@@ -90,10 +93,7 @@ def load_inferencer(
         CheckpointError: If the checkpoint cannot be read, or is of another model.
         ConfigError: If there is no such device, or the config has no test pipeline.
     """
-    try:
-        torch.device(device or 'cpu')
-    except RuntimeError as error:
-        raise ConfigError(f"--device {device!r} must be one of torch's devices, such as cuda:0 or cpu") from error
+    check_device(device or 'cpu')
     # Files are written by mmpanet.apis.prediction; the config's backends would want a work folder.
     cfg.visualizer = dict(cfg.get('visualizer') or dict(type='DetLocalVisualizer'), vis_backends=[])
     if not labels:

@@ -12,7 +12,7 @@ from mmengine.registry import init_default_scope
 
 from mmdet.registry import DATASETS
 from mmpanet.utils.errors import ConfigError, DataError
-from mmpanet.utils.files import atomic_write, write_json
+from mmpanet.utils.files import atomic_write, make_folder, write_json
 from mmpanet.visualization import (
     LevelDistribution,
     LevelRecorder,
@@ -70,7 +70,7 @@ def write_level_pictures(
     if not recorder.heads and not hasattr(inferencer.model, 'neck'):
         raise ConfigError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
     distributions: Dict[str, LevelDistribution] = {name: LevelDistribution(recorder.strides) for name in recorder.heads}
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir, 'out_dir')
     stems = [path.stem for path in images]
     for number, path in enumerate(images):
         image, data = inferencer.load(path)

@@ -9,8 +9,9 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 
 import mmcv
 
-from mmpanet.utils.errors import DataError
-from mmpanet.utils.files import atomic_write, write_json
+from mmdet.models.detectors.panoptic_two_stage_segmentor import TwoStagePanopticSegmentor
+from mmpanet.utils.errors import ConfigError, DataError
+from mmpanet.utils.files import atomic_write, make_folder, write_json
 from mmpanet.utils.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
 from .inference import CheckedInferencer
 from .video import VideoWriter, count_frames, frame_files
@@ -103,16 +104,19 @@ def predict(
         progress: Is called with a line about a video after each batch.
 
     Raises:
+        ConfigError: If the detector predicts panoptic segments, or if the folders cannot be made.
         DataError: If the source cannot be loaded, would be replaced by its own picture, or if the video of the pictures
             cannot be written.
     """
+    if isinstance(inferencer.model, TwoStagePanopticSegmentor):
+        raise ConfigError(f'a {type(inferencer.model).__name__} predicts segments, and only objects can be written')
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
     picture = out_dir / 'vis' / _picture_name(source) if pictures else None
     json_file = out_dir / 'preds' / f'{source.stem}.json' if predictions else None
     for path in filter(None, (picture, json_file)):
         if path.resolve() == source.resolve():
             raise DataError(f'{source}: would be replaced by its own picture; give another folder to write to')
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent, 'out_dir')
     found: List[dict] = []
     with ExitStack() as stack:
         part = stack.enter_context(atomic_write(picture)) if picture else None

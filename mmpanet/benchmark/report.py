@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
-from mmpanet.utils.files import write_json, write_text
+from mmpanet.utils.files import make_folder, write_json, write_text
 from mmpanet.utils.palette import (
     BLUE,
     GRAY,
@@ -67,7 +67,7 @@ def as_dict(benchmark: Benchmark) -> Dict[str, Any]:
 
 def write_benchmark(benchmark: Benchmark, folder: Path) -> List[Path]:
     """Write benchmark.md, .json and .csv, and one plot per mode of the time of each part."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, '--out')
     markdown, data, table = (folder / f'benchmark.{suffix}' for suffix in ('md', 'json', 'csv'))
     write_text(markdown, as_markdown(benchmark))
     write_json(data, as_dict(benchmark))
@@ -86,7 +86,7 @@ def write_sweep(swept: str, benchmarks: Sequence[Tuple[int, Benchmark]], folder:
         benchmarks: What :func:`~.run.run_sweep` yields.
         folder: Where the files go.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, '--out')
     data = folder / f'{swept}.json'
     write_json(data, [dict(value=value, **as_dict(one)) for value, one in benchmarks], indent=None)
     modes = [mode for mode in MODES if benchmarks[0][1].of_mode(mode)]

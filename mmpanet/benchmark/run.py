@@ -16,6 +16,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures.bbox import bbox2roi
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, RotatedAdaptiveFeaturePooling
 from mmpanet.utils.environment import environment_summary
+from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.paired_times import Ratio, paired_ratio, time_in_turns
 from .measure import flops_by_part, peak_memory, seconds_by_part
 from .models import BenchmarkModel, PreparedModel, RunSettings, check_names
@@ -29,6 +30,7 @@ SWEEPABLE = {
     'rois_per_chunk': 'RoIs per chunk',
 }
 STRIDES = (4, 8, 16, 32)
+SIZE_DIVISOR = 32  # of the models: other sizes would be padded
 Progress = Callable[[str], None]
 
 
@@ -147,18 +149,23 @@ def run_sweep(
     """Run the benchmark once per value.
 
     Args:
-        swept: One of :data:`SWEEPABLE`. A ``size`` is the short edge; the aspect of the workload's images is kept.
+        swept: One of :data:`SWEEPABLE`. A ``size`` is the short edge, and must be a multiple of 32. The long edge is
+            the multiple of 32 that comes closest to the aspect of the workload's images.
         values: In ascending order.
         models, modes, workload, settings, rounds, memory, progress: See :func:`run_benchmark`.
 
     Returns:
         Each value with its benchmark, as soon as it has been measured.
     """
+    if swept == 'size' and any(value % SIZE_DIVISOR for value in values):
+        raise ConfigError(f'--sweep size {" ".join(map(str, values))}: sizes must be multiples of {SIZE_DIVISOR}')
     for value in values:
         changed_workload, changed_settings = workload, settings
         if swept == 'size':
             short = min(workload.height, workload.width)
-            height, width = (round(edge * value / short / 32) * 32 for edge in (workload.height, workload.width))
+            height, width = (
+                round(edge * value / short / SIZE_DIVISOR) * SIZE_DIVISOR for edge in (workload.height, workload.width)
+            )
             changed_workload = workload._replace(height=height, width=width)
         elif swept == 'rois_per_chunk':
             changed_settings = settings._replace(rois_per_chunk=value)

@@ -2,6 +2,7 @@
 """Checkpoint files that are whole, and those that were cut off or damaged."""
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Optional, Union
@@ -42,6 +43,13 @@ def _is_another_run(folder: Path, work_dir: Path) -> bool:
     A work folder that was copied, or moved before its path was trained in again, still names the path it had.
     """
     return folder.resolve() != work_dir.resolve() and Path(folder, 'last_checkpoint').is_file()
+
+
+def remove_unfinished(folder: Union[str, Path]) -> None:
+    """Remove what a killed process leaves of a checkpoint that it was writing: a hidden folder, named after it."""
+    for part in Path(folder).glob('.*.pth.*'):
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def checkpoint_fault(path: Union[str, Path]) -> str:

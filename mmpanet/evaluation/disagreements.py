@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import make_folder, write_json, write_text
+from mmpanet.utils.images import decode_image
 from mmpanet.utils.palette import LIGHT_BLUE, VERMILION, WHITE, YELLOW, to_bgr
 from .instance_errors import (
     FOUND,
@@ -111,6 +112,8 @@ def _compare_images(annotation_file: Path, files: Sequence[Path], score_thr: flo
         objects, crowds = annotations.objects(image_id), annotations.crowds(image_id)
         predictions = [without_crowd_regions(objects, by_image[image_id], crowds) for by_image in by_model]
         errors = [find_errors(objects, found) for found in predictions]
+        if not isinstance(info.get('file_name'), str):
+            raise DataError(f"{annotation_file}: image {image_id} has no 'file_name', by which its picture is found")
         images.append(ComparedImage(image_id, info['file_name'], objects, predictions, errors))
     return images
 
@@ -119,9 +122,9 @@ def _draw_images(images: Sequence[ComparedImage], image_dir: Path, folder: Path,
     pictures = {}
     for place, compared in enumerate(images, start=1):
         file = image_dir / compared.file_name
-        image = mmcv.imread(str(file)) if file.is_file() else None
-        if image is None:
-            raise DataError(f'{file}: no image that can be read')
+        if not file.is_file():
+            raise DataError(f'{file}: no such image')
+        image = decode_image(file.read_bytes(), cv2.IMREAD_COLOR, str(file))
         pictures[f'{place:02}_{file.stem}.png'] = draw_comparison(image, compared, names)
     sheet = Path(f'{folder}.jpg')
     for old in (*folder.glob('[0-9][0-9]*_*.png'), sheet):  # of an earlier comparison

@@ -14,6 +14,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from mmpanet.datasets.checks.rle import mask_faults
+from mmpanet.datasets.checks.values import is_number
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.tables import markdown_table
 
@@ -161,16 +163,21 @@ class Annotations:
             raise DataError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
 
     def check_masks(self) -> None:
-        """Raise a DataError if an object has no mask, or if a mask has no size."""
+        """Raise a DataError if an object has no mask, or one that is not in COCO's format."""
         for one in self.coco.dataset['annotations']:
             if not one.get('segmentation'):
                 raise DataError(f"{self.file}: annotation {one['id']} has no 'segmentation', and masks are compared")
-            missing = {'height', 'width'} - self.images.get(one['image_id'], {}).keys()
-            if isinstance(one['segmentation'], list) and missing:
+            image = self.images.get(one['image_id'])
+            if image is None:
+                continue  # of no image that is compared
+            missing = [side for side in ('height', 'width') if not is_number(image.get(side))]
+            if missing:
                 raise DataError(
-                    f'{self.file}: image {one["image_id"]} has no {min(missing)!r}, which the polygons of annotation '
-                    f'{one["id"]} need'
+                    f'{self.file}: image {one["image_id"]} has no {missing[0]!r}, which the mask of annotation '
+                    f'{one["id"]} needs'
                 )
+            for fault in mask_faults(one['segmentation'], image):
+                raise DataError(f"{self.file}: annotation {one['id']}: 'segmentation' {fault}")
 
     def check_result(self, result: Dict[str, Any]) -> None:
         """Raise a ValueError if an entry of a file of predictions does not belong to these annotations."""

@@ -235,7 +235,7 @@ def _concatenate(images: Sequence[Any], max_detections: int) -> _Matches:
             continue
         scores.append(np.asarray(one['dtScores'])[:max_detections])
         image.append(np.full(len(scores[-1]), index))
-        matched.append(one['dtMatches'][:, :max_detections] > 0)
+        matched.append(one['dtMatches'][:, :max_detections] != 0)  # ids of annotations, which may be negative
         ignored.append(one['dtIgnore'][:, :max_detections] > 0)
         objects[index] = np.count_nonzero(np.asarray(one['gtIgnore']) == 0)
     order = np.argsort(-np.concatenate(scores), kind='mergesort')  # as COCOeval sorts

@@ -14,7 +14,7 @@ from mmpanet.engine.run_config import check_run_config
 from mmpanet.engine.runner import CheckingRunner
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import ConfigError
-from mmpanet.utils.files import atomic_write, write_json, write_text
+from mmpanet.utils.files import atomic_write, make_folder, write_json, write_text
 from mmpanet.utils.paired_times import Ratio, now, paired_ratio
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
@@ -97,7 +97,8 @@ def _prepare(cfg: Config, most: int) -> Runner:
     rpn = (cfg.model.get('test_cfg') or {}).get('rpn')
     if not rpn or not cfg.model.get('rpn_head'):
         raise ConfigError(f'model.rpn_head: {cfg.load_from} is of a {cfg.model.type}, which has no proposals')
-    rpn.nms_pre = max(rpn.nms_pre, most)
+    if rpn.get('nms_pre', -1) > 0:  # otherwise there is no limit
+        rpn.nms_pre = max(rpn.nms_pre, most)
     runner = CheckingRunner.from_cfg(cfg)
     runner.prepare_test()
     runner.load_or_resume()
@@ -143,16 +144,20 @@ def sweep_table(points: Sequence[SweepPoint]) -> str:
 
 
 def write_sweep(points: Sequence[SweepPoint], folder: Path) -> Iterator[Path]:
-    """Write ``proposals.md``, ``proposals.json`` and ``proposals.png`` into a folder, and yield their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``proposals.md``, ``proposals.json`` and ``proposals.png`` into a folder, and yield their paths.
+
+    Without any metric there is no picture.
+    """
+    make_folder(folder, '--out-dir')
     content = dict(environment=environment_summary(), points=[one._asdict() for one in points])
     write_text(folder / 'proposals.md', sweep_table(points))
     yield folder / 'proposals.md'
     write_json(folder / 'proposals.json', content)
     yield folder / 'proposals.json'
-    with atomic_write(folder / 'proposals.png') as part:
-        plot_sweep(points, part)
-    yield folder / 'proposals.png'
+    if any(metric in one.metrics for one in points for metric in MAIN_METRICS):
+        with atomic_write(folder / 'proposals.png') as part:
+            plot_sweep(points, part)
+        yield folder / 'proposals.png'
 
 
 def plot_sweep(points: Sequence[SweepPoint], file: Path) -> None:
@@ -165,7 +170,7 @@ def plot_sweep(points: Sequence[SweepPoint], file: Path) -> None:
     names = list(dict.fromkeys(one.model for one in points))
     for panel, (metric, title) in zip(panels, metric_titles(metrics).items()):
         for name, style in zip(names, line_styles(len(names))):
-            line = [one for one in points if one.model == name]
+            line = [one for one in points if one.model == name and metric in one.metrics]
             x, y = [one.ratio.median for one in line], [100 * one.metrics[metric] for one in line]
             panel.plot(x, y, marker='o', **style, label=name)
             for one, place in zip(line, zip(x, y)):

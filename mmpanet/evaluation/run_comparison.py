@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.files import write_json, write_text
+from mmpanet.utils.files import make_folder, write_json, write_text
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles, percent
@@ -110,7 +110,7 @@ def comparison_table(runs: Sequence[ComparedRun]) -> str:
 
 def write_comparison(runs: Sequence[ComparedRun], out_dir: Path) -> List[Path]:
     """Write ``comparison.md``, ``.json`` and ``.png``."""
-    out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(out_dir, '--out-dir')
     table, data, picture = (out_dir / f'comparison.{suffix}' for suffix in ('md', 'json', 'png'))
     write_text(table, comparison_table(runs))
     write_json(data, [run.as_dict() for run in runs])

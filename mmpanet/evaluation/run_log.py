@@ -2,10 +2,11 @@
 """What a run of mmengine's runner has left in its work folder."""
 
 import json
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from .coco_metrics import METRIC_PREFIX
 
@@ -32,26 +33,31 @@ class RunLog(NamedTuple):
     def read(cls, work_dir: Path) -> 'RunLog':
         """Read the logs of a work folder. The lists are empty where nothing was logged."""
         steps: Dict[int, Dict[str, Any]] = {}
-        evaluations: Dict[int, Evaluation] = {}
+        evaluations: Dict[Tuple[int, int, int], Evaluation] = {}
         iteration, by_epoch = 0, True
         for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-            new_steps: Dict[int, Dict[str, Any]] = {}
-            new_evaluations: Dict[int, Evaluation] = {}
-            for values in read_json_lines(file):
-                if 'loss' in values:
-                    iteration = int(values.get('iter', values.get('step', 0)))
-                    by_epoch = 'epoch' in values
-                    new_steps[iteration] = {**values, 'iter': iteration}
-                metrics = coco_metrics_in(values)
-                if metrics:
-                    step = int(values.get('step', iteration))  # mmengine counts epochs or iterations here
-                    new_evaluations[step] = Evaluation(iteration, metrics, step if by_epoch else None)
+            lines = list(read_json_lines(file))
+            new_steps = {
+                number: {**values, 'iter': number} for values in lines if (number := _iteration_of(values)) is not None
+            }
             if new_steps:
                 first = min(new_steps)
                 steps = {key: one for key, one in steps.items() if key < first}
                 evaluations = {key: one for key, one in evaluations.items() if one.iteration < first}
+                iteration = max(steps, default=0)
+                by_epoch = 'epoch' in new_steps[first]
+            in_this_file: Counter = Counter()
+            for values in lines:
+                number = _iteration_of(values)
+                iteration = iteration if number is None else number
+                metrics = coco_metrics_in(values)
+                if metrics:
+                    # mmengine counts epochs here, or iterations; with IterBasedTrainLoop it is 0 each time.
+                    step = int(values.get('step', 0))
+                    key = (iteration, step, in_this_file[iteration, step])
+                    in_this_file[iteration, step] += 1
+                    evaluations[key] = Evaluation(iteration, metrics, step if by_epoch else None)
             steps.update(new_steps)
-            evaluations.update(new_evaluations)
         return cls([steps[key] for key in sorted(steps)], [evaluations[key] for key in sorted(evaluations)])
 
     @property
@@ -63,6 +69,11 @@ class RunLog(NamedTuple):
     def peak_memory(self) -> Optional[int]:
         """The largest peak that was logged, in MiB. Runs on a CPU log none."""
         return max((step['memory'] for step in self.steps if 'memory' in step), default=None)
+
+
+def _iteration_of(values: Dict[str, Any]) -> Optional[int]:
+    """The iteration of a line of training, or None for other lines."""
+    return int(values.get('iter', values.get('step', 0))) if 'loss' in values else None
 
 
 def read_json_lines(file: Path) -> Iterator[Dict[str, Any]]:

@@ -6,7 +6,7 @@ from statistics import mean, median, stdev
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.files import write_json, write_text
+from mmpanet.utils.files import make_folder, write_json, write_text
 from mmpanet.utils.palette import BLACK, BLUE
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles
@@ -99,7 +99,7 @@ def seed_table(summaries: Sequence[SeedSummary], times: bool = True) -> str:
 
 def write_seed_summary(summaries: Sequence[SeedSummary], folder: Path, stem: str, times: bool = True) -> List[Path]:
     """Write ``stem``.md, .table.json, .png if there is an AP, and _curves.png if a run was evaluated more than once."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, '--out-dir')
     table, data, picture = (folder / f'{stem}{suffix}' for suffix in ('.md', '.table.json', '.png'))
     write_text(table, seed_table(summaries, times))
     write_json(data, [one._asdict() for one in summaries])

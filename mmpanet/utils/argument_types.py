@@ -40,4 +40,7 @@ class Overrides(DictAction):
         for word in values:
             if '=' not in word:
                 parser.error(f'{option_string}: {word!r} is no KEY=VALUE; all words behind it must be')
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:
+            parser.error(f'{option_string}: {error}')

@@ -75,7 +75,7 @@ def find_loading(pipeline: Sequence[Any]) -> Loading:
         return Loading(False, False, False, False)
     color_type, backend = first.get('color_type', 'color'), first.get('imdecode_backend') or 'cv2'
     first_page, by_opencv = backend != 'tifffile', backend == 'cv2'
-    turned = by_opencv and color_type in ('color', 'grayscale')  # not color_ignore_orientation
+    turned = backend in ('cv2', 'pillow') and color_type in ('color', 'grayscale')  # not color_ignore_orientation
     return Loading(first_page, first_page and color_type != 'unchanged', turned, by_opencv)
 
 

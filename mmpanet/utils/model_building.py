@@ -3,6 +3,7 @@
 
 from typing import Any, Iterator, Optional, Tuple
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -85,3 +86,20 @@ def without_downloads(node: Any) -> Any:
 def _is_pretrained(init_cfg: Any) -> bool:
     init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
     return any('checkpoint' in one for one in init_cfgs)
+
+
+def check_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        ConfigError: If torch does not know it, or finds none here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r} must be one of torch's devices, such as cuda:0 or cpu") from error
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f'--device {name}: torch finds no such device here') from error
+    return device

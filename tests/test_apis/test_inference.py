@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,10 +21,13 @@ from repository import ROOT
 from tiny_training import make_data, run_tool, write_config
 
 from mmdet.apis import inference_detector, init_detector
+from mmdet.models import PanopticFPN
 from mmdet.registry import MODELS
 from mmpanet.apis import find_inputs, load_inferencer
+from mmpanet.apis.prediction import predict
 from mmpanet.apis.video import VideoWriter
 from mmpanet.deploy import export
+from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.visualization import UnlabeledVisualizer
 
@@ -41,6 +45,50 @@ def folder(tmp_path_factory):
     model.init_weights()
     torch.save(dict(state_dict=model.state_dict(), meta=dict()), folder / 'weights.pth')
     return folder
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is such a device')
+def test_a_device_that_is_not_here(folder, tmp_path):
+    inputs = (folder / 'tiny.py', folder / 'weights.pth', folder / 'shapes' / 'images')
+    words = (*inputs, '--out-dir', tmp_path, '--device', 'cuda:0')
+    with pytest.raises(SystemExit, match='--device cuda:0: torch finds no such device here'):
+        run_tool('image_demo', *words)
+    for tool in ('benchmark', 'benchmark_pooling'):
+        with pytest.raises(SystemExit, match=f'{tool}.py: --device cuda:0: torch finds no such device here'):
+            run_tool(tool, '--device', 'cuda:0', '--out', tmp_path / tool)
+
+
+def test_a_folder_that_cannot_be_made(folder, tmp_path):
+    (tmp_path / 'notes').write_text('a file')
+    words = (folder / 'tiny.py', folder / 'weights.pth', folder / 'shapes/images', '--out-dir', tmp_path / 'notes')
+    for tool in ('image_demo', 'level_distribution'):
+        with pytest.raises(SystemExit, match=f'{tool}.py: .*notes'):
+            run_tool(tool, *words, '--device', 'cpu')
+
+
+def test_a_panoptic_model_is_refused(tmp_path):
+    """Its segments are no objects."""
+    inferencer = SimpleNamespace(model=object.__new__(PanopticFPN))
+    with pytest.raises(ConfigError, match='a PanopticFPN predicts segments'):
+        predict(inferencer, tmp_path / 'a.png', tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_more_classes_than_the_palette_of_coco(folder, tmp_path):
+    """The colors of the first 80 classes of somebody else's dataset would not be enough to draw."""
+    names = tuple(f'class {i}' for i in range(100))
+    cfg = load_config(folder / 'tiny.py')
+    cfg.test_dataloader.dataset.metainfo = dict(classes=names)
+    cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = 100
+    torch.manual_seed(0)
+    weights = MODELS.build(cfg.model).state_dict()
+    weights['roi_head.bbox_head.fc_cls.bias'][90] = 5
+    torch.save(dict(state_dict=weights), tmp_path / 'many.pth')
+    inferencer = load_inferencer(cfg, str(tmp_path / 'many.pth'), 'cpu')
+    [image, *_] = sorted((folder / 'shapes' / 'images').iterdir())
+    found = predict(inferencer, image, tmp_path / 'out', score_thr=0.0)
+    labels = json.loads(found.predictions.read_text())['labels']
+    assert max(labels) >= 80 and found.picture.is_file()
 
 
 @pytest.fixture

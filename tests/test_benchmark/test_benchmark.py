@@ -318,6 +318,16 @@ def test_sweep_changes_one_number(monkeypatch):
     ]
 
 
+def test_swept_sizes_are_those_that_were_asked_for(monkeypatch):
+    seen = []
+    monkeypatch.setattr(run, 'run_benchmark', lambda models, modes, *rest: seen.append(rest[0][:2]))
+    list(run_sweep('size', [96, 160], [], [], SMALL._replace(height=96, width=136), RunSettings()))
+    assert seen == [(96, 128), (160, 224)]  # 136 and 226.7, in multiples of 32
+    with pytest.raises(ConfigError, match='--sweep size 96 100: sizes must be multiples of 32'):
+        list(run_sweep('size', [96, 100], [], [], SMALL, RunSettings()))
+    assert len(seen) == 2
+
+
 def test_files_of_a_sweep(tmp_path):
     files = write_sweep('rois', [(20, made_up_benchmark()), (40, made_up_benchmark(factor=2))], tmp_path)
     assert [file.name for file in files] == ['rois.json', 'rois_inference.png', 'rois_training.png']

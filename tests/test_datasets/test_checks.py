@@ -370,6 +370,9 @@ def test_the_file_of_the_evaluator_is_checked_too(tmp_path, monkeypatch):
     cfg = make_config(tmp_path, monkeypatch)
     cfg.val_evaluator = [dict(type='CocoMetric', ann_file='other.json', metric='bbox')]
     assert [fault.split(' ')[0] for fault in faults_of(cfg, 'val')] == ['other.json:']
+    cfg.val_evaluator.append(dict(cfg.val_evaluator[0], metric='segm'))  # both are of the only dataset
+    assert {fault.split(' ')[0] for fault in faults_of(cfg, 'val')} == {'other.json:'}
+    cfg.val_evaluator.pop()
     cfg.val_evaluator[0].ann_file = ['train.json', 'other.json']
     assert faults_of(cfg, 'val')[0].startswith('val_evaluator[0].ann_file=[')
     cfg.val_evaluator[0].ann_file = None  # the metric then collects what the dataset loads
@@ -431,6 +434,7 @@ def turned(path):
 
 
 LOAD = dict(type='LoadImageFromFile')
+TURNED = r'is 64 x 48 \(height x width\), as its EXIF data turn it, annotated at 48 x 64'
 IMAGE_CASES = [
     (deep, '1.png', [LOAD], 'holds 16 bits per channel'),
     (deep, '1.tif', [dict(LOAD, color_type='grayscale')], 'holds 16 bits per channel'),
@@ -443,8 +447,9 @@ IMAGE_CASES = [
     (pages, '1.gif', [dict(LOAD, color_type='unchanged')], 'holds 3 pages'),
     (pages, '1.webp', [LOAD], 'holds 3 pages'),
     (pages, '1.tif', [dict(LOAD, imdecode_backend='tifffile')], ''),
-    (turned, '1.jpg', [LOAD], r'is 64 x 48 \(height x width\), as its EXIF data turn it, annotated at 48 x 64'),
+    (turned, '1.jpg', [LOAD], TURNED),
     (turned, '1.jpg', [dict(LOAD, color_type='color_ignore_orientation')], ''),
+    (turned, '1.jpg', [dict(LOAD, imdecode_backend='pillow')], TURNED),
     (lambda path: Image.new('RGB', (10, 10)).save(path), '1.png', [LOAD], 'is 10 x 10'),
     (lambda path: path.write_text('404'), '1.png', [LOAD], 'not readable as an image'),
 ]

@@ -16,7 +16,7 @@ from repository import tool_path
 
 from mmdet.datasets import CocoDataset
 from mmpanet.datasets import convert_labelme, convert_masks
-from mmpanet.utils.errors import DataError
+from mmpanet.utils.errors import ConfigError, DataError
 
 TOOL = tool_path('labelme')
 SIZE = (60, 80)
@@ -216,6 +216,26 @@ def test_image_elsewhere(tmp_path):
         add(tmp_path / 'in', name, [shape('cat', TRIANGLE)], image=False, imagePath='../photos/x.png')
     _, images = convert(tmp_path / 'in', tmp_path, val_fraction=0.5)
     assert set(images) == {'a.png', 'b.png'}
+
+
+def test_an_image_elsewhere_that_has_changed_is_converted_again(tmp_path):
+    test_image_elsewhere(tmp_path)
+    assert convert_labelme(tmp_path / 'in', tmp_path / 'out', val_fraction=0.5) is None
+    (tmp_path / 'photos' / 'x.png').write_bytes(png(picture(4)))
+    with pytest.raises(DataError, match='holds another dataset'):
+        convert_labelme(tmp_path / 'in', tmp_path / 'out', val_fraction=0.5)
+    converted = convert_labelme(tmp_path / 'in', tmp_path / 'out', val_fraction=0.5, force=True)
+    assert converted and (tmp_path / 'out' / 'images' / 'a.png').read_bytes() == png(picture(4))
+
+
+def test_an_image_in_the_folder_to_write_is_not_removed(tmp_path):
+    """Such as that of an earlier conversion, whose images were annotated again."""
+    test_image_elsewhere(tmp_path)
+    for name in 'ab':
+        add(tmp_path / 'again', name, [shape('cat', TRIANGLE)], image=False, imagePath='../out/images/a.png')
+    with pytest.raises(ConfigError, match=r"out' holds a\.png, which a\.json names as its image"):
+        convert_labelme(tmp_path / 'again', tmp_path / 'out', val_fraction=0.5, force=True)
+    assert (tmp_path / 'out' / 'images' / 'b.png').is_file()
 
 
 def test_turned_photo(tmp_path):

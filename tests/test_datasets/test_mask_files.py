@@ -326,6 +326,11 @@ def test_masks_among_the_images(folders, where):
     if where == 'same':
         with pytest.raises(ConfigError, match='is the folder of the images'):
             convert((images, masks))
+        for name in ('a', 'sub/c'):  # the reader finds masks in upper or lower case
+            mask = masks / f'{name}_mask.png'
+            mask.rename(mask.with_name(mask.name.upper()))
+        again = convert((images, masks), mask_suffix='_mask', empty_without_mask=True, force=True)
+        assert objects(again) == 8 and sum(count for count, _ in again.counts.values()) == 4
 
 
 @pytest.mark.parametrize('mask_suffix', ['', '_masks'])
@@ -343,6 +348,12 @@ def test_files_of_masks_beside_their_images(folders, mask_suffix):
     )
     assert sum(count for count, _ in converted.counts.values()) == 4 and objects(converted) == 4
     assert not converted.problems and not any('belong to no image' in note for note in converted.notes)
+    if mask_suffix:
+        (images / f'a{mask_suffix}').rename(images / f'A{mask_suffix.upper()}')
+        again = convert_masks(
+            images, images, images.parent / 'out', 'files', mask_suffix=mask_suffix, empty_without_mask=True, force=True
+        )
+        assert again.counts == converted.counts
 
 
 def test_photos_that_are_turned_are_counted(folders):

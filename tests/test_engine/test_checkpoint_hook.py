@@ -54,6 +54,17 @@ def test_a_run_replaces_its_own(tmp_path):
     assert names(tmp_path / 'a') == ['best_score_epoch_3.pth', 'epoch_3.pth']
 
 
+def test_what_a_killed_run_left_unfinished_is_removed(tmp_path):
+    """Also where the hook has a folder of its own, besides the work folder."""
+    for folder in ('out/a', 'out'):
+        part = tmp_path / folder / '.epoch_2.pth.x1y2'
+        part.mkdir(parents=True)
+        (part / 'epoch_2.pth').touch()
+    run = RunOfNames(tmp_path / 'a', out_dir=str(tmp_path / 'out'))
+    assert Path(run.hook.out_dir) == tmp_path / 'out' / 'a'
+    assert not list((tmp_path / 'out' / 'a').iterdir()) and (tmp_path / 'out' / '.epoch_2.pth.x1y2').is_dir()
+
+
 def test_a_run_from_the_checkpoint_of_another_leaves_that_alone(tmp_path):
     resumed = RunOfNames(tmp_path / 'a').epochs(0.1, 0.2)
     (tmp_path / 'b').mkdir()

@@ -79,11 +79,16 @@ def test_local_rank_in_either_spelling(config, monkeypatch, spelling):
         ('train', ['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "has 'ApexOptimWrapper'"),
         ('test', ['no.pth', '--out', 'predictions.json'], 'ends in .pkl or .pickle'),
         ('test', ['no.pth', '--tta'], '--tta merges only boxes'),
+        ('train', ['--resume', ''], '--resume: an empty name'),
+        ('train', ['--cfg-options', 'a=[1,2'], '--cfg-options: Imbalanced brackets'),
+        ('test', ['no.pth', '--out', 'FOLDER.pkl'], '--out FOLDER.pkl: is a folder'),
         ('train', ['--cfg-options', 'default_scope=mmdett'], "default_scope='mmdett', and no package or registry"),
     ],
 )
 def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, name, words, message):
     monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
+    monkeypatch.chdir(config.parent)
+    (config.parent / 'FOLDER.pkl').mkdir()
     monkeypatch.setattr(sys, 'argv', [f'{name}.py', str(config), *words])
     with pytest.raises(SystemExit) as exit_with:
         load_tool(name).main()

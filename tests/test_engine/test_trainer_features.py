@@ -11,7 +11,7 @@ from pinned_model import batch, build
 from tiny_training import make_data, tiny_config
 
 from mmpanet.checkpoints.files import load_untrusted
-from mmpanet.engine.run_config import use_amp
+from mmpanet.engine.run_config import use_amp, use_auto_scale_lr
 from mmpanet.engine.runner.checking_runner import build_runner
 
 
@@ -89,7 +89,8 @@ def test_ema_is_the_average_of_all_weights(cfg, tmp_path):
 
 
 def test_auto_scale_lr_follows_the_batch_size(cfg):
-    cfg.auto_scale_lr = dict(enable=True, base_batch_size=16)
+    cfg.auto_scale_lr = dict(base_batch_size=16)
+    use_auto_scale_lr(cfg)
     cfg.train_cfg.max_epochs = 1
     runner = build_runner(cfg)
     runner.train()

@@ -91,9 +91,16 @@ def test_evaluations_between_two_lines_of_the_log_are_all_there(tmp_path):
     )
     by_epoch = RunLog.read(tmp_path / 'epochs').evaluations
     assert [(one.epoch, one.metrics['bbox_mAP']) for one in by_epoch] == [(0, 0.1), (1, 0.2), (2, 0.3)]
-    line = dict(loss=1.0, time=1.0, iter=50)
-    write_log(tmp_path / 'iterations', '20260101_000000', line, {'coco/bbox_mAP': 0.1, 'step': 60})
-    assert [(one.epoch, one.iteration) for one in RunLog.read(tmp_path / 'iterations').evaluations] == [(None, 50)]
+    # mmengine writes the epoch as the step, which IterBasedTrainLoop leaves at 0.
+    first, second = dict(loss=1.0, time=1.0, iter=50), dict(loss=1.0, time=1.0, iter=100)
+    zeros = [{**one, 'step': 0} for one in scores]
+    write_log(tmp_path / 'iterations', '20260101_000000', first, *zeros[:2], second, zeros[2])
+    # A resumed start evaluates again what the first start evaluated behind iteration 100.
+    write_log(tmp_path / 'iterations', '20260102_000000', {'coco/bbox_mAP': 0.25, 'step': 0}, dict(first, iter=150))
+    found = RunLog.read(tmp_path / 'iterations').evaluations
+    assert [(one.epoch, one.iteration, one.metrics['bbox_mAP']) for one in found] == [
+        (None, 50, 0.1), (None, 50, 0.2), (None, 100, 0.25)
+    ]  # fmt: skip
 
 
 def test_time_of_a_run_that_was_resumed_is_that_of_all_its_starts(runs):

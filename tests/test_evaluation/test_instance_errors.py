@@ -275,11 +275,36 @@ def test_all_scores(files, capsys):
         ('first.segm.json', RESULT.format(score='NaN', category=1, size=[60, 80]), 'score=nan must be a finite number'),
         ('first.segm.json', RESULT.format(score='"high"', category=1, size=[60, 80]), "score='high' must be a finite"),
         ('first.segm.json', RESULT.format(score=1, category=1, size=[61, 80]), r'the size \[61, 80\], and the image'),
-        ('images/1.png', 'x', '1.png: no image that can be read'),
+        ('images/1.png', 'x', '1.png: not readable as an image'),
+        ('images/1.png', '', '1.png: not readable as an image'),
     ],
 )
 def test_what_is_refused(files, file, content, message):
     (files / file).write_text(content)
+    with pytest.raises(SystemExit, match=message):
+        run(files)
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda data: data['annotations'][0].update(segmentation=[[1, 2]]),
+            r"annotation \d+: 'segmentation' \[0\] has 2",
+        ),
+        (lambda data: data['annotations'][0].update(segmentation=[[]]), r"tion \d+: 'segmentation' \[0\] has 0"),
+        (
+            lambda data: data['annotations'][0].update(segmentation=dict(size=[80, 60], counts=[4800])),
+            r"annotation \d+: 'segmentation' has size \[80, 60\], it takes that of its image",
+        ),
+        (lambda data: data['images'][0].pop('width'), "has no 'width', which the mask of annotation"),
+        (lambda data: data['images'][0].pop('file_name'), "image 1 has no 'file_name'"),
+    ],
+)
+def test_annotations_that_cannot_be_compared(files, change, message):
+    data = json.loads((files / 'truth.json').read_text())
+    change(data)
+    (files / 'truth.json').write_text(json.dumps(data))
     with pytest.raises(SystemExit, match=message):
         run(files)
 

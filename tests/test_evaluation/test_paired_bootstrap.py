@@ -246,6 +246,16 @@ def test_annotations_without_crowd_flags(files):
     assert paired_bootstrap(*files, resamples=2) == expected
 
 
+def test_ids_of_annotations_may_be_negative(files):
+    """As in files that number their objects so that they meet no others. pycocotools takes every id but 0."""
+    expected = paired_bootstrap(*files, resamples=2)
+    content = json.loads(files[0].read_text())
+    for one in content['annotations']:
+        one['id'] = -one['id']
+    files[0].write_text(json.dumps(content))
+    assert paired_bootstrap(*files, resamples=2) == expected
+
+
 def test_categories_as_files_from_elsewhere_have_them(files):
     """Crowd regions alone are no objects, and two categories may have one name or none."""
     truth, first, second = files

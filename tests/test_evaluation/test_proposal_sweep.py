@@ -10,6 +10,8 @@ from tiny_training import make_data, run_tool, tiny_config
 
 from mmdet.registry import MODELS
 from mmpanet.engine.runner import build_runner
+from mmpanet.evaluation.proposal_sweep import SweepPoint, _prepare, write_sweep
+from mmpanet.utils.paired_times import Ratio
 
 NUMBERS = (1, 7, 40)
 
@@ -47,6 +49,29 @@ def test_metrics_are_those_of_the_test_loop(trained, tmp_path, capsys):
     ratios = np.divide(points[0]['seconds'], points[-1]['seconds'])
     assert points[0]['ratio'][0] == pytest.approx(np.median(ratios))
     assert (tmp_path / 'proposals.png').stat().st_size > 10_000
+
+
+def test_a_model_without_masks_and_one_that_finds_nothing(tmp_path):
+    """They have no mask AP, or no AP at all: no point in the picture, and `-` in the table."""
+    ratio = Ratio(1.0, 1.0, 1.0)
+    both, boxes = dict(bbox_mAP=0.4, segm_mAP=0.3), dict(bbox_mAP=0.5)
+    points = [SweepPoint(*one, [1.0], ratio) for one in (('mask', 10, both), ('box', 10, boxes), ('none', 10, {}))]
+    assert [path.name for path in write_sweep(points, tmp_path / 'a')] == [
+        'proposals.md', 'proposals.json', 'proposals.png'
+    ]  # fmt: skip
+    assert '| none | 10 | - | - |' in (tmp_path / 'a' / 'proposals.md').read_text()
+    assert [path.name for path in write_sweep(points[2:], tmp_path / 'b')] == ['proposals.md', 'proposals.json']
+
+
+@pytest.mark.parametrize('nms_pre, expected', [(-1, -1), (20, 60), (100, 100), (None, None)])
+def test_as_many_boxes_reach_the_rpn_as_proposals_are_asked_for(trained, nms_pre, expected):
+    options = '' if nms_pre is None else f'model["test_cfg"]["rpn"] = dict(nms_pre={nms_pre})\n'
+    cfg = tiny_config(trained / 'limit.py', f'{trained}/data/', f'model["test_cfg"] = dict()\n{options}')
+    if nms_pre is None:
+        cfg.model.test_cfg.rpn.pop('nms_pre')
+    cfg.update(load_from=str(trained / 'tiny.pth'), work_dir=str(trained / 'limit'))
+    runner = _prepare(cfg, 60)
+    assert runner.model.rpn_head.test_cfg.get('nms_pre') == expected
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.environment import warning_of_bfloat16
 from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.files import make_folder
+from mmpanet.utils.model_building import check_device
 
 DEFAULT_MODELS = ('fpn', 'fpn-s2', 'pafpn', 'bpa', 'bpa-afp', 'panet')
 
@@ -126,16 +128,12 @@ def parse_args():
         )
     if args.images and (args.sweep or list(args.mode) != [INFERENCE]):
         parser.error('--images needs --mode inference, and no --sweep')
-    if args.device.startswith('cuda') and not torch.cuda.is_available():
-        parser.error(f'--device {args.device}: torch finds no GPU here')
     return args
 
 
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    if torch.device(args.device).type == 'cpu':
-        keep_freed_memory()
     if args.threads:
         torch.set_num_threads(args.threads)
     workload = Workload(*args.size, args.batch, args.rois, args.detections, args.positives)
@@ -145,6 +143,9 @@ def main():
         print(f'[{time.time() - started:5.0f} s] {line}', file=sys.stderr, flush=True)
 
     try:
+        make_folder(args.out, '--out')
+        if check_device(args.device).type == 'cpu':
+            keep_freed_memory()
         images = find_images(args.images) if args.images else ()
         settings = RunSettings(args.device, args.dtype, args.rois_per_chunk, images)
         warning = warning_of_bfloat16(args.device) if args.dtype == 'bfloat16' else None

@@ -13,7 +13,9 @@ from mmpanet.benchmark.run import run_pooling_benchmark
 from mmpanet.benchmark.workload import Workload
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.environment import environment_summary
-from mmpanet.utils.files import write_json
+from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.files import make_folder, write_json
+from mmpanet.utils.model_building import check_device
 
 
 def parse_args():
@@ -49,13 +51,18 @@ def main():
         torch.set_num_threads(args.threads)
     workload = Workload(*args.size, args.batch, args.rois)
     sizes = (args.output_size, args.channels, args.sampling_ratio)
+    try:
+        check_device(args.device)
+        if args.out:
+            make_folder(args.out.absolute().parent, '--out')
+    except MMPanetError as error:
+        sys.exit(f'benchmark_pooling.py: {error}')
     results = run_pooling_benchmark(
         workload, *sizes, args.rounds, args.device, lambda line: print(line, file=sys.stderr, flush=True)
     )
     environment = environment_summary(args.device)
     print(pooling_text(results, workload, *sizes, environment))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         content = dict(environment=environment, rows=[result._asdict() for result in results])
         write_json(args.out, content)
         print(args.out)

@@ -16,6 +16,7 @@ from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.argument_types import Overrides, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.files import make_folder
 
 
 def parse_args():
@@ -59,6 +60,7 @@ def main():
     if get_device() == 'cpu':
         keep_freed_memory()
     try:
+        make_folder(args.out_dir, '--out-dir')
         for name, (config, checkpoint) in zip(args.names, args.models):
             models[name] = load_config(config, args.cfg_options)
             weights = resolve_checkpoint(checkpoint, config)

@@ -27,6 +27,7 @@ from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.configs import type_name
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import BenchmarkError, MMPanetError
+from mmpanet.utils.files import make_folder
 from mmpanet.utils.paired_times import paired_ratio, time_in_turns
 from mmpanet.utils.tables import markdown_table
 
@@ -123,7 +124,7 @@ def measure(args):
     if args.threads:
         torch.set_num_threads(args.threads)
     threads = torch.get_num_threads()
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out, '--out')
     image_file = args.image or args.out / 'image.png'
     if not args.image:
         mmcv.imwrite(generated_image(*args.size).permute(1, 2, 0).numpy(), str(image_file))

@@ -55,15 +55,12 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = parse_args()
+def predict_all(args: argparse.Namespace) -> List[DataError]:
+    """Predict all inputs. Returns what is wrong with those that cannot be predicted."""
     failures: List[DataError] = []
-    try:
-        sources = find_inputs(args.inputs)
-        checkpoint = resolve_checkpoint(args.checkpoint, args.config)
-        inferencer = load_inferencer(load_config(args.config, args.cfg_options), checkpoint, args.device, args.labels)
-    except MMPanetError as error:
-        sys.exit(f'image_demo.py: {error}')
+    sources = find_inputs(args.inputs)
+    checkpoint = resolve_checkpoint(args.checkpoint, args.config)
+    inferencer = load_inferencer(load_config(args.config, args.cfg_options), checkpoint, args.device, args.labels)
     for folder in filter(Path.is_dir, args.inputs):
         others = [path for path in list_files(folder, recursive=False) if path not in sources]
         if others:
@@ -85,6 +82,15 @@ def main() -> None:
                 f'note: {source}: its header names {written.missing_frames} more frames, which cannot be decoded',
                 file=sys.stderr,
             )
+    return failures
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        failures = predict_all(args)
+    except MMPanetError as error:
+        sys.exit(f'image_demo.py: {error}')
     if failures:
         sys.exit('\n'.join(f'image_demo.py: {error}' for error in failures))
 

@@ -62,7 +62,7 @@ def check_datasets(cfg: Config, *splits: str, decode_images: bool = False) -> Li
             if class_faults:
                 continue
             faults += head_faults(cfg, source, names)
-            for job in _jobs(source, evaluations, split):
+            for job in _jobs(source, evaluations, split, is_alone=len(sources) == 1):
                 key = (*job, names, source.filter_cfg, source.indices)
                 if str(key) not in seen:  # val and test are often the same
                     seen[str(key)] = _check_file(job, names, source, decode_images)
@@ -81,8 +81,11 @@ class _Job(NamedTuple):
     reading: Reading
 
 
-def _jobs(source: CocoSource, evaluations: Sequence[Evaluation], split: str) -> Iterator[_Job]:
-    """The file of a dataset, and the files of its evaluators if they are others."""
+def _jobs(source: CocoSource, evaluations: Sequence[Evaluation], split: str, is_alone: bool) -> Iterator[_Job]:
+    """The file of a dataset, and the files of its evaluators if they are others.
+
+    With several datasets and several evaluators (``is_alone`` is False then) nothing says which belong together.
+    """
     same, others = [], []
     for evaluation in evaluations:
         if evaluation.ann_file is None or _is_same_file(evaluation.ann_file, source.ann_file):
@@ -99,7 +102,7 @@ def _jobs(source: CocoSource, evaluations: Sequence[Evaluation], split: str) -> 
     )
     yield _Job(source.ann_file, source.image_folder, reading)
     for one in others:
-        if len(evaluations) == 1 and not one.format_only:
+        if (is_alone or len(evaluations) == 1) and not one.format_only:
             yield _Job(one.ann_file or source.ann_file, None, Reading(one.masks, True, True))
 
 

@@ -89,11 +89,12 @@ def fingerprint(source: Path, paths: Iterable[Path]) -> str:
 
     Args:
         source (Path): The folder that their names are relative to.
-        paths (Iterable[Path]): The files.
+        paths (Iterable[Path]): The files, which may lie elsewhere.
     """
     digest = hashlib.sha256()
     for path in sorted(paths):
-        digest.update(os.fsencode(path.relative_to(source)) + b':' + hashlib.sha256(path.read_bytes()).digest())
+        name = path.relative_to(source) if source in path.parents else path
+        digest.update(os.fsencode(name) + b':' + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
 
 

@@ -16,7 +16,7 @@ from pycocotools import mask as mask_utils
 from mmpanet.datasets.coco_writer import encode_instance, encode_polygons
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.images import decode_image
-from mmpanet.utils.media import IMAGE_SUFFIXES, list_files
+from mmpanet.utils.media import list_files
 from .conversion import (
     Converted,
     Report,
@@ -27,7 +27,8 @@ from .conversion import (
     convert_samples,
     fingerprint,
 )
-from .labelme_files import OTHER_ENCODING, decode_base64, find_image, read_image, read_json
+from .labelme_files import decode_base64, read_image, read_json
+from .labelme_survey import Survey
 
 GENERATOR = 'mmpanet.datasets.converters.labelme'
 VERSION = 2
@@ -155,62 +156,6 @@ def read_sample(
     return Sample(name[: -len('.json')] + suffix, content, height, width, instances)
 
 
-class _Survey:
-    """A look through all files before the conversion.
-
-    Attributes:
-        images (list[Path]): All images in the source.
-        labels (dict[str, int]): The number of shapes of each label.
-        faults (list[str]): Why files cannot be read.
-    """
-
-    def __init__(self, source: Path, paths: Dict[str, Path], encoding: Optional[str]) -> None:
-        self.source = source
-        self.images = list_files(source, IMAGE_SUFFIXES)
-        self.labels: Dict[str, int] = {}
-        self.faults: List[str] = []
-        self._guessed: List[str] = []  # files that are not UTF-8
-        self._files_of: Dict[Path, List[str]] = {}  # names of JSON files by the image that they name
-        for name, path in paths.items():
-            try:
-                file = read_json(path, name, encoding)
-            except DataError as error:
-                self.faults.append(str(error))
-                continue
-            for label in file.labels():
-                self.labels[label] = self.labels.get(label, 0) + 1
-            if file.encoding == OTHER_ENCODING and encoding is None:
-                self._guessed.append(name)
-            image = find_image(path.parent, str(file.data.get('imagePath') or ''))
-            if image:
-                self._files_of.setdefault(image.resolve(), []).append(name)
-
-    def notes(self, ignore: Sequence[str], classes_are_found: bool) -> List[str]:
-        """What a user has to know of the files."""
-        lines = []
-        if self._guessed:
-            lines.append(
-                f'{len(self._guessed)} files are not UTF-8 and were read as GB18030, the first is {self._guessed[0]}; '
-                'give the right encoding (--encoding) if their labels are wrong'
-            )
-        if self.faults and classes_are_found:
-            lines.append(f'{len(self.faults)} files cannot be read, and classes that only they hold are missing')
-        without = [image for image in self.images if image.resolve() not in self._files_of]
-        if without:
-            first = without[0].relative_to(self.source).as_posix()
-            lines.append(f'{len(without)} images have no JSON file, and are left out; the first is {first}')
-        shared = [files for files in self._files_of.values() if len(files) > 1]
-        if shared:
-            lines.append(
-                f'{len(shared)} images are named by several JSON files, and each file becomes an image of its own; the '
-                f'first is that of {" and ".join(shared[0][:2])}'
-            )
-        lines += [
-            f'{self.labels[label]} shapes {label!r} are left out (ignore)' for label in ignore if label in self.labels
-        ]
-        return lines
-
-
 def convert_labelme(
     source: Union[str, Path],
     out_dir: Union[str, Path],
@@ -257,7 +202,8 @@ def convert_labelme(
     paths = {path.relative_to(source).as_posix(): path for path in list_files(source, ('.json',))}
     if not paths:
         raise DataError(f'source {str(source)!r} holds no JSON files')
-    survey = _Survey(source, paths, encoding)
+    survey = Survey(source, paths, encoding)
+    survey.check_out_dir(Path(out_dir))
     if IGNORED_LABEL in survey.labels and IGNORED_LABEL not in (*names, *ignore):
         ignore = (*ignore, IGNORED_LABEL)
     if not names:
@@ -273,7 +219,7 @@ def convert_labelme(
     recipe = dict(
         generator=GENERATOR,
         version=VERSION,
-        source=fingerprint(source, [*survey.images, *paths.values()]),
+        source=fingerprint(source, [*survey.images, *survey.elsewhere, *paths.values()]),
         classes=names,
         ignore=sorted(ignore),
         val_fraction=val_fraction,

@@ -217,3 +217,8 @@ def _starts(stem: str) -> List[str]:
 
 def _normalized(name: str) -> str:
     return unicodedata.normalize('NFC', name)  # macOS writes accents as characters of their own
+
+
+def folded_name(name: str) -> str:
+    """The form of a name by which masks are found, if none has exactly the name."""
+    return _normalized(name).casefold()

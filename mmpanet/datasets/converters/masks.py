@@ -33,7 +33,7 @@ from .conversion import (
     fingerprint,
     loaded_size,
 )
-from .mask_reader import KINDS, MaskOptions, MaskReader
+from .mask_reader import KINDS, MaskOptions, MaskReader, folded_name
 
 GENERATOR = 'mmpanet.datasets.converters.masks'
 VERSION = 2
@@ -52,15 +52,18 @@ def _find_images(images: Path, masks: Path, kind: str, mask_suffix: str) -> Dict
                 'name without suffix, so it has to be unique'
             )
         found[name] = path
+    # Masks are found by their names in upper or lower case.
+    folded = {folded_name(name + mask_suffix) for name in found}
     if kind == 'files':
-        folders = {masks.resolve() / f'{name}{mask_suffix}' for name in found}
-        found = {name: path for name, path in found.items() if not folders.intersection(path.resolve().parents)}
+        root = masks.resolve()
+
+        def is_mask(path: Path) -> bool:
+            folders = [folder for folder in path.resolve().parents if root in folder.parents]
+            return any(folded_name(folder.relative_to(root).as_posix()) in folded for folder in folders)
+
+        found = {name: path for name, path in found.items() if not is_mask(path)}
     elif mask_suffix and (masks.resolve() == images.resolve() or images.resolve() in masks.resolve().parents):
-        found = {
-            name: path
-            for name, path in found.items()
-            if not (name.endswith(mask_suffix) and name[: -len(mask_suffix)] in found)
-        }
+        found = {name: path for name, path in found.items() if folded_name(name) not in folded}
     if not found:
         raise DataError(f'images {str(images)!r} holds no image ({", ".join(IMAGE_SUFFIXES)})')
     return found

@@ -6,8 +6,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
+
+from mmpanet.checkpoints.whole_files import remove_unfinished
 
 
 class SaveThenRemoveHook(CheckpointHook):
@@ -23,6 +26,8 @@ class SaveThenRemoveHook(CheckpointHook):
         # mmengine would remove checkpoints here, whoever wrote them.
         kept = runner.message_hub.runtime_info.pop('keep_ckpt_ids', [])
         super().before_train(runner)
+        if is_main_process() and '://' not in str(self.out_dir):
+            remove_unfinished(self.out_dir)  # the runner does so in the work folder, where it may not lie
         goes_on = runner._resume and _is_in(runner._load_from, self.out_dir)
         if self.max_keep_ckpts > 0 and goes_on:
             self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)

@@ -5,6 +5,7 @@ from typing import Any, Dict, Tuple
 
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -59,8 +60,11 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         self._check_annotations('train', *(['val'] if self._val_loop is not None else []))
         return super().train()
 
-    def test(self) -> Dict[str, float]:
+    def test(self, *metrics: BaseMetric) -> Dict[str, float]:
+        """Test, also by further metrics."""
         self.prepare_test()
+        if metrics:
+            self.test_evaluator.metrics.extend(metrics)
         return super().test()
 
     def prepare_test(self) -> None:

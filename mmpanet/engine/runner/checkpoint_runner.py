@@ -9,7 +9,6 @@ files that are cut off.
 """
 
 import errno
-import shutil
 from pathlib import Path
 from typing import Any, Dict, Optional
 
@@ -20,7 +19,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from mmpanet.checkpoints.whole_files import last_whole_checkpoint
+from mmpanet.checkpoints.whole_files import last_whole_checkpoint, remove_unfinished
 from mmpanet.engine.hooks.save_then_remove_hook import SaveThenRemoveHook
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.files import atomic_write
@@ -34,7 +33,7 @@ class WholeCheckpointRunner(Runner):
 
     def train(self) -> nn.Module:
         if self.rank == 0:
-            _remove_unfinished(Path(self.work_dir))
+            remove_unfinished(self.work_dir)
         try:
             return super().train()
         except OSError as error:
@@ -82,13 +81,6 @@ def resume_last(runner: Runner) -> None:
     else:
         runner._load_from = last
     runner._resume = last is not None
-
-
-def _remove_unfinished(work_dir: Path) -> None:
-    """Remove what :func:`atomic_write` leaves of a checkpoint when its process is killed: a hidden folder."""
-    for folder in work_dir.glob('.*.pth.*'):
-        if folder.is_dir():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_finite(model: nn.Module, filename: str) -> None:
