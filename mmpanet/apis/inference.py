@@ -13,6 +13,7 @@ from mmdet.apis import DetInferencer
 from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.model_building import check_device
+from mmpanet.utils.palette import give_enough_colors
 from .class_names import dataset_meta_of, first_dataset
 from .image_loader import ImageLoader, Loaded
 
@@ -65,9 +66,7 @@ class CheckedInferencer(DetInferencer):
         # mmdet takes the colors of the classes from this dataset.
         colors = Config(dict(test_dataloader=dict(dataset=first_dataset(cfg.test_dataloader.dataset))))
         super()._load_weights_to_model(model, dict(state_dict=state_dict, meta=meta), colors)
-        palette = model.dataset_meta.get('palette')
-        if isinstance(palette, (list, tuple)) and len(palette) < len(model.dataset_meta['classes']):
-            model.dataset_meta['palette'] = 'random'  # that of COCO, beside classes of the user
+        give_enough_colors(model.dataset_meta)
 
     def _get_chunk_data(self, inputs: Iterable[str], chunk_size: int) -> Iterator[List[Loaded]]:
         paths = iter(inputs)

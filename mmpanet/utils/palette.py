@@ -2,7 +2,7 @@
 """The colors of all plots and pictures. They can be told apart with any color vision (Okabe and Ito)."""
 
 from itertools import product
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 BLUE, LIGHT_BLUE, GREEN, YELLOW = '#0072B2', '#56B4E9', '#009E73', '#F0E442'
 ORANGE, VERMILION, PINK, GRAY = '#E69F00', '#D55E00', '#CC79A7', '#999999'
@@ -23,6 +23,16 @@ def line_styles(count: int) -> List[Dict[str, str]]:
 def level_colors(count: int) -> List[str]:
     """The color of each of so many levels, fine to coarse. The first 9 differ from each other."""
     return [LEVEL_COLORS[index % len(LEVEL_COLORS)] for index in range(count)]
+
+
+def give_enough_colors(dataset_meta: Optional[Dict[str, Any]]) -> None:
+    """Leave the colors of the classes to MMDetection where a dataset has fewer than classes.
+
+    ``CocoDataset`` brings those of COCO's 80 classes, also for classes of the user. MMDetection would stop at the 81st.
+    """
+    palette = (dataset_meta or {}).get('palette')
+    if dataset_meta and isinstance(palette, (list, tuple)) and len(palette) < len(dataset_meta.get('classes') or ()):
+        dataset_meta['palette'] = 'random'
 
 
 def to_bgr(color: str) -> Tuple[int, int, int]:

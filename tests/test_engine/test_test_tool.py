@@ -2,10 +2,12 @@
 """What tools/test.py writes, and what its options change."""
 
 import errno
+import json
 import pickle
 
 import pytest
 import torch
+from mmengine.config import Config
 from tiny_training import make_data, run_tool, tiny_config
 
 from mmdet.registry import MODELS
@@ -13,6 +15,12 @@ from mmpanet.evaluation import whole_dump
 
 BOXES = 'model.roi_head.mask_head=None', 'model.roi_head.mask_roi_extractor=None', 'test_evaluator.metric=bbox'
 
+MANY = """
+metainfo = dict(classes=tuple(['ellipse', 'triangle', 'star', 'ring'] + [f'class {i}' for i in range(96)]))
+model['roi_head']['bbox_head']['num_classes'] = model['roi_head']['mask_head']['num_classes'] = 100
+test_dataloader['dataset'].update(metainfo=dict(metainfo, _delete_=True), ann_file='many.json')
+test_evaluator = dict(ann_file=test_dataloader['dataset']['data_root'] + 'many.json')
+"""
 TWICE = """
 flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=0.0)]
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
@@ -69,6 +77,22 @@ def test_pictures_need_the_hook_that_draws_them(folder):
     for value in ('None', 'dict()'):
         with pytest.raises(SystemExit, match='--show and --show-dir need default_hooks.visualization=dict'):
             test(folder, '--show-dir', 'x', '--cfg-options', f'default_hooks={value}')
+
+
+def test_pictures_of_more_classes_than_coco_has(folder):
+    """``CocoDataset`` has 80 colors, whatever the classes are."""
+    weights = torch.load(folder / 'tiny.pth')['state_dict']
+    (folder / 'many.py').write_text((folder / 'tiny.py').read_text() + MANY)
+    truth = json.loads((folder / 'data' / 'val.json').read_text())
+    truth['categories'] += [dict(id=1000 + i, name=f'class {i}') for i in range(96)]
+    (folder / 'data' / 'many.json').write_text(json.dumps(truth))
+    state = MODELS.build(Config.fromfile(folder / 'many.py').model).state_dict()
+    state.update({key: value for key, value in weights.items() if value.shape == state[key].shape})
+    state['roi_head.bbox_head.fc_cls.bias'][90] = 5
+    torch.save(dict(state_dict=state), folder / 'many.pth')
+    draw = ['default_hooks.visualization.interval=1', 'default_hooks.visualization.score_thr=0.01']
+    test(folder, '--show-dir', 'vis', '--cfg-options', *draw, weights='many.pth', config='many.py')
+    assert len(list((folder / 'run').glob('*/vis/*.png'))) == 3
 
 
 def test_data_are_checked_with_out_too(folder, tmp_path):

@@ -79,6 +79,14 @@ def test_runs_tables_and_what_is_done_is_not_done_again(folder):
     assert list(curve) == [0, 1] and curve[0] == [1, 1, 1] and curve[1] == pytest.approx([40, 41, 42])
 
 
+def test_seconds_per_step_are_the_median_of_the_seeds():
+    run = dict(name='a', options=[], metrics=dict(bbox_mAP=0.3), parameters=10**6)
+    runs = [dict(run, seed=seed, seconds_a_step=seconds) for seed, seconds in enumerate((0.9, 0.5, 0.6))]
+    [summary] = summarize_seeds([*runs, dict(run, seed=3)], ['a'])
+    titles, _, row = (line.strip('| ').split(' | ') for line in seed_table([summary]).splitlines())
+    assert dict(zip(titles, row))['s per step'] == '0.60'
+
+
 def test_runs_of_one_evaluation_have_no_curves(folder):
     *_, results, _ = run_some(folder, 'a', [0])
     # lines of earlier versions, and runs that were evaluated at the end alone

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
 from mmdet.registry import RUNNERS
@@ -18,6 +18,7 @@ from mmpanet.datasets.checks import check_datasets, order_faults, unset_faults
 from mmpanet.engine.fused_step import add_missing_momentum, with_fused_step, with_step_of
 from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
 from mmpanet.utils.files import make_folder
+from mmpanet.utils.palette import give_enough_colors
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
 
@@ -71,6 +72,16 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         """Check the test data, and refuse checkpoints that lack a weight from now on."""
         self._check_annotations('test')
         self.needs_all_weights = True
+
+    def build_val_loop(self, loop: Any) -> BaseLoop:
+        built = super().build_val_loop(loop)
+        give_enough_colors(self.visualizer.dataset_meta)
+        return built
+
+    def build_test_loop(self, loop: Any) -> BaseLoop:
+        built = super().build_test_loop(loop)
+        give_enough_colors(self.visualizer.dataset_meta)
+        return built
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         optimizer = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
