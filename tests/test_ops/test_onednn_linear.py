@@ -76,14 +76,14 @@ def test_autocast_small_and_traced_products_are_torchs(counted, monkeypatch):
     assert not counted
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='this torch has no oneDNN')
-@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.4'), reason='torch has it since 2.4')
 def test_a_matrix_that_does_not_fit_is_torchs_error(counted):
     with pytest.raises(RuntimeError, match='mat1 and mat2 shapes cannot be multiplied'):
         linear(torch.rand(5, 8), torch.rand(3, 9))
     assert not counted
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason='this torch has no oneDNN')
+@pytest.mark.skipif(digit_version(torch.__version__) < digit_version('2.4'), reason='torch has it since 2.4')
 def test_torch_has_the_operator():
     """It is private. If a new torch moves it, large fcs become slower on some processors, and this test says so."""
     assert fast.HAS_ONEDNN_LINEAR
