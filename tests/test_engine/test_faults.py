@@ -74,7 +74,7 @@ def test_resumes_from_the_out_dir_of_the_checkpoint_hook(work_dir, tmp_path):
     shutil.copy(work_dir / 'epoch_2.pth', out_dir)
     (work_dir / 'last_checkpoint').write_text(str(out_dir / 'epoch_2.pth'))
     assert last_whole_checkpoint(work_dir) == str(out_dir / 'epoch_2.pth')
-    shutil.move(work_dir / 'epoch_1.pth', out_dir)
+    shutil.move(str(work_dir / 'epoch_1.pth'), str(out_dir))
     (work_dir / 'epoch_2.pth').unlink()
     cut(out_dir / 'epoch_2.pth')
     assert last_whole_checkpoint(work_dir) == str(out_dir / 'epoch_1.pth')
