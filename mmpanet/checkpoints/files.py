@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Dict, List, Union
 
 import torch
+from torch import Tensor
 
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.files import PathLike, atomic_write
@@ -58,7 +59,7 @@ def load_untrusted(source: Union[PathLike, IO[bytes]], map_location: MapLocation
     Returns:
         Its content, with dense tensors, plain Python data, numpy's numbers and arrays, and what mmengine's message hub
         holds. A ``ConfigDict`` of mmengine's is a dict in it. The names of weights are those of the model without
-        wrappers such as DistributedDataParallel.
+        wrappers such as DistributedDataParallel. ``meta['config']`` is left out.
 
     Raises:
         CheckpointError: If it is not there, is no such file, is cut off or damaged, or holds anything that would have
@@ -94,6 +95,11 @@ def _load_stream(stream: IO[bytes], name: str, map_location: MapLocation) -> Dic
         raise CheckpointError(f'{name}: is no checkpoint of torch.save ({error})') from error
     if not isinstance(content, dict):
         raise CheckpointError(f'{name}: holds a {type(content).__name__}, and a checkpoint is a dict')
+    meta = content.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)  # of MMDetection 2.x: a Python program, which mmengine would run to resume
+    elif meta is not None and not isinstance(meta, Tensor):
+        raise CheckpointError(f"{name}: holds a {type(meta).__name__} under 'meta', where a checkpoint has a dict")
     for key in ('state_dict', 'model'):  # mmengine's, and the PANet authors'
         if isinstance(content.get(key), dict):
             content[key] = without_wrappers(content[key])

@@ -11,11 +11,14 @@ from typing import Any, Callable, Dict
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import Tensor, nn
 
 from .storages import STORAGE_TYPES, MalformedError, Storage
 
 HISTORY_STATISTICS = ('min', 'max', 'current', 'mean')
+# The functions of classes that checkpoints name: those of the message hub, and of the scheduler OneCycleLR.
+METHODS = {HistoryBuffer: HISTORY_STATISTICS, OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
 HISTORY_FIELDS = {'max_length', '_log_history', '_count_history', 'statistics_methods'}
 NUMPY_KINDS = 'biufcSU'  # numbers and strings; arrays of objects or records can hold pointers
 
@@ -24,14 +27,15 @@ class UnknownContentError(pickle.UnpicklingError):
     """The pickle holds something besides data; the message is its name, such as ``os.system``."""
 
 
-def history_statistics_only(owner: Any, name: str) -> Callable:
+def listed_methods_only(owner: Any, name: str) -> Callable:
     """What a checkpoint gets for ``builtins.getattr``.
 
     A ``HistoryBuffer`` pickles its statistics methods as ``getattr(HistoryBuffer, 'mean')`` and so on. The real
     ``getattr`` would open a way from any listed class to everything it refers to.
     """
-    if owner is HistoryBuffer and name in HISTORY_STATISTICS:
-        return getattr(HistoryBuffer, name)
+    for known, names in METHODS.items():
+        if owner is known and name in names:
+            return getattr(known, name)
     raise UnknownContentError(f'builtins.getattr (a checkpoint may not read attribute {name!r} of {owner!r})')
 
 
@@ -124,7 +128,7 @@ FUNCTIONS: Dict[str, Callable] = {
     'builtins.bytearray': _bytearray,
     'builtins.complex': complex,
     'builtins.frozenset': frozenset,
-    'builtins.getattr': history_statistics_only,
+    'builtins.getattr': listed_methods_only,
     'builtins.set': set,
     'collections.Counter': Counter,
     'collections.OrderedDict': OrderedDict,
@@ -146,10 +150,11 @@ FUNCTIONS: Dict[str, Callable] = {
 }
 # What may be named and is not called.
 VALUES: Dict[str, Any] = {
-    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    **{f'{known.__module__}.{known.__name__}': known for known in METHODS},
     **{
-        f'mmengine.logging.history_buffer.HistoryBuffer.{name}': getattr(HistoryBuffer, name)
-        for name in HISTORY_STATISTICS
+        f'{known.__module__}.{known.__name__}.{name}': getattr(known, name)
+        for known, names in METHODS.items()
+        for name in names
     },
     'numpy.ndarray': np.ndarray,
     'torch.storage.UntypedStorage': torch.uint8,

@@ -6,10 +6,16 @@ mmengine's ``CheckpointLoader``, which hands the file to ``torch.load``. That ru
 for URLs in every version (``torch.hub`` passes ``weights_only=False``). The onedl fork of mmengine falls back to
 ``weights_only=False`` when the safe way fails. :func:`register_loaders` puts :func:`.files.load_untrusted` in their
 place; ``import mmpanet`` calls it. Loaders that others register for schemes of their own stay.
+
+A config inside of a checkpoint is a program. ``DetInferencer`` runs it if it gets weights and no config.
 """
 
+import hashlib
 import io
 import os
+import re
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Dict
 from urllib.parse import urlparse
@@ -49,14 +55,28 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> Dict[str,
     """A URL. It is downloaded once per machine, to where ``torch.hub`` keeps checkpoints.
 
     In a distributed run the first process downloads, and the others wait. On a machine that does not see its file, they
-    download then.
+    download then. A file that cannot be read, such as one that was cut off on its way, is removed again.
     """
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
+    path = Path(torch.hub.get_dir(), 'checkpoints', _name_of_download(filename))
     if is_main_process():
         _download(filename, path)
     barrier()
     _download(filename, path)
-    return load_untrusted(path, map_location)
+    try:
+        return load_untrusted(path, map_location)
+    except CheckpointError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _name_of_download(url: str) -> str:
+    """The name of the file if it ends in its hash, as in model zoos; otherwise one that belongs to this URL alone."""
+    name = Path(urlparse(url).path).name
+    if re.search(r'-[0-9a-f]{8,}\.\w+$', name):
+        return name
+    stem, dot, suffix = name.rpartition('.')
+    return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:16]}{dot}{suffix}'
 
 
 def _download(url: str, path: Path) -> None:
@@ -66,7 +86,7 @@ def _download(url: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
-    except OSError as error:
+    except (OSError, HTTPException, ValueError) as error:
         raise CheckpointError(f'checkpoint {url}: cannot be downloaded: {error}') from error
 
 

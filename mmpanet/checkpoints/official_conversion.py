@@ -179,6 +179,8 @@ def _tensors(checkpoint: Dict[str, Any], key: str) -> Dict[str, Tensor]:
     for name, value in checkpoint[key].items():
         if not isinstance(value, Tensor):
             raise CheckpointError(f'{name!r} should be a tensor, but is {type(value).__name__}')
+        if not isinstance(name, str):
+            raise CheckpointError(f'{name!r} should be the name of a tensor, but is {type(name).__name__}')
     return dict(checkpoint[key])
 
 

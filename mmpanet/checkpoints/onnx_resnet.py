@@ -121,7 +121,8 @@ def compare_features(path: Union[str, Path], resnet: ONNXResNet, seed: int = 0) 
         For each stage the largest difference of its features, as a share of their largest value.
 
     Raises:
-        CheckpointError: If onnxruntime is not installed, or if the graph takes no images of float32 or uint8.
+        CheckpointError: If onnxruntime is not installed, if the graph takes no images of float32 or uint8 or more than
+            those, if it computes in another type, or if its maps have other sizes.
     """
     try:
         import onnx
@@ -132,14 +133,25 @@ def compare_features(path: Union[str, Path], resnet: ONNXResNet, seed: int = 0) 
     names = [resnet.stem_input, *resnet.stage_outputs]
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=['CPUExecutionProvider'])
-    [source] = session.get_inputs()
+    source, *others = session.get_inputs()
+    if others:
+        raise CheckpointError(
+            f'{path}: takes {others[0].name!r} beside the image {source.name!r}, so it is not compared'
+        )
     batch, *sizes = (size if isinstance(size, int) and size > 0 else None for size in source.shape)
     shape = (batch or 1, *(size or 224 for size in sizes))
     image = np.random.default_rng(seed).normal(0, 50, shape).astype(_image_type(path, source.type))
     stem_input, *expected = session.run(names, {source.name: image})
+    if stem_input.dtype != np.float32:
+        raise CheckpointError(f'{path}: computes in {stem_input.dtype}; only float32 can be compared')
     model = build_backbone(resnet)
     model.maxpool = _PaddedMaxPool(resnet.pool_pads)
     found = model(torch.from_numpy(stem_input))
+    for a, b in zip(found, expected):
+        if a.shape != b.shape:
+            raise CheckpointError(
+                f'{path}: a map of {b.shape} is {tuple(a.shape)} in mmdet: its stem pads or rounds in another way'
+            )
     return [float(np.abs(a.numpy() - b).max() / np.abs(b).max()) for a, b in zip(found, expected)]
 
 

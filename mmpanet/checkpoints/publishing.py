@@ -36,6 +36,9 @@ def publish(source: Union[str, Path], target: Union[str, Path], half: bool = Fal
     checkpoint = load_untrusted(source)
     if not isinstance(checkpoint.get('state_dict'), dict):
         raise CheckpointError(f"{source}: has no 'state_dict', as a checkpoint of mmengine's has")
+    for name, value in checkpoint['state_dict'].items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{source}: state_dict['{name}'] should be a tensor, but is a {type(value).__name__}")
     weights = {name: _halved(name, value) if half else value for name, value in checkpoint['state_dict'].items()}
     meta = {key: value for key, value in (checkpoint.get('meta') or {}).items() if key in KEPT_META}
     save_checkpoint(dict(meta=meta, state_dict=weights), target)

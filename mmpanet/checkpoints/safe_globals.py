@@ -11,9 +11,8 @@ from typing import Callable, List, Tuple, Union
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 
-from .known_content import history_statistics_only
+from .known_content import METHODS, listed_methods_only
 
 try:  # numpy 2
     from numpy._core import multiarray
@@ -31,8 +30,8 @@ def mmengine_checkpoint_globals() -> List[Union[Callable, Tuple[Callable, str]]]
         for core in ('core', '_core')
     ]
     return [
-        HistoryBuffer,
-        (history_statistics_only, 'builtins.getattr'),
+        *METHODS,
+        (listed_methods_only, 'builtins.getattr'),
         np.ndarray,
         np.dtype,
         *sorted(number_dtypes, key=lambda dtype: dtype.__name__),

@@ -83,10 +83,9 @@ HISTORY = b'cmmengine.logging.history_buffer\nHistoryBuffer\n'
 REBUILD = b'ctorch._utils\n_rebuild_tensor_v2\n'
 
 
-def storage(key: str = '0', length: int = 4, kind: bytes = b'ctorch\nFloatStorage\n') -> bytes:
-    return (
-        b'(' + instructions('storage')[2:-1] + kind + instructions(key, 'cpu', length)[2:-1] + b't' + pickle.BINPERSID
-    )
+def storage(key: str = '0', length: int = 4, kind: bytes = b'ctorch\nFloatStorage\n', location: str = 'cpu') -> bytes:
+    name = instructions('storage')[2:-1] + kind + instructions(key, location, length)[2:-1]
+    return b'(' + name + b't' + pickle.BINPERSID
 
 
 PICKLES: Dict[str, Callable[[Path], bytes]] = {

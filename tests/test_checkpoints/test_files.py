@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile import CALLS, PICKLES, is_a_pickle, make_folder, save_pickle
+from hostile import CALLS, PICKLES, REBUILD, instructions, is_a_pickle, make_folder, save_pickle, storage
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.optim import OneCycleLR
 from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from tiny_training import make_data, run_tool, write_config
@@ -75,7 +76,12 @@ def content():
     ).items():
         hub.update_info(name, value)
     base = torch.rand(4, 5)
+    schedulers = [
+        OneCycleLR(torch.optim.SGD(model.parameters(), 0.1), eta_max=0.2, total_steps=9, anneal_strategy=strategy)
+        for strategy in ('cos', 'linear')
+    ]
     return dict(
+        param_schedulers=[scheduler.state_dict() for scheduler in schedulers],
         meta=dict(
             text='Müller',
             numbers=(1, 2.5, 10**30, True, None),
@@ -131,6 +137,14 @@ def test_map_location(tmp_path):
     for where in ('cpu', None, torch.device('cpu'), dict(cpu='cpu'), locate):
         assert load_untrusted(tmp_path / 'a.pth', where)['a'].tolist() == [1, 1]
     assert seen == ['cpu']
+    # As a computer with a GPU writes it.
+    tensor = (REBUILD, b'(', storage(location='cuda:0'), 0, (4,), (1,), False, None, b't', b'R')
+    save_pickle(tmp_path / 'gpu.pth', instructions(b'}', 'a', *tensor, b's'))
+    for where in ('cpu', torch.device('cpu'), {'cuda:0': 'cpu'}):
+        read = load_untrusted(tmp_path / 'gpu.pth', where)['a']
+        assert read.device.type == 'cpu' and read.tolist() == [1, 1, 1, 1]
+    load_untrusted(tmp_path / 'gpu.pth', lambda storage, location: seen.append(location) or storage)
+    assert seen == ['cpu', 'cuda:0']
 
 
 @pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.', 'module.module.'])
@@ -326,6 +340,57 @@ def test_every_way_refuses_hostile_checkpoints(way, project, downloads, tmp_path
     assert not traces.exists() and not (tmp_path / 'out.pth').exists()
 
 
+def test_a_config_inside_of_a_checkpoint_is_not_run(project, tmp_path):
+    """MMDetection 2.x wrote it. mmengine runs it to look for ``gpu_ids`` when a training resumes."""
+    folder, config, _ = project
+    run_tool('train', config, '--work-dir', tmp_path / 'run')
+    checkpoint = load_untrusted(tmp_path / 'run' / 'epoch_2.pth')
+    checkpoint['meta']['config'] = f"import os\nos.mkdir('{tmp_path}/traces')\n"
+    checkpoint['meta'].update(epoch=1)
+    torch.save(checkpoint, tmp_path / 'hostile.pth')
+    resume(config, tmp_path / 'hostile.pth', tmp_path)
+    assert not (tmp_path / 'traces').exists()
+    checkpoint['meta'] = 'text'
+    torch.save(checkpoint, tmp_path / 'text.pth')
+    with pytest.raises(CheckpointError, match="text.pth: holds a str under 'meta', where a checkpoint has a dict"):
+        load_untrusted(tmp_path / 'text.pth')
+
+
+def test_files_of_one_name_from_several_places(downloads, tmp_path, monkeypatch):
+    """Each URL has a file of its own, unless a hash in the name says that they are the same."""
+    for number, folder in enumerate(('a', 'b')):
+        (tmp_path / folder).mkdir()
+        for name in ('epoch_12.pth', 'resnet-0123abcd.pth'):
+            torch.save(dict(a=torch.tensor(number)), tmp_path / folder / name)
+    monkeypatch.setattr(
+        torch.hub,
+        'download_url_to_file',
+        lambda url, path, **kwargs: shutil.copy(tmp_path / url.partition('//h/')[2].partition('?')[0], path),
+    )
+    read = CheckpointLoader.load_checkpoint
+    assert [read(f'https://h/{folder}/epoch_12.pth')['a'] for folder in 'abab'] == [0, 1, 0, 1]
+    assert [read(f'https://h/{folder}/resnet-0123abcd.pth')['a'] for folder in 'ab'] == [0, 0]
+    assert read('https://h/a/epoch_12.pth?id=1')['a'] == 0
+    assert len(list((tmp_path / 'hub' / 'checkpoints').iterdir())) == 4
+
+
+def test_a_download_that_was_cut_off_is_not_kept(downloads, tmp_path):
+    torch.save(dict(a=torch.ones(1000)), tmp_path / 'whole.pth')
+    content = (tmp_path / 'whole.pth').read_bytes()
+    (tmp_path / 'weights.pth').write_bytes(content[:2000])
+    with pytest.raises(CheckpointError, match='is cut off or damaged'):
+        CheckpointLoader.load_checkpoint('https://a/weights.pth')
+    (tmp_path / 'weights.pth').write_bytes(content)
+    assert CheckpointLoader.load_checkpoint('https://a/weights.pth')['a'].sum() == 1000
+
+
+@pytest.mark.parametrize('url', ['https://a.invalid:port/x.pth', 'https://a.invalid/my model.pth'])
+def test_a_url_that_is_none(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    with pytest.raises(CheckpointError, match='cannot be downloaded'):
+        CheckpointLoader.load_checkpoint(url)
+
+
 def test_schemes_of_mmengine(downloads, tmp_path, monkeypatch):
     """Files by any scheme are read as data; there is no way to mmengine's own torch.load."""
     torch.save(dict(a=torch.ones(1)), tmp_path / 'resnet18-5c106cde.pth')
@@ -349,7 +414,7 @@ def test_schemes_of_mmengine(downloads, tmp_path, monkeypatch):
 def test_downloads_of_a_distributed_run(downloads, tmp_path, monkeypatch, is_main, sees_the_file_of_the_main_process):
     """The first process downloads; another one waits, and downloads if it is on a machine with a disk of its own."""
     torch.save(dict(a=torch.ones(1)), tmp_path / 'weights.pth')
-    here, events = tmp_path / 'hub/checkpoints/weights.pth', []
+    here, events = tmp_path / 'hub/checkpoints' / loader._name_of_download('http://a/weights.pth'), []
     download = torch.hub.download_url_to_file
     monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *args, **kw: (events.append('get'), download(*args)))
     monkeypatch.setattr(loader, 'is_main_process', lambda: is_main)

@@ -123,3 +123,39 @@ def test_graphs_of_a_fixed_batch_and_of_bytes(dtype, tmp_path):
     torch.onnx.export(Fixed(original).eval(), (image,), str(tmp_path / 'model.onnx'), **legacy)
     resnet = read_onnx_resnet(tmp_path / 'model.onnx')
     assert max(compare_features(tmp_path / 'model.onnx', resnet)) < 1e-4
+
+
+class WithSize(Classifier):
+    def forward(self, image, size):
+        return super().forward(image) * size
+
+
+class InHalf(Classifier):
+    def forward(self, image):
+        return self.fc(self.backbone(image.permute(0, 3, 1, 2).half())[-1].mean(dim=(2, 3)))
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(
+    'form, problem',
+    [
+        ('size', "takes 'size' beside the image 'image', so it is not compared"),
+        ('caffe', r'a map of \(1, 8, 17, 25\) is \(1, 8, 16, 24\) in mmdet: its stem pads or rounds in another way'),
+        ('half', 'computes in float16; only float32 can be compared'),
+    ],
+)
+def test_graphs_that_cannot_be_compared_are_named(form, problem, tmp_path):
+    original = randomize(ResNet(18, base_channels=8, stem_channels=16))
+    kind = dict(size=WithSize, half=InHalf).get(form, Classifier)
+    if form == 'caffe':
+        original.maxpool = nn.MaxPool2d(3, 2, padding=0, ceil_mode=True)
+    model = kind(original).eval()
+    image = torch.rand(1, 68, 100, 3)
+    inputs = (image, torch.ones(1)) if form == 'size' else (image,)
+    legacy = {'dynamo': False} if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
+    names = ['image', 'size'][: len(inputs)]
+    torch.onnx.export(
+        model.half() if form == 'half' else model, inputs, str(tmp_path / 'm.onnx'), input_names=names, **legacy
+    )
+    with pytest.raises(CheckpointError, match=problem):
+        compare_features(tmp_path / 'm.onnx', read_onnx_resnet(tmp_path / 'm.onnx'))

@@ -77,9 +77,11 @@ def test_what_is_refused(trained):
     checkpoint['state_dict']['1.running_var'][1:3] = torch.tensor([float('inf'), 1e6])
     torch.save(checkpoint, source)
     torch.save(dict(model={}), source.with_name('other.pth'))
+    torch.save(dict(state_dict=dict(a=[1])), source.with_name('list.pth'))
     source.with_name('cut.pth').write_bytes(source.read_bytes()[:2000])
     for message, *words in [
         ('1.running_var has a value of 1e[+]06; float16 ends at 65504', source, target, '--half'),
+        (r"list.pth: state_dict\['a'\] should be a tensor, but is a list", source.with_name('list.pth'), target),
         ('epoch_3.pth: would be overwritten', source, source),
         ('none: no such folder', source, source.with_name('none') / 'model.pth'),
         ("other.pth: has no 'state_dict'", source.with_name('other.pth'), target),

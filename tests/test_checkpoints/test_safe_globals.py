@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
 import mmpanet  # noqa: F401
-from mmpanet.checkpoints.known_content import history_statistics_only
+from mmpanet.checkpoints.known_content import listed_methods_only
 
 checks_globals = pytest.mark.skipif(
     tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 6), reason='torch.load checks globals since 2.6'
@@ -111,4 +111,4 @@ def test_refuses_a_hostile_pickle(tmp_path, wrap):
 
 def test_statistics_are_the_methods_themselves():
     for name in ('min', 'max', 'current', 'mean'):
-        assert history_statistics_only(HistoryBuffer, name) is getattr(HistoryBuffer, name)
+        assert listed_methods_only(HistoryBuffer, name) is getattr(HistoryBuffer, name)
