@@ -67,7 +67,8 @@ def test_wheels_are_kept_apart_by_torch_and_operators(tmp_path):
 class FakePip:
     """In the place of ``Progress``: a pip whose ready wheel may not fit, and whose compiled wheel does."""
 
-    def __init__(self, folder, ready_fits):
+    def __init__(self, folder, ready_fits, fails=()):
+        self.fails = fails  # the numbers of the calls of `pip install` that fail
         self.log_path = str(folder / 'build.log')
         self.ready_fits = ready_fits
         self.compiled = self.works = False
@@ -82,6 +83,8 @@ class FakePip:
             os.makedirs(folder)
             with open(os.path.join(folder, 'mmcv-2.1.0-cp311.whl'), 'w') as f:
                 f.write('compiled' if self.compiled else 'ready')
+        elif self.calls.count('install') in self.fails:
+            return 1
         else:
             with open(words[-1]) as f:
                 self.works = f.read() == 'compiled' or self.ready_fits
@@ -94,6 +97,7 @@ class FakePip:
 @pytest.mark.parametrize('fits, kept_text', [(True, 'ready'), (False, 'compiled')])
 def test_a_wheel_that_works_is_kept_and_taken_the_next_time(tmp_path, monkeypatch, fits, kept_text):
     kept = tmp_path / 'kept'
+    install_mmcv.make_wheel_folder(str(kept))
     for time, folder in enumerate((tmp_path / 'first', tmp_path / 'second')):
         folder.mkdir()
         pip = FakePip(folder, fits)
@@ -102,6 +106,31 @@ def test_a_wheel_that_works_is_kept_and_taken_the_next_time(tmp_path, monkeypatc
         assert install_mmcv.find_or_build(pip, 'mmcv', '2.1.0', {}, False, False, str(kept)) == 0
         assert [path.read_text() for path in kept.iterdir()] == [kept_text]
         assert pip.works and ('wheel' in pip.calls) == (time == 0)
+
+
+@pytest.mark.parametrize(
+    'fails, calls', [([1], 'wheel install wheel install install'), ([1, 2], 'wheel install wheel install')]
+)
+def test_a_wheel_that_pip_does_not_install_is_compiled(tmp_path, monkeypatch, fails, calls):
+    pip = FakePip(tmp_path, True, fails)
+    monkeypatch.setattr(install_mmcv, 'probe_mmcv', pip.probe)
+    monkeypatch.setattr(install_mmcv, 'run', lambda command: None)
+    assert install_mmcv.find_or_build(pip, 'mmcv', '2.1.0', {}, False, False) == len(fails) - 1
+    assert pip.calls == calls.split() and pip.compiled
+
+
+def test_a_package_that_mmcv_needs_is_no_reason_to_compile(tmp_path, monkeypatch):
+    pip = FakePip(tmp_path, True, [2])
+    monkeypatch.setattr(install_mmcv, 'probe_mmcv', pip.probe)
+    with pytest.raises(install_mmcv.InstallError, match='mmcv is installed, but pip could not install the packages'):
+        install_mmcv.find_or_build(pip, 'mmcv', '2.1.0', {}, False, False)
+    assert pip.calls == ['wheel', 'install', 'install'] and not pip.compiled
+
+
+def test_a_folder_for_wheels_that_cannot_be_made(tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(install_mmcv.InstallError, match='--wheels: .*file/kept cannot be made: Not a directory'):
+        install_mmcv.make_wheel_folder(str(tmp_path / 'file' / 'kept'))
 
 
 @pytest.mark.parametrize(

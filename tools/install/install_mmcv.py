@@ -304,6 +304,16 @@ def wheel_folder(wheels, torch_version, cuda):
     return os.path.join(os.path.abspath(wheels), f'{python}-torch{torch_version}-{"cuda" if cuda else "cpu"}')
 
 
+def make_wheel_folder(folder):
+    """Make the folder before an hour of compiling, not after it."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise InstallError(f'--wheels: {folder} cannot be made: {error.strerror}') from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InstallError(f'--wheels: no permission to write into {folder}')
+
+
 def pip_command(*words):
     quiet = ['--no-color', '--disable-pip-version-check', '--progress-bar', 'off']
     return [PYTHON, '-m', 'pip', words[0], '-v', *quiet, *words[1:]]
@@ -313,9 +323,10 @@ def install_wheel(progress, folder, env, cuda):
     """Install the one wheel of ``folder``: pip's exit status, and why it does not work here, None if it works."""
     [wheel] = glob.glob(os.path.join(folder, '*.whl'))
     code = progress.run(pip_command('install', '--force-reinstall', '--no-deps', wheel), env)
-    code = code or progress.run(pip_command('install', wheel), env)  # adds what mmcv itself needs
     if code:
         return code, 'pip could not install it'
+    if progress.run(pip_command('install', wheel), env):  # adds what mmcv itself needs
+        raise InstallError('mmcv is installed, but pip could not install the packages that it needs: see the output')
     found, reason = probe_mmcv()
     if found and cuda and found[1] == 'not available':
         return 0, 'it lacks the CUDA operators'
@@ -355,7 +366,6 @@ def find_or_build(progress, distribution, version, env, cuda, force, kept=None):
             return code
         code, reason = install_wheel(progress, folder, env, cuda)
     if kept and not reason:
-        os.makedirs(kept, exist_ok=True)
         for path in glob.glob(os.path.join(folder, '*.whl')):
             shutil.copy(path, f'{kept}.part')
             os.replace(f'{kept}.part', os.path.join(kept, os.path.basename(path)))  # whole or not at all
@@ -391,6 +401,8 @@ def install(args):
     try:
         env = build_environment(work_dir, jobs, cuda)
         kept = wheel_folder(args.wheels, torch_version, cuda) if args.wheels else None
+        if kept:
+            make_wheel_folder(kept)
         code = find_or_build(progress, args.distribution, args.version, env, cuda, args.force, kept)
         if code != 0:
             raise InstallError(explain_failure(progress.log_path, cuda, torch_cuda))
