@@ -9,7 +9,6 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequenc
 
 import mmcv
 
-from mmdet.models.detectors.panoptic_two_stage_segmentor import TwoStagePanopticSegmentor
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.files import atomic_write, make_folder, write_json
 from mmpanet.utils.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
@@ -108,8 +107,11 @@ def predict(
         DataError: If the source cannot be loaded, would be replaced by its own picture, or if the video of the pictures
             cannot be written.
     """
-    if isinstance(inferencer.model, TwoStagePanopticSegmentor):
-        raise ConfigError(f'a {type(inferencer.model).__name__} predicts segments, and only objects can be written')
+    panoptic = getattr(inferencer.model, 'panoptic_fusion_head', None)
+    if panoptic is not None and (panoptic.test_cfg or {}).get('panoptic_on', True):
+        raise ConfigError(
+            f'a {type(inferencer.model).__name__} predicts panoptic segments, and only objects can be written'
+        )
     is_video = source.suffix.lower() in VIDEO_SUFFIXES
     picture = out_dir / 'vis' / _picture_name(source) if pictures else None
     json_file = out_dir / 'preds' / f'{source.stem}.json' if predictions else None

@@ -49,6 +49,10 @@ def save_checkpoint(checkpoint: Dict[str, Any], path: PathLike) -> None:
         part.write_bytes(content.getbuffer())
 
 
+class DamagedError(CheckpointError):
+    """A file that is not what was written."""
+
+
 def load_untrusted(source: Union[PathLike, IO[bytes]], map_location: MapLocation = 'cpu') -> Dict[str, Any]:
     """Read a checkpoint from elsewhere, as data only.
 
@@ -88,9 +92,7 @@ def _load_stream(stream: IO[bytes], name: str, map_location: MapLocation) -> Dic
             'running code of the file. If you trust it, save just its state dict where it was made'
         ) from error
     except (zipfile.BadZipFile, EOFError) as error:
-        raise CheckpointError(
-            f'{name}: is cut off or damaged ({error or "it ends too early"}); get it again'
-        ) from error
+        raise DamagedError(f'{name}: is cut off or damaged ({error or "it ends too early"}); get it again') from error
     except (MalformedError, pickle.UnpicklingError, *_FAULTS_OF_CONTENT) as error:
         raise CheckpointError(f'{name}: is no checkpoint of torch.save ({error})') from error
     if not isinstance(content, dict):

@@ -13,7 +13,6 @@ A config inside of a checkpoint is a program. ``DetInferencer`` runs it if it ge
 import hashlib
 import io
 import os
-import re
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -27,7 +26,8 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmpanet.utils.errors import CheckpointError
-from .files import load_untrusted
+from mmpanet.utils.files import write_text
+from .files import DamagedError, load_untrusted
 from .storages import MapLocation
 
 WEB, CLUSTER = ('http://', 'https://'), (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
@@ -55,28 +55,37 @@ def load_from_http(filename: str, map_location: MapLocation = None) -> Dict[str,
     """A URL. It is downloaded once per machine, to where ``torch.hub`` keeps checkpoints.
 
     In a distributed run the first process downloads, and the others wait. On a machine that does not see its file, they
-    download then. A file that cannot be read, such as one that was cut off on its way, is removed again.
+    download then. A file that was cut off on its way is removed again.
     """
-    path = Path(torch.hub.get_dir(), 'checkpoints', _name_of_download(filename))
+    path = _place_of_download(filename)
     if is_main_process():
         _download(filename, path)
     barrier()
     _download(filename, path)
     try:
         return load_untrusted(path, map_location)
-    except CheckpointError:
+    except DamagedError:
         with suppress(OSError):
             path.unlink()
         raise
 
 
-def _name_of_download(url: str) -> str:
-    """The name of the file if it ends in its hash, as in model zoos; otherwise one that belongs to this URL alone."""
-    name = Path(urlparse(url).path).name
-    if re.search(r'-[0-9a-f]{8,}\.\w+$', name):
-        return name
-    stem, dot, suffix = name.rpartition('.')
-    return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:16]}{dot}{suffix}'
+def _place_of_download(url: str) -> Path:
+    """Where the file of a URL lies, or will lie.
+
+    It has the name that ``torch.hub`` would give it, and beside it a note of its URL. If this is the file of another
+    URL, such as the ``epoch_12.pth`` of another training, the name gets a hash of the URL.
+    """
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(url).path).name)
+    origin = _origin_of(path)
+    if path.is_file() and origin.is_file() and origin.read_text(encoding='utf-8') != url:
+        return path.with_name(f'{path.stem}-{hashlib.sha256(url.encode()).hexdigest()[:16]}{path.suffix}')
+    return path
+
+
+def _origin_of(path: Path) -> Path:
+    """The file that says which URL a downloaded file is from."""
+    return path.with_name(f'{path.name}.url')
 
 
 def _download(url: str, path: Path) -> None:
@@ -86,6 +95,7 @@ def _download(url: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(url, str(path), progress=os.isatty(0))
+        write_text(_origin_of(path), url)
     except (OSError, HTTPException, ValueError) as error:
         raise CheckpointError(f'checkpoint {url}: cannot be downloaded: {error}') from error
 

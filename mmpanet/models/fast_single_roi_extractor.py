@@ -58,6 +58,10 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
         check_backend(backend, self.roi_layers[0])
         self.backend = backend
 
+    def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
+        """FPN's rule, see :func:`mmpanet.ops.fpn_levels`."""
+        return fpn_levels(rois, num_levels, self.finest_scale)
+
     def forward(self, feats: Tuple[Tensor, ...], rois: Tensor, roi_scale_factor: Optional[float] = None) -> Tensor:
         """Pool each RoI from the level that its size chooses.
 
@@ -75,7 +79,7 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
             # mmcv's operator reads maps wrongly that are not contiguous.
             feats = tuple(feat.contiguous() for feat in feats)
             return super().forward(feats, rois, roi_scale_factor)
-        levels = fpn_levels(rois, len(feats), self.finest_scale)
+        levels = self.map_roi_levels(rois, len(feats))
         if roi_scale_factor is not None and len(feats) > 1:
             # With a single level mmdet does not scale the RoIs.
             rois = self.roi_rescale(rois, roi_scale_factor)

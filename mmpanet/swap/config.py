@@ -206,9 +206,10 @@ def _swap_neck(neck: dict, scope: Optional[str], options: SwapOptions, notes: Li
                 f'fusion={options.fusion!r} with warm_start=True: a PAFPN adds its two paths, so its warm start needs '
                 "fusion='sum'"
             )
-        if options.warm_start and neck.get('conv_cfg') is not None:
+        conv_cfg = neck.get('conv_cfg') or dict(type='Conv2d')
+        if options.warm_start and type_name(conv_cfg.get('type')) not in ('Conv', 'Conv2d'):
             raise SwapError(
-                f'warm_start=True: a PAFPN with conv_cfg={neck["conv_cfg"]!r} cannot start warm, because the path of a '
+                f'warm_start=True: a PAFPN with conv_cfg={conv_cfg!r} cannot start warm, because the path of a '
                 'warm start has plain convolutions'
             )
         if options.warm_start:

@@ -2,7 +2,7 @@
 """The colors of all plots and pictures. They can be told apart with any color vision (Okabe and Ito)."""
 
 from itertools import product
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Sequence, Tuple, Union
 
 BLUE, LIGHT_BLUE, GREEN, YELLOW = '#0072B2', '#56B4E9', '#009E73', '#F0E442'
 ORANGE, VERMILION, PINK, GRAY = '#E69F00', '#D55E00', '#CC79A7', '#999999'
@@ -25,14 +25,18 @@ def level_colors(count: int) -> List[str]:
     return [LEVEL_COLORS[index % len(LEVEL_COLORS)] for index in range(count)]
 
 
-def give_enough_colors(dataset_meta: Optional[Dict[str, Any]]) -> None:
+def give_enough_colors(dataset_meta: Union[Dict[str, Any], Sequence[Dict[str, Any]], None]) -> None:
     """Leave the colors of the classes to MMDetection where a dataset has fewer than classes.
 
     ``CocoDataset`` brings those of COCO's 80 classes, also for classes of the user. MMDetection would stop at the 81st.
+
+    Args:
+        dataset_meta: Of one dataset, or of each of several. A list is changed in place. A tuple is one color for all.
     """
-    palette = (dataset_meta or {}).get('palette')
-    if dataset_meta and isinstance(palette, (list, tuple)) and len(palette) < len(dataset_meta.get('classes') or ()):
-        dataset_meta['palette'] = 'random'
+    for meta in [dataset_meta] if isinstance(dataset_meta, dict) else dataset_meta or ():
+        palette = meta.get('palette')
+        if isinstance(palette, list) and len(palette) < len(meta.get('classes') or ()):
+            meta['palette'] = 'random'
 
 
 def to_bgr(color: str) -> Tuple[int, int, int]:

@@ -21,7 +21,6 @@ from repository import ROOT
 from tiny_training import make_data, run_tool, write_config
 
 from mmdet.apis import inference_detector, init_detector
-from mmdet.models import PanopticFPN
 from mmdet.registry import MODELS
 from mmpanet.apis import find_inputs, load_inferencer
 from mmpanet.apis.prediction import predict
@@ -68,10 +67,14 @@ def test_a_folder_that_cannot_be_made(folder, tmp_path):
 
 def test_a_panoptic_model_is_refused(tmp_path):
     """Its segments are no objects."""
-    inferencer = SimpleNamespace(model=object.__new__(PanopticFPN))
-    with pytest.raises(ConfigError, match='a PanopticFPN predicts segments'):
-        predict(inferencer, tmp_path / 'a.png', tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
+    for test_cfg in (None, dict(panoptic_on=True), dict(instance_on=True)):  # of PanopticFPN, and of MaskFormer
+        model = SimpleNamespace(panoptic_fusion_head=SimpleNamespace(test_cfg=test_cfg))
+        with pytest.raises(ConfigError, match='a SimpleNamespace predicts panoptic segments'):
+            predict(SimpleNamespace(model=model), tmp_path / 'a.png', tmp_path / 'out')
+        assert not (tmp_path / 'out').exists()
+    model.panoptic_fusion_head.test_cfg = dict(panoptic_on=False, instance_on=True)
+    with pytest.raises(TypeError, match='not callable'):  # it goes on to call the inferencer
+        predict(SimpleNamespace(model=model), tmp_path / 'a.gif', tmp_path / 'out')
 
 
 def test_more_classes_than_the_palette_of_coco(folder, tmp_path):

@@ -357,11 +357,12 @@ def test_a_config_inside_of_a_checkpoint_is_not_run(project, tmp_path):
 
 
 def test_files_of_one_name_from_several_places(downloads, tmp_path, monkeypatch):
-    """Each URL has a file of its own, unless a hash in the name says that they are the same."""
+    """Each URL has a file of its own. A file that lies there without a note of its URL is taken, as torch takes it."""
     for number, folder in enumerate(('a', 'b')):
         (tmp_path / folder).mkdir()
-        for name in ('epoch_12.pth', 'resnet-0123abcd.pth'):
-            torch.save(dict(a=torch.tensor(number)), tmp_path / folder / name)
+        torch.save(dict(a=torch.tensor(number)), tmp_path / folder / 'epoch_12.pth')
+    (tmp_path / 'hub' / 'checkpoints').mkdir(parents=True)
+    torch.save(dict(a=torch.tensor(7)), tmp_path / 'hub' / 'checkpoints' / 'swin_tiny.pth')
     monkeypatch.setattr(
         torch.hub,
         'download_url_to_file',
@@ -369,9 +370,10 @@ def test_files_of_one_name_from_several_places(downloads, tmp_path, monkeypatch)
     )
     read = CheckpointLoader.load_checkpoint
     assert [read(f'https://h/{folder}/epoch_12.pth')['a'] for folder in 'abab'] == [0, 1, 0, 1]
-    assert [read(f'https://h/{folder}/resnet-0123abcd.pth')['a'] for folder in 'ab'] == [0, 0]
     assert read('https://h/a/epoch_12.pth?id=1')['a'] == 0
-    assert len(list((tmp_path / 'hub' / 'checkpoints').iterdir())) == 4
+    assert read('https://h/nowhere/swin_tiny.pth')['a'] == 7
+    names = sorted(path.name for path in (tmp_path / 'hub' / 'checkpoints').iterdir())
+    assert len(names) == 7 and {'epoch_12.pth', 'epoch_12.pth.url', 'swin_tiny.pth'} <= set(names)
 
 
 def test_a_download_that_was_cut_off_is_not_kept(downloads, tmp_path):
@@ -382,6 +384,11 @@ def test_a_download_that_was_cut_off_is_not_kept(downloads, tmp_path):
         CheckpointLoader.load_checkpoint('https://a/weights.pth')
     (tmp_path / 'weights.pth').write_bytes(content)
     assert CheckpointLoader.load_checkpoint('https://a/weights.pth')['a'].sum() == 1000
+    kept = tmp_path / 'hub' / 'checkpoints' / 'weights.pth'
+    torch.save(make_folder(tmp_path / 'traces'), kept)
+    with pytest.raises(CheckpointError, match='not read, because it holds'):
+        CheckpointLoader.load_checkpoint('https://a/weights.pth')
+    assert kept.is_file()  # it is whole
 
 
 @pytest.mark.parametrize('url', ['https://a.invalid:port/x.pth', 'https://a.invalid/my model.pth'])
@@ -414,7 +421,7 @@ def test_schemes_of_mmengine(downloads, tmp_path, monkeypatch):
 def test_downloads_of_a_distributed_run(downloads, tmp_path, monkeypatch, is_main, sees_the_file_of_the_main_process):
     """The first process downloads; another one waits, and downloads if it is on a machine with a disk of its own."""
     torch.save(dict(a=torch.ones(1)), tmp_path / 'weights.pth')
-    here, events = tmp_path / 'hub/checkpoints' / loader._name_of_download('http://a/weights.pth'), []
+    here, events = tmp_path / 'hub/checkpoints/weights.pth', []
     download = torch.hub.download_url_to_file
     monkeypatch.setattr(torch.hub, 'download_url_to_file', lambda *args, **kw: (events.append('get'), download(*args)))
     monkeypatch.setattr(loader, 'is_main_process', lambda: is_main)

@@ -12,6 +12,7 @@ from tiny_training import make_data, run_tool, tiny_config
 
 from mmdet.registry import MODELS
 from mmpanet.evaluation import whole_dump
+from mmpanet.utils.palette import give_enough_colors
 
 BOXES = 'model.roi_head.mask_head=None', 'model.roi_head.mask_roi_extractor=None', 'test_evaluator.metric=bbox'
 
@@ -73,6 +74,13 @@ def test_predictions_are_written_whole_or_not_at_all(folder, tmp_path, monkeypat
     assert out.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ['p.pkl']
 
 
+def test_predictions_of_other_runners_and_behind_links(folder, tmp_path):
+    (tmp_path / 'far').mkdir()
+    (tmp_path / 'p.pkl').symlink_to(tmp_path / 'far' / 'p.pkl')
+    test(folder, '--out', tmp_path / 'p.pkl', '--cfg-options', 'runner_type=Runner')
+    assert (tmp_path / 'p.pkl').is_symlink() and len(predictions(tmp_path / 'far' / 'p.pkl')) == 3
+
+
 def test_pictures_need_the_hook_that_draws_them(folder):
     for value in ('None', 'dict()'):
         with pytest.raises(SystemExit, match='--show and --show-dir need default_hooks.visualization=dict'):
@@ -93,6 +101,16 @@ def test_pictures_of_more_classes_than_coco_has(folder):
     draw = ['default_hooks.visualization.interval=1', 'default_hooks.visualization.score_thr=0.01']
     test(folder, '--show-dir', 'vis', '--cfg-options', *draw, weights='many.pth', config='many.py')
     assert len(list((folder / 'run').glob('*/vis/*.png'))) == 3
+
+
+def test_colors_of_several_datasets_and_of_one_color():
+    first, second, third = dict(classes='abc', palette=[(1, 2, 3)]), dict(classes='a', palette=[(1, 2, 3)]), dict()
+    give_enough_colors([first, second, third])
+    assert first['palette'] == 'random' and second['palette'] == [(1, 2, 3)] and third == {}
+    one_color = dict(classes='abcd', palette=(1, 2, 3))  # of mmdet: for all classes
+    give_enough_colors(one_color)
+    give_enough_colors(None)
+    assert one_color['palette'] == (1, 2, 3)
 
 
 def test_data_are_checked_with_out_too(folder, tmp_path):

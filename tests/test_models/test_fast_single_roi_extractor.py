@@ -95,6 +95,19 @@ def test_an_image_that_is_not_there_is_an_error(index, image):
         poolings()[index](maps(), rois)
 
 
+def test_the_rule_of_a_subclass_counts():
+    class Coarse(FastSingleRoIExtractor):
+        def map_roi_levels(self, rois, num_levels):
+            return torch.full((len(rois),), num_levels - 1)
+
+    feats, rois = maps(), some_rois(6)
+    layer = dict(type='RoIAlign', output_size=7, sampling_ratio=2)
+    for backend in ('embedding_bag', 'roi_align'):
+        found = Coarse(layer, 8, STRIDES, backend=backend)(feats, rois)
+        expected = build(strides=STRIDES[3:])(feats[3:], rois)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_without_rois_every_map_has_a_gradient():
     feats = [feat.requires_grad_() for feat in maps()]
     out = build()(feats, torch.zeros(0, 5))

@@ -134,6 +134,8 @@ def test_pafpn(zoo_config):
     warm = swap_config(zoo_config(name), warm_start=True).model.neck
     assert warm.bottom_up_act_cfg is None and warm.warm_start and 'bottom_up_norm_cfg' not in warm
     cfg = zoo_config(name)
+    cfg.model.neck.conv_cfg = dict(type='Conv2d')
+    assert swap_config(cfg, warm_start=True).model.neck.warm_start
     cfg.model.neck.conv_cfg = dict(type='ConvWS')
     with pytest.raises(SwapError, match=r"PAFPN with conv_cfg=\{'type': 'ConvWS'\} cannot start warm"):
         swap_config(cfg, warm_start=True)
