@@ -18,7 +18,6 @@ from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
 from mmpanet.engine.runner import build_runner
-from mmpanet.engine.runner.checking_runner import CheckingRunner
 from mmpanet.evaluation.whole_dump import WholeDump
 from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.errors import ConfigError, MMPanetError
@@ -71,12 +70,9 @@ def test(args: argparse.Namespace) -> None:
     if args.tta:
         use_test_time_augmentation(cfg)
     runner = build_runner(cfg)
-    metrics = [WholeDump(out_file_path=args.out)] if args.out else []
-    if isinstance(runner, CheckingRunner):
-        runner.test(*metrics)  # which checks the data before it builds the metrics
-    else:
-        runner.test_evaluator.metrics.extend(metrics)
-        runner.test()
+    if args.out:
+        runner.test_evaluator.metrics.append(WholeDump(out_file_path=args.out))
+    runner.test()
 
 
 def main() -> None:

@@ -100,7 +100,7 @@ def _prepare(cfg: Config, most: int) -> Runner:
     if rpn.get('nms_pre', -1) > 0:  # otherwise there is no limit
         rpn.nms_pre = max(rpn.nms_pre, most)
     runner = CheckingRunner.from_cfg(cfg)
-    runner.prepare_test()
+    _ = runner.test_loop  # it is built here, which checks the data
     runner.load_or_resume()
     runner.model.eval()
     return runner

@@ -5,7 +5,6 @@ from typing import Any, Dict, Tuple
 
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
@@ -61,24 +60,16 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         self._check_annotations('train', *(['val'] if self._val_loop is not None else []))
         return super().train()
 
-    def test(self, *metrics: BaseMetric) -> Dict[str, float]:
-        """Test, also by further metrics."""
-        self.prepare_test()
-        if metrics:
-            self.test_evaluator.metrics.extend(metrics)
-        return super().test()
-
-    def prepare_test(self) -> None:
-        """Check the test data, and refuse checkpoints that lack a weight from now on."""
-        self._check_annotations('test')
-        self.needs_all_weights = True
-
     def build_val_loop(self, loop: Any) -> BaseLoop:
         built = super().build_val_loop(loop)
         give_enough_colors(self.visualizer.dataset_meta)
         return built
 
     def build_test_loop(self, loop: Any) -> BaseLoop:
+        """As mmengine's; checks the test data first, and refuses checkpoints that lack a weight from then on."""
+        if not isinstance(loop, BaseLoop):  # otherwise it is built already
+            self._check_annotations('test')
+            self.needs_all_weights = True
         built = super().build_test_loop(loop)
         give_enough_colors(self.visualizer.dataset_meta)
         return built
