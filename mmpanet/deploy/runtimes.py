@@ -1,12 +1,14 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """What runs an exported graph."""
 
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Callable, List, Sequence, Union
+from typing import Any, Callable, List, NamedTuple, Sequence, Union
 
 import numpy as np
 
+from mmpanet.utils.environment import warning_of_bfloat16
 from mmpanet.utils.errors import ExportError
 
 Graph = Callable[[np.ndarray], List[np.ndarray]]
@@ -21,18 +23,22 @@ def open_graph(path: Union[str, Path], runtime: str = 'onnxruntime', threads: in
         threads: CPU threads; 0 leaves the choice to the runtime.
 
     Raises:
-        ExportError: If the runtime is unknown or not installed, or if the file is not there or is no graph that it
-            can run. The function raises it for an image whose type the graph does not take.
+        ExportError: If the runtime is unknown or not installed, if the processor has no instructions for it, or if the
+            file is not there or is no graph that it can run. The function raises it for an image whose type the graph
+            does not take.
     """
     if runtime not in RUNTIMES:
         raise ExportError(f'runtime={runtime!r} must be one of {tuple(RUNTIMES)}')
     if not Path(path).is_file():
         raise ExportError(f'{path}: no such file')
-    open_, name = RUNTIMES[runtime]
+    module_name, name, open_ = RUNTIMES[runtime]
+    lack = warning_of_bfloat16('cpu') if runtime == OPENVINO_BF16 else None
+    if lack:
+        raise ExportError(f'runtime={runtime!r}: {lack}')
     try:
-        module = import_module(runtime)
+        module = import_module(module_name)
     except ImportError as error:
-        raise ExportError(f'{name} is not installed: pip install {runtime}') from error
+        raise ExportError(f'{name} is not installed: pip install {module_name}') from error
     try:
         return open_(module, str(path), threads)
     except Exception as error:  # each runtime has its own errors
@@ -73,14 +79,25 @@ def _open_onnxruntime(onnxruntime: Any, path: str, threads: int) -> Graph:
     return lambda image: session.run(None, {'input': as_input(image, dtype)})
 
 
-def _open_openvino(openvino: Any, path: str, threads: int) -> Graph:
+def _open_openvino(openvino: Any, path: str, threads: int, precision: str = 'f32') -> Graph:
     core = openvino.Core()
     options = {'INFERENCE_NUM_THREADS': threads} if threads else {}
-    compiled = core.compile_model(core.read_model(path), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32', **options})
+    compiled = core.compile_model(core.read_model(path), 'CPU', {'INFERENCE_PRECISION_HINT': precision, **options})
     check_inputs([one.get_any_name() for one in compiled.inputs])
     dtype = np.dtype(compiled.input(0).get_element_type().to_dtype())
     return lambda image: [np.asarray(output) for output in compiled([as_input(image, dtype)]).values()]
 
 
-# By the name of the module: how it opens a graph, and its name in messages.
-RUNTIMES = {'onnxruntime': (_open_onnxruntime, 'onnxruntime'), 'openvino': (_open_openvino, 'OpenVINO')}
+class _Runtime(NamedTuple):
+    module: str
+    name: str  # in messages
+    open: Callable[[Any, str, int], Graph]
+
+
+OPENVINO_BF16 = 'openvino-bf16'
+# By the name that a user gives. OpenVINO can compute a float32 graph in bfloat16 where the processor has it.
+RUNTIMES = {
+    'onnxruntime': _Runtime('onnxruntime', 'onnxruntime', _open_onnxruntime),
+    'openvino': _Runtime('openvino', 'OpenVINO', _open_openvino),
+    OPENVINO_BF16: _Runtime('openvino', 'OpenVINO', partial(_open_openvino, precision='bf16')),
+}

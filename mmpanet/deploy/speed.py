@@ -103,12 +103,14 @@ def torchvision_detector(name: str, image: Tensor, proposals: int, detections: i
         detections: The largest number of detections.
 
     Raises:
-        ExportError: If torchvision is not installed, or has no such model.
+        ExportError: If torchvision is not installed, does not fit this torch, or has no such model.
     """
     try:
         from torchvision.models import detection
     except ImportError as error:
         raise ExportError('torchvision is not installed: pip install torchvision') from error
+    except RuntimeError as error:  # its operators are built for one version of torch
+        raise ExportError(f'torchvision does not fit torch {torch.__version__}: {error}') from error
     if not hasattr(detection, name):
         raise ExportError(f'torchvision.models.detection has no {name!r}')
     height, width = image.shape[1:]

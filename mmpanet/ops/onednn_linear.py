@@ -1,11 +1,12 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The matrix product of an fc, computed by the library that is faster.
 
-On a CPU, torch computes float32 matrix products with MKL. On AMD's processors with AVX512, MKL uses only half of the
-vector width. oneDNN, which torch uses for convolutions, uses all of it. torch gives access to oneDNN's product by an
-operator of its compiler, ``torch.ops.mkldnn._linear_pointwise``. :func:`linear` calls it on these processors. With AVX2
-alone MKL is faster. On other processors nothing was measured. There, and where the operator is missing, as in older
-versions of torch and in some builds, :func:`linear` is ``torch.nn.functional.linear``.
+On a CPU, torch computes float32 matrix products with MKL. On AMD's processors with units for all of AVX512 (Zen 5), MKL
+uses only half of the vector width. oneDNN, which torch uses for convolutions, uses all of it. torch gives access to
+oneDNN's product by an operator of its compiler, ``torch.ops.mkldnn._linear_pointwise``. :func:`linear` calls it on
+these processors. With AVX2 alone MKL is faster. On Zen 4, which computes AVX512 in halves, oneDNN gains less than 5 %
+of a whole step. On other processors nothing was measured. In all these cases, and where the operator is missing, as in
+older versions of torch and in some builds, :func:`linear` is ``torch.nn.functional.linear``.
 
 The environment variable ``MMPANET_ONEDNN_LINEAR`` turns the operator on (1) or off (0) on any processor.
 """
@@ -18,7 +19,7 @@ from mmengine.utils import digit_version
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .fast_arithmetic import are_plain, is_wanted
+from .fast_arithmetic import AVX512, are_plain, is_wanted
 
 # With fewer multiply-adds the gain is smaller than the cost of the additional Python code.
 SMALLEST_PRODUCT = 2**26
@@ -96,4 +97,4 @@ def _has_onednn_linear() -> bool:
 
 
 HAS_ONEDNN_LINEAR = _has_onednn_linear()
-PREFERS_ONEDNN = is_wanted(SWITCH, amd_capability='AVX512')
+PREFERS_ONEDNN = is_wanted(SWITCH, amd_vectors=[AVX512])

@@ -3,9 +3,10 @@
 
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016), Section 4.1: a tile of m x m outputs of
 a 3x3 convolution reads n x n inputs, with n = m + 2. If the tile and the kernel are transformed by small matrices, n^2
-products take the place of 9 m^2. The transforms cost additions, so the gain depends on the processor. With AVX2 alone
-the products are what takes the time, and :func:`conv3x3` is faster than oneDNN's convolution. With AVX512 oneDNN's
-convolution is faster, and :func:`conv3x3` calls it. On other processors nothing was measured, and it does the same.
+products take the place of 9 m^2. The transforms cost additions, so the gain depends on the processor. On AMD's
+processors with AVX2 alone, and on Zen 4, which computes AVX512 in halves, the products are what takes the time, and
+:func:`conv3x3` is faster than oneDNN's convolution. With units for all of AVX512 oneDNN's convolution is faster, and
+:func:`conv3x3` calls it. On other processors nothing was measured, and it does the same.
 
 The environment variable ``MMPANET_WINOGRAD`` turns it on (1) or off (0) on any processor.
 """
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .fast_arithmetic import are_plain, is_wanted
+from .fast_arithmetic import AVX2, HALVED_AVX512, are_plain, is_wanted
 from .winograd_matrices import best_tile, matrices_of_axis, matrices_of_kernel, matrices_of_tile
 
 SWITCH = 'MMPANET_WINOGRAD'
@@ -287,4 +288,4 @@ def _cached_transforms(height: int, width: int) -> Tuple[int, int, int, int, Tup
     return tile, rows, columns, strips, tuple(one.astype(np.float32) for one in matrices)
 
 
-PREFERS_WINOGRAD = is_wanted(SWITCH, amd_capability='AVX2')
+PREFERS_WINOGRAD = is_wanted(SWITCH, amd_vectors=[AVX2, HALVED_AVX512])

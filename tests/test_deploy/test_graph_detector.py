@@ -15,6 +15,7 @@ from mmpanet.deploy import ExportError, GraphDetector, export_detector, quantize
 from mmpanet.deploy.graph_detector import has_inclusive_boxes
 from mmpanet.deploy.int8 import OUTPUT_LAYERS
 from mmpanet.deploy.verify import match_detections
+from mmpanet.utils import environment
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -108,6 +109,14 @@ def test_masks_in_the_resized_image_are_refused(exported):
 def test_what_cannot_be_opened_is_named(arguments, problem):
     with pytest.raises(ExportError, match=problem):
         GraphDetector(**arguments)
+
+
+def test_bfloat16_needs_a_processor_that_has_it(exported, monkeypatch):
+    monkeypatch.setattr(environment, 'instruction_sets', lambda: ['AVX2', 'AVX512'])
+    with pytest.raises(
+        ExportError, match=r"runtime='openvino-bf16': this processor \(AVX2, AVX512\) has no instructions"
+    ):
+        GraphDetector(exported[2] / 'end2end.onnx', 'openvino-bf16')
 
 
 def test_a_file_that_is_no_graph_is_named(tmp_path):
@@ -228,6 +237,21 @@ def test_openvino_runs_eight_bits(exported, tmp_path):
     )
     for a, b in zip(one, other):
         assert a.pred_instances.scores.max() == pytest.approx(b.pred_instances.scores.max().item(), abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif('BF16' not in environment.instruction_sets(), reason='this processor has no bfloat16')
+def test_openvino_computes_in_bfloat16(exported):
+    pytest.importorskip('openvino')
+    _, cfg, folder, images = exported
+    one, other = (
+        GraphDetector(folder / 'end2end.onnx', runtime, inclusive_boxes=False).test_step(samples(cfg, images))
+        for runtime in ('openvino-bf16', 'openvino')
+    )
+    for a, b in zip(one, other):
+        low, full = a.pred_instances.scores[:5], b.pred_instances.scores[:5]
+        assert not torch.equal(low, full)
+        torch.testing.assert_close(low, full, rtol=0.05, atol=0.02)
 
 
 def test_boxes_in_front_of_the_suppression_have_a_known_size(exported):

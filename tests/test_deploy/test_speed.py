@@ -77,3 +77,17 @@ def test_torchvision_is_named_if_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, 'torchvision.models', None)
     with pytest.raises(ExportError, match='torchvision is not installed: pip install torchvision'):
         torchvision_detector('maskrcnn_resnet50_fpn', torch.zeros(3, 64, 64, dtype=torch.uint8), 10, 5)
+
+
+def test_torchvision_is_named_if_it_is_built_for_another_torch(tmp_path, monkeypatch):
+    (tmp_path / 'torchvision').mkdir()
+    (tmp_path / 'torchvision' / '__init__.py').write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'torchvision']:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(
+        ExportError, match='torchvision does not fit torch .*: operator torchvision::nms does not exist'
+    ):
+        torchvision_detector('maskrcnn_resnet50_fpn', torch.zeros(3, 64, 64, dtype=torch.uint8), 10, 5)
