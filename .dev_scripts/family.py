@@ -62,6 +62,7 @@ def main():
         return
     importlib.import_module(f'{args.package}.models')
     done = {result['config'] for result in known if result['package'] == args.package}
+    args.results = args.results.resolve()  # before the folder changes
     folder = Path('work_dirs/family').resolve()
     folder.mkdir(parents=True, exist_ok=True)
     root = Path(importlib.import_module(args.package).__file__).parent / '.mim' / 'configs'

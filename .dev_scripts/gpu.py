@@ -92,6 +92,8 @@ def run_tests(args: argparse.Namespace) -> List[str]:
     report = args.out / 'tests.xml'
     words = ['-m', 'pytest', '-q', '-m', 'gpu', f'--junitxml={report}', *(args.pytest or [ROOT / 'tests'])]
     failure = None
+    if report.is_file():
+        report.unlink()  # of an earlier run
     try:
         run(*words, MMPANET_TEST_DEVICE=args.device)
     except StepError as error:

@@ -72,6 +72,8 @@ def main():
     warnings.simplefilter('ignore')
     zoo = Zoo(args.configs, Path(args.results).resolve())
     out = Path(args.out).resolve()
+    if not zoo.configs():
+        sys.exit(f'sweep_zoo.py: there is no config in {zoo.root}')
     if not args.page_only:
         folder = zoo.file.parent / 'checkout'
         prepare_folder(zoo, folder)

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
 # The threads of GNU OpenMP wait for each other by spinning, which makes a step several times as long on a busy machine.
 # It reads these when torch is loaded: docs/troubleshooting.md.
@@ -21,7 +20,7 @@ from mmpanet.engine.runner import build_runner
 from mmpanet.evaluation.whole_dump import WholeDump
 from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.errors import ConfigError, MMPanetError
-from mmpanet.utils.files import make_folder
+from mmpanet.utils.files import make_place_for
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,9 +51,7 @@ def parse_args() -> argparse.Namespace:
 def test(args: argparse.Namespace) -> None:
     cfg = load_run_config(args)
     if args.out:
-        make_folder(Path(args.out).absolute().parent, '--out')
-        if Path(args.out).is_dir():
-            raise ConfigError(f'--out {args.out}: is a folder')
+        make_place_for(args.out, '--out')
     if args.tta:
         check_test_time_augmentation(cfg)
     check_run_config(cfg, 'test')

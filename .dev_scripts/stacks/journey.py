@@ -67,7 +67,7 @@ class Journey:
             start = time.time()
             try:
                 outcome = step(self) or 'ok'
-            except (StepError, OSError, ValueError, KeyError) as error:
+            except (StepError, OSError, ValueError, LookupError, subprocess.TimeoutExpired) as error:
                 outcome = f'{type(error).__name__}: {error}' if not isinstance(error, StepError) else str(error)
             outcomes[name] = outcome
             report(name, outcome, time.time() - start)

@@ -22,6 +22,7 @@ from journey import Journey
 
 KNOWN = sorted(path.stem for path in CONSTRAINTS.glob('*.txt'))
 LINES_OF_A_FAILURE = 30
+RAN_TO_THE_END = (0, 1)  # exit statuses of pytest: all passed, some failed. With others some tests may not have run.
 
 
 def parse_args(words=None):
@@ -72,7 +73,7 @@ def run_tests(stack, arguments, log):
     if report.exists():
         report.unlink()
     with open(stack.folder / 'tests.log', 'w') as output:
-        subprocess.run(
+        code = subprocess.run(
             [
                 str(stack.python),
                 str(Path(__file__).with_name('pytest_installed.py')),
@@ -83,8 +84,8 @@ def run_tests(stack, arguments, log):
             env=stack.environment_variables(),
             stdout=output,
             stderr=subprocess.STDOUT,
-        )
-    if not report.exists():
+        ).returncode
+    if not report.exists() or code not in RAN_TO_THE_END:
         raise StackError(f'pytest did not run to its end; its output is in {stack.folder / "tests.log"}')
     counts, failures = dict(passed=0, failed=0, skipped=0), []
     for case in xml.etree.ElementTree.parse(report).iter('testcase'):
@@ -102,9 +103,12 @@ def run_tests(stack, arguments, log):
 
 def test_name(case):
     """A test of a JUnit report as pytest names it: file, class if it has one, and function."""
-    module = case.get('file')[: -len('.py')].replace('/', '.')
+    file, name = case.get('file'), case.get('name')
+    if not file or not case.get('classname'):  # pytest itself failed, or could not collect the file
+        return file or name
+    module = file[: -len('.py')].replace('/', '.')
     classes = case.get('classname')[len(module) + 1 :].split('.')
-    return '::'.join(filter(None, [case.get('file'), *classes, case.get('name')]))
+    return '::'.join(filter(None, [file, *classes, name]))
 
 
 def run_failed_again(stack, older, log):

@@ -2,6 +2,7 @@
 """What came out on each stack: kept in ``docs/results/stacks.json``, shown in ``docs/install.md``."""
 
 import json
+import os
 
 from environment import CONSTRAINTS, ROOT
 
@@ -21,10 +22,17 @@ def keep(name, record):
     if older.get('versions') == record['versions']:
         record = {**older, **record}
     records[name] = record
-    RECORDS.write_text(json.dumps(dict(sorted(records.items())), indent=1) + '\n')
+    write_whole(RECORDS, json.dumps(dict(sorted(records.items())), indent=1) + '\n')
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    PAGE.write_text(f'{before}{BEGIN}\n\n{version_table()}\n\n{journey_table()}\n\n{END}{after}')
+    write_whole(PAGE, f'{before}{BEGIN}\n\n{version_table()}\n\n{journey_table()}\n\n{END}{after}')
+
+
+def write_whole(path, text):
+    """Write a file in one step, so that a run that is stopped leaves the old one."""
+    part = path.with_name(f'{path.name}.part')
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def load():

@@ -50,7 +50,7 @@ class Zoo:
     """The configs of a folder and their results, which are kept in a file, so a sweep that was stopped can go on."""
 
     def __init__(self, root: Union[str, os.PathLike], results: Union[str, os.PathLike]) -> None:
-        self.root = Path(root)
+        self.root = Path(root).resolve()
         self.file = Path(results)
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.builds: Dict[str, dict] = {}

@@ -36,6 +36,7 @@ HEAD_METHODS = ('predict', 'loss', 'loss_and_predict', 'loss_and_target')  # mmd
 # They make glibc return freed memory at once, so that a process holds no more than its tensors need.
 MALLOC_SETTINGS = {'MALLOC_MMAP_THRESHOLD_': '65536', 'MALLOC_TRIM_THRESHOLD_': '65536'}
 PROCESS_STATUS = Path('/proc/self/status')
+RESET_OF_PEAK = Path('/proc/self/clear_refs')
 
 
 def seconds_by_part(model: PreparedModel, mode: str) -> Dict[str, float]:
@@ -171,7 +172,8 @@ def peak_memory(model: BenchmarkModel, workload: Workload, settings: RunSettings
     process holds before the model is built. On a GPU: the most that torch's allocator hands out. None where the system
     does not tell.
     """
-    if torch.device(settings.device).type == 'cpu' and not PROCESS_STATUS.exists():
+    kind = torch.device(settings.device).type
+    if kind not in ('cpu', 'cuda') or (kind == 'cpu' and not _system_tells_memory()):
         return None
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
@@ -210,9 +212,16 @@ def _measure_memory(
         prepared.run(mode)
         sender.send(torch.cuda.max_memory_allocated(device))
         return
-    Path('/proc/self/clear_refs').write_text('5')  # resets the peak
+    RESET_OF_PEAK.write_text('5')
     prepared.run(mode)
     sender.send(_resident_bytes('VmHWM') - _resident_bytes('RssFile') - before)
+
+
+def _system_tells_memory() -> bool:
+    if not (RESET_OF_PEAK.exists() and PROCESS_STATUS.exists()):
+        return False
+    known = {line.partition(':')[0] for line in PROCESS_STATUS.read_text().splitlines()}
+    return known.issuperset(('RssAnon', 'RssFile', 'VmHWM'))
 
 
 def _resident_bytes(key: str) -> int:

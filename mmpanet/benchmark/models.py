@@ -3,7 +3,6 @@
 
 import os
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -14,7 +13,6 @@ from mmengine.dataset import pseudo_collate
 from mmengine.runner import load_checkpoint
 from torch import Tensor
 
-from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 from mmdet.registry import OPTIMIZERS
 from mmdet.structures import DetDataSample
 from mmpanet.apis.image_loader import ImageLoader
@@ -26,6 +24,7 @@ from mmpanet.utils.errors import BenchmarkError
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.media import IMAGE_SUFFIXES
 from mmpanet.utils.model_building import build_model
+from .limits_of_mmcv import change_maps_of_mmdet, use_mmcv_in_float32
 from .workload import Workload, fix_proposals_and_detections
 
 DEFAULT_BASE = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
@@ -166,12 +165,19 @@ VARIANTS: Dict[str, Variant] = {
 
 
 def build(model: BenchmarkModel) -> nn.Module:
-    """The model with random weights, or with those of its checkpoint."""
+    """The model with random weights, or with those of its checkpoint.
+
+    Raises:
+        BenchmarkError: If the checkpoint is of another model.
+    """
     module = build_model(model.cfg)
     with quiet_logger():
         module.init_weights()
         if model.checkpoint:
-            load_checkpoint(module, model.checkpoint, map_location='cpu', strict=True)
+            try:
+                load_checkpoint(module, model.checkpoint, map_location='cpu', strict=True)
+            except RuntimeError as error:
+                raise BenchmarkError(f'{model.checkpoint} is no checkpoint of {model.name}: {error}') from error
     return module
 
 
@@ -197,13 +203,15 @@ class PreparedModel:
             self.batches = [(workload.make_images().to(self.device), samples)]
             fix_proposals_and_detections(self.module, workload, self.device)
         if self.dtype != torch.float32 and self.device.type == 'cpu':
-            _use_mmcv_in_float32(self.module)
+            use_mmcv_in_float32(self.module)
         roi_head: Any = getattr(self.module, 'roi_head', None)
         if settings.rois_per_chunk and hasattr(roi_head, 'rois_per_chunk'):
             roi_head.rois_per_chunk = settings.rois_per_chunk
         if 'channels_last' in model.options:
             self._use_channels_last()
-        if 'compile' in model.options:
+        # Compiled parts have no hooks, and so no times of their own.
+        self.is_compiled = 'compile' in model.options
+        if self.is_compiled:
             if not hasattr(nn.Module, 'compile'):
                 raise BenchmarkError(f'{model.name}: torch {torch.__version__} cannot compile parts, torch 2.1 can')
             for name, part in self.module.named_modules():
@@ -264,38 +272,12 @@ class PreparedModel:
             (images.contiguous(memory_format=torch.channels_last), samples) for images, samples in self.batches
         ]
         # mmcv's RoIAlign misreads maps in this format, so its users need copies. Our op copies where it must.
-        _change_maps_of_mmdet(self.module, Tensor.contiguous)
+        change_maps_of_mmdet(self.module, Tensor.contiguous)
 
     def _autocast(self) -> ContextManager[Any]:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
-
-
-def _use_mmcv_in_float32(module: nn.Module) -> None:
-    """Give mmcv's RoIAlign and NMS float32, because they take nothing else on the CPU."""
-    _change_maps_of_mmdet(module, Tensor.float)
-    for name in ('rpn_head', 'bbox_head'):
-        head: Any = getattr(module, name, None)
-        if hasattr(head, 'predict_by_feat'):
-            head.predict_by_feat = partial(_call_in_float32, head.predict_by_feat)
-
-
-def _call_in_float32(function: Callable[..., Any], *outputs: Any, **kwargs: Any) -> Any:
-    with torch.autocast('cpu', enabled=False):
-        return function(*([level.float() for level in output] if output else output for output in outputs), **kwargs)
-
-
-def _change_maps_of_mmdet(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-    """Let mmdet's RoI extractors read changed maps. Ours read any of them."""
-
-    def changed(part: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
-        feats, *others = args
-        return (tuple(map(change, feats)), *others)
-
-    for part in module.modules():
-        if type(part).__module__.startswith('mmdet.') and isinstance(part, BaseRoIExtractor):
-            part.register_forward_pre_hook(changed)
 
 
 def find_images(folder: Path) -> Tuple[str, ...]:

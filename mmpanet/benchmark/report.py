@@ -148,7 +148,9 @@ def _document(benchmark: Benchmark, write_table: WriteTable) -> str:
     for mode in MODES:
         results = benchmark.of_mode(mode)
         if results:
-            paragraphs += [_cost_table(mode, results, write_table), _part_table(mode, results, write_table)]
+            paragraphs.append(_cost_table(mode, results, write_table))
+            if any(one.seconds_by_part for one in results):
+                paragraphs.append(_part_table(mode, results, write_table))
     paragraphs.append(FOOTNOTE.format(benchmark.results[0].name))
     return '\n\n'.join(paragraphs) + '\n'
 
@@ -182,7 +184,8 @@ def _cost_table(mode: str, results: Sequence[ModelResult], write_table: WriteTab
 
 
 def _part_table(mode: str, results: Sequence[ModelResult], write_table: WriteTable) -> str:
-    """One row per part and one column per model: seconds, and GFLOP in parentheses."""
+    """One row per part and one column per model: seconds, and GFLOP in parentheses. Compiled models are left out."""
+    results = [one for one in results if one.seconds_by_part]
     rows = [
         [part]
         + [f'{one.seconds_by_part.get(part, 0):.3f} ({_in_giga(one.flops_by_part.get(part, 0))})' for one in results]
@@ -203,12 +206,12 @@ def _parts_in_order(results: Iterable[ModelResult]) -> List[str]:
 
 
 def _plot_parts(benchmark: Benchmark, folder: Path) -> List[Path]:
-    """Stacked bars of the seconds of each part, one bar per model and one plot per mode."""
+    """Stacked bars of the seconds of each part, one bar per model and one plot per mode; none of compiled models."""
     from matplotlib.figure import Figure
 
     files = []
     for mode in MODES:
-        results = benchmark.of_mode(mode)
+        results = [one for one in benchmark.of_mode(mode) if one.seconds_by_part]
         if not results:
             continue
         figure = Figure(figsize=(9, 1.4 + 0.5 * len(results)), layout='constrained')

@@ -115,10 +115,11 @@ def _measure_mode(
     times = time_in_turns(runs, rounds, models[first].device, lambda line: progress(f'{mode}, {line}'))
     # By part in rounds of their own: on a GPU, the measurement by part makes a run slower.
     by_part: Dict[str, Dict[str, List[float]]] = {name: defaultdict(list) for name in models}
+    measurable = [name for name, model in models.items() if not model.is_compiled]
     part_rounds = max(1, rounds // 3)
     for i in range(part_rounds):
         progress(f'{mode}, by part, round {i + 1}/{part_rounds}')
-        for name in [*models, *reversed(list(models))]:
+        for name in [*measurable, *reversed(measurable)]:
             for part, seconds in seconds_by_part(models[name], mode).items():
                 by_part[name][part].append(seconds)
     for name, model in models.items():

@@ -54,7 +54,8 @@ class Workload(NamedTuple):
                 ori_shape=size,
                 scale_factor=(1.0, 1.0),
             )
-            objects = InstanceData(bboxes=boxes, labels=torch.arange(self.objects) % 2, masks=self._ellipses(boxes))
+            labels = torch.zeros(self.objects, dtype=torch.long)  # a class that every model has
+            objects = InstanceData(bboxes=boxes, labels=labels, masks=self._ellipses(boxes))
             samples.append(DetDataSample(metainfo=metainfo, gt_instances=objects))
         return samples
 

@@ -2,6 +2,7 @@
 """Write a detector as one ONNX graph."""
 
 import json
+import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead
 from mmpanet.ops.winograd import SMALLEST_KERNEL
 from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ExportError
-from mmpanet.utils.files import atomic_write
+from mmpanet.utils.files import atomic_write, make_folder
 from .end2end import EndToEnd
 from .support import check_support
 from .winograd_convs import can_replace
@@ -24,6 +25,8 @@ from .winograd_convs import can_replace
 OPSET = 16  # the first with RoiAlign's coordinate_transformation_mode
 GRAPH, INT8_GRAPH, SETTINGS = 'end2end.onnx', 'end2end_int8.onnx', 'detector.json'
 INPUT_TYPES = {'uint8': torch.uint8, 'float32': torch.float32}
+# torch's warning of a number that a trace holds as a constant.
+NUMBER_OF_TRACE = re.compile('Converting a tensor to a Python (integer|float|number)')
 # An image that no constant of a graph could be taken from by accident.
 EXAMPLE_SIZE = (100, 164)
 
@@ -62,8 +65,9 @@ def export_detector(
         list[Path]: The two files.
 
     Raises:
-        ExportError: If the detector has a part that cannot be exported, or with ``winograd`` no conv to write so.
-            Nothing is written then.
+        ConfigError: If the folder cannot be made or not be written to.
+        ExportError: If the detector has a part that cannot be exported, or with ``winograd`` no conv to write so, or if
+            onnx is not installed. Nothing is written then.
     """
     check_support(model)
     loads_float = any(step.get('to_float32') for step in get_test_pipeline_cfg(cfg))
@@ -79,6 +83,10 @@ def export_detector(
             f'winograd=True: no RoI head of this {type(model).__name__} has a 3x3 conv (stride 1, padding 1) '
             f'whose input channels times output channels are {SMALLEST_KERNEL} or more'
         )
+    try:
+        import onnx  # noqa: F401
+    except ImportError as error:
+        raise ExportError('onnx is not installed: pip install onnx') from error
     settings = dict(
         classes=list(classes),
         resize=_resize(cfg),
@@ -86,7 +94,7 @@ def export_detector(
         inclusive_boxes=isinstance(getattr(model, 'roi_head', None), InclusiveBoxRoIHead),
     )
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, 'folder')
     with atomic_write(folder / GRAPH) as graph, atomic_write(folder / SETTINGS) as file, _in_eval_mode(model):
         _export(EndToEnd(model, paste_masks, winograd).eval(), INPUT_TYPES[input_type], with_sizes, graph)
         file.write_text(json.dumps(settings, indent=2) + '\n')
@@ -132,9 +140,8 @@ def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path
     if with_sizes:
         inputs['sizes'] = torch.tensor([[height, width], [height - 9, width - 5]])
         axes['sizes'] = {0: 'batch'}
-    with warnings.catch_warnings(), torch.no_grad():
-        # PyTorch warns of the checks of shapes, which hold for every size.
-        warnings.simplefilter('ignore')
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter('always')
         torch.onnx.export(
             detector,
             tuple(inputs.values()),
@@ -145,6 +152,34 @@ def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path
             opset_version=OPSET,
             **_LEGACY_EXPORTER,
         )
+    _check_operators(path)
+    _check_trace(caught)
+
+
+def _check_trace(caught: Sequence[warnings.WarningMessage]) -> None:
+    """Raise if a part has made a number out of a size of the example: the graph would be right for that size alone.
+
+    torch warns of checks of shapes too, which hold for every size, and its own functions take numbers of channels.
+    """
+    for one in caught:
+        if NUMBER_OF_TRACE.match(str(one.message)) and Path(torch.__file__).parent not in Path(one.filename).parents:
+            place = '/'.join(Path(one.filename).parts[-3:])
+            raise ExportError(
+                f'{place}, line {one.lineno}, makes a number out of a tensor, which would be a constant of the graph: '
+                'a model with this part cannot be exported'
+            )
+
+
+def _check_operators(path: Path) -> None:
+    """Raise if the graph has an operator that is not ONNX's own, such as one of mmcv's."""
+    import onnx
+
+    for node in onnx.load(str(path), load_external_data=False).graph.node:
+        if node.domain not in ('', 'ai.onnx'):
+            part = '.'.join(name for name in node.name.split('/')[1:-1]) or 'a part of the model'
+            raise ExportError(
+                f"{part} needs the operator {node.domain}::{node.op_type}: only ONNX's own operators can be exported"
+            )
 
 
 # torch 2.5 has an exporter of another kind and takes this argument; before, there is one exporter.

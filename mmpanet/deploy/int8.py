@@ -10,7 +10,6 @@ import numpy as np
 from mmengine.config import Config
 
 from mmpanet.apis.image_loader import ImageLoader
-from mmpanet.utils.environment import instruction_sets
 from mmpanet.utils.errors import ExportError
 from mmpanet.utils.files import atomic_write
 from .fcs_as_convs import fcs_as_convs
@@ -33,9 +32,9 @@ def quantize_graph(
 ) -> List[str]:
     """Write a graph whose convs and fcs compute in eight bits (static QDQ of onnxruntime).
 
-    Weights have one scale per output channel. Activations have one scale per tensor, from the smallest and the largest
-    value on the images. The output of a layer is rounded once, behind its ReLU, so that no step of its scale is spent
-    on values that the ReLU removes. RoIAlign, the output layers and all that follows them stay in float.
+    Weights have seven bits, and one scale per output channel. Activations have one scale per tensor, from the smallest
+    and the largest value on the images. The output of a layer is rounded once, behind its ReLU, so that no step of its
+    scale is spent on values that the ReLU removes. RoIAlign, the output layers and all that follows them stay in float.
 
     Fcs are written as 1 x 1 convs (:func:`.fcs_as_convs.fcs_as_convs`). Convs that the graph computes by Winograd's
     algorithm stay in float, because eight bits are too few for transformed grids.
@@ -51,8 +50,8 @@ def quantize_graph(
         The names of the nodes that compute in eight bits.
 
     Raises:
-        ExportError: If onnxruntime is not installed, if there is no image, or if the graph has no such part or takes
-            sizes.
+        ExportError: If onnxruntime is not installed, if there is no image, if the graph has no such part or no layer
+            but in such parts, or if it takes sizes.
     """
     try:
         import onnx
@@ -78,6 +77,8 @@ def quantize_graph(
         image = model.graph.input[0]
         dtype = onnx.helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
         nodes = _without(list(_quantizable(model.graph)), float_parts)
+        if not nodes:  # onnxruntime would quantize all
+            raise ExportError(f'--float {" ".join(float_parts)}: no layer would be left to compute in eight bits')
         fcs_as_convs(model.graph, nodes)
         onnx.save(model, prepared)
         quantization.quantize_static(
@@ -86,8 +87,9 @@ def quantize_graph(
             Reader(_calibration_inputs(cfg, images, image.name, dtype)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            # Without VNNI a sum of two products of eight bits can overflow its sixteen bits.
-            reduce_range='VNNI' not in instruction_sets(),
+            # Weights have seven bits: on a processor without VNNI a sum of two products of eight bits can overflow its
+            # sixteen bits, and the graph may run on another processor than this one. The eighth bit brings no AP.
+            reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_quantize=[*nodes, *_relus_behind(model.graph, nodes)],

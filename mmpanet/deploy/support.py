@@ -10,6 +10,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, RetinaHead, RPNHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.roi_heads import CascadeRoIHead, DynamicRoIHead, PISARoIHead, StandardRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, ConvFCBBoxHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder, MlvlPointGenerator
@@ -93,6 +94,8 @@ def _check_roi_head(roi_head: nn.Module) -> None:
         for extractor in each(getattr(roi_head, f'{branch}_roi_extractor')):
             _check_extractor(extractor, f'{key}.{branch}_roi_extractor')
     for head in each(roi_head.bbox_head):
+        if type(head) is not BBoxHead:
+            _check(head, f'{key}.bbox_head', ConvFCBBoxHead)
         if head.custom_cls_channels or getattr(head.loss_cls, 'use_sigmoid', False):
             raise ExportError(
                 f'{key}.bbox_head.loss_cls={type(head.loss_cls).__name__} has an activation of its own: only a softmax '

@@ -87,7 +87,7 @@ def compare_detections(
             max(total.scores, float(np.abs(scores[left] - dets[right, 4]).max(initial=0))),
             0.0,
         )
-        if masks:
+        if masks and len(pairs):  # without objects mmdet's masks have the size of the original image
             theirs = expected.masks.numpy()[left]
             height, width = theirs.shape[1:]
             mask_pixels += int(theirs.sum())

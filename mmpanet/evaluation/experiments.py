@@ -13,14 +13,15 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
+from mmpanet.engine.run_log import RunLog, total_seconds
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.environment import commit, environment_summary
 from mmpanet.utils.errors import ConfigError, DataError, MMPanetError
 from mmpanet.utils.model_building import build_model
 from .coco_metrics import MAIN_METRICS
-from .run_log import RunLog, total_seconds
 
 Progress = Callable[[str], None]
+NOTE_OF_CONFIG = 'config.txt'
 LONGEST_NAME = 200  # characters of a folder; most file systems take 255
 RunKey = Tuple[str, Tuple[str, ...], int]  # name, overrides, seed
 
@@ -120,7 +121,8 @@ def plan_runs(
         options: Overrides for all configs, as ``KEY=VALUE``. The same config with other overrides is another run.
 
     Raises:
-        ConfigError: If a config does not exist, two configs have the same name, or an override has no value.
+        ConfigError: If a config does not exist, two configs have the same name, or an override has no value. Also if
+            the results hold a run of another config with one of these names.
     """
     bare = [option for option in options if '=' not in option]
     if bare:
@@ -132,9 +134,37 @@ def plan_runs(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f'two configs are named {twice[0]}, and results are kept by that name')
+    by_name = {config.stem: config for config in configs}
+    for result in results:
+        config = by_name.get(result['name'])
+        if config and not _are_one(config, Path(result.get('config', config))):
+            raise ConfigError(
+                f'{results.file} holds a run of {result["config"]}, and {config} has the same name; choose other '
+                '--results for it'
+            )
     finished = results.finished()
     runs = [Run(config, seed, tuple(options)) for seed in dict.fromkeys(seeds) for config in configs]
     return [run for run in runs if (run.name, run.options, run.seed) not in finished]
+
+
+def _are_one(config: Path, other: Path) -> bool:
+    """Whether two paths may be those of one config, seen from different folders."""
+    parts = Path(os.path.abspath(config)).parts
+    others = [part for part in other.parts if part != '..']
+    shared = min(len(parts), len(others))
+    return list(parts[-shared:]) == others[-shared:]
+
+
+def _claim(folder: Path, run: Run) -> None:
+    """Note in a work folder which config is trained there, and refuse the folder of another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / NOTE_OF_CONFIG
+    if note.is_file() and not _are_one(run.config, Path(note.read_text(encoding='utf-8').strip())):
+        raise ConfigError(
+            f'{folder} holds a training of {note.read_text(encoding="utf-8").strip()}, and {run.config} has the same '
+            'name; choose another --work-dir for it'
+        )
+    note.write_text(f'{run.config.as_posix()}\n', encoding='utf-8')
 
 
 def run_all(
@@ -153,6 +183,9 @@ def run_all(
 
     Returns:
         The number of runs that failed.
+
+    Raises:
+        ConfigError: If the folder of a run holds a training of another config with the same name.
     """
     failures = 0
     for number, run in enumerate(runs, start=1):
@@ -162,6 +195,7 @@ def run_all(
         try:
             # Two trainings in one folder would overwrite each other's checkpoints and be read as one.
             with FileLock(f'{folder}.lock', timeout=0):
+                _claim(folder, run)
                 result = train_once(run, folder, launcher)
         except Timeout:
             failures += 1
@@ -179,7 +213,6 @@ def run_all(
 
 def train_once(run: Run, work_dir: Path, launcher: Launcher) -> Dict[str, Any]:
     """Do one run. Returns its line of the results; its time includes earlier starts that were cut off."""
-    work_dir.mkdir(parents=True, exist_ok=True)
     log = work_dir / 'output.log'
     before, started = total_seconds(work_dir), time.time()
     with log.open('a') as file:
@@ -187,7 +220,7 @@ def train_once(run: Run, work_dir: Path, launcher: Launcher) -> Dict[str, Any]:
             launcher.command(run, work_dir),
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+            env={**os.environ, 'PYTHONUNBUFFERED': '1', 'PYTHON': sys.executable},  # the scripts of launchers take it
         )
     environment = environment_summary()
     result: Dict[str, Any] = dict(

@@ -133,6 +133,12 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
             if not fpns and not options.swaps_roi_head:
                 skipped.append(f'{where}.neck: it is a PANetNeck already')
                 continue
+            if not fpns and (options.warm_start or options.fusion != 'sum'):
+                asked = 'warm_start=True' if options.warm_start else f'fusion={options.fusion!r}'
+                raise SwapError(
+                    f'{where}.neck: it is a PANetNeck already and stays as it is, so {asked} has nothing to change; '
+                    'with grow=True the heads start with the outputs of the old model'
+                )
             for neck in fpns:
                 if options.grow and class_of(neck['type'], scope) is PAFPN:
                     raise SwapError(f'{where}.neck: a PAFPN cannot grow, because its path is not the one of PANet')

@@ -106,7 +106,7 @@ def verify(
         weights = read_checkpoint(checkpoint)
         weights = weights.get('state_dict', weights)
         if path != find_model_of_checkpoint(weights, new_cfg):
-            prefixes = (f'{".".join(path[1:])}.', 'teacher.')
+            prefixes = (f'{".".join(path[1:])}.', 'teacher.', 'wrapped_model.')
             weights = {
                 name[len(prefix) :]: value
                 for prefix in prefixes

@@ -28,6 +28,17 @@ def make_folder(path: PathLike, key: str) -> None:
         raise ConfigError(f'{key} {os.fspath(path)}: no permission to write there')
 
 
+def make_place_for(file: PathLike, key: str) -> None:
+    """Make the folder of a file that a run writes, before the run.
+
+    Raises:
+        ConfigError: As :func:`make_folder`, and if there is a folder of this name. The message names ``key``.
+    """
+    make_folder(Path(file).absolute().parent, key)
+    if Path(file).is_dir():
+        raise ConfigError(f'{key} {os.fspath(file)}: is a folder')
+
+
 @contextmanager
 def atomic_write(path: PathLike) -> Iterator[Path]:
     """Yield a path to write to, beside ``path``; it replaces ``path`` at the end of the ``with`` block.

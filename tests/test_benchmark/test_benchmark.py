@@ -12,7 +12,7 @@ from mmengine.config import Config
 from repository import ROOT
 
 from mmdet.structures.bbox import bbox_overlaps
-from mmpanet.benchmark import run
+from mmpanet.benchmark import measure, run
 from mmpanet.benchmark.measure import count_by_part, flops_by_part, peak_memory, seconds_by_part
 from mmpanet.benchmark.models import MODES, VARIANTS, PreparedModel, RunSettings, build, find_images, find_model
 from mmpanet.benchmark.report import as_text, pooling_text, write_benchmark, write_sweep
@@ -411,3 +411,39 @@ def test_pooling_alone():
     lines = pooling_text([known], SMALL, 7, 8, 2, dict(hardware='two cores', torch='2.0')).splitlines()
     assert lines[:2] == ['two cores, torch 2.0', '1 x 96 x 128, 40 RoIs, 7 x 7, 8 channels, sampling_ratio=2']
     assert lines[4].split()[:5] == ['every', 'level', 'forward', '2.000', '1.000']
+
+
+def test_a_model_of_one_class_trains():
+    """The objects of the workload have a class that every model has."""
+    model = small('panet')
+    for head in (model.cfg.model.roi_head.bbox_head, model.cfg.model.roi_head.mask_head):
+        head.num_classes = 1
+    loss = PreparedModel(model, SMALL, RunSettings()).compute_loss()
+    assert torch.isfinite(loss) and loss > 0
+
+
+def test_compiled_models_have_no_times_by_part(monkeypatch):
+    """torch does not call the hooks of parts that were compiled before."""
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda module, **kwargs: None, raising=False)
+    models = [small('panet'), small('panet+compile')]
+    found = run_benchmark(models, ['inference'], SMALL, RunSettings(), rounds=1, memory=False)
+    plain, compiled = found.results
+    assert plain.seconds_by_part and not compiled.seconds_by_part and compiled.flops == plain.flops
+    costs, parts = (one for one in as_text(found).split('\n\n') if one.startswith('inference'))
+    assert 'panet+compile' in costs and 'panet+compile' not in parts
+
+
+def test_memory_is_left_out_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(measure, 'RESET_OF_PEAK', tmp_path / 'nothing')
+    assert peak_memory(small(), SMALL, RunSettings(), 'inference') is None
+    status = tmp_path / 'status'
+    status.write_text('Name: python\n')
+    monkeypatch.setattr(measure, 'RESET_OF_PEAK', status)
+    monkeypatch.setattr(measure, 'PROCESS_STATUS', status)
+    assert peak_memory(small(), SMALL, RunSettings(), 'inference') is None
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    torch.save(dict(state_dict=build(small('panet')).state_dict()), tmp_path / 'panet.pth')
+    with pytest.raises(BenchmarkError, match=r'panet\.pth is no checkpoint of fpn: '):
+        build(small()._replace(checkpoint=str(tmp_path / 'panet.pth')))

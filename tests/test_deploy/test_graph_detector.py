@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
+from repository import ROOT
 from small_detectors import FPN, authors_boxes, build, config, enlarge, write_image
 
 from mmpanet.apis.image_loader import ImageLoader
 from mmpanet.deploy import ExportError, GraphDetector, export_detector, quantize_graph
 from mmpanet.deploy.graph_detector import has_inclusive_boxes
 from mmpanet.deploy.int8 import OUTPUT_LAYERS
-from mmpanet.deploy.verify import match_detections
+from mmpanet.deploy.verify import compare_detections, match_detections
 from mmpanet.utils import environment
 
 onnx = pytest.importorskip('onnx')
@@ -219,10 +220,53 @@ def test_a_part_that_is_not_there_is_named(exported, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_all_parts_in_float_are_refused(exported, tmp_path):
+    """onnxruntime would quantize everything, output layers too."""
+    parts = ['backbone', 'boxes', 'dense', 'masks', 'neck']
+    with pytest.raises(ExportError, match='--float backbone boxes dense masks neck: no layer would be left'):
+        quantize_graph(exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx', exported[1], exported[3], parts)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_have_seven_bits(exported, tmp_path):
+    """With eight, the sums of a processor without VNNI could overflow, wherever the graph was made."""
+    quantize_graph(exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx', exported[1], exported[3])
+    weights = [
+        onnx.numpy_helper.to_array(one)
+        for one in onnx.load(str(tmp_path / 'int8.onnx')).graph.initializer
+        if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 4
+    ]
+    assert len(weights) > 10 and max(abs(one.astype(int)).max() for one in weights) == 64
+
+
+def test_verification_of_an_image_without_objects(exported, tmp_path):
+    """mmdet gives it masks of the size of the original image, and the test pipeline has changed the size."""
+    model, cfg, _, images = exported
+    cfg, threshold = copy.deepcopy(cfg), model.roi_head.test_cfg.score_thr
+    model.roi_head.test_cfg.score_thr = 1.0
+    try:
+        export_detector(model, cfg, tmp_path)
+        found = compare_detections(model, cfg, tmp_path, images[:1])
+    finally:
+        model.roi_head.test_cfg.score_thr = threshold
+    assert found.detections == found.extra == 0 and found.masks == 0
+
+
 def test_no_image_to_calibrate_with_is_an_error(exported, tmp_path):
     with pytest.raises(ExportError, match='no image to calibrate with'):
         quantize_graph(exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx', exported[1], [])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_openvino_compiles_eight_bits_with_norms_of_fcs(exported, tmp_path):
+    pytest.importorskip('openvino')
+    cfg = config(ROOT / 'configs/dsb2018/ablation/mask-rcnn_r18_fpn_48e_dsb2018.py')
+    model = build(cfg)
+    assert any(isinstance(one, torch.nn.GroupNorm) for one in model.roi_head.bbox_head.modules())
+    export_detector(model, cfg, tmp_path, paste_masks=False)
+    quantize_graph(tmp_path / 'end2end.onnx', tmp_path / 'int8.onnx', cfg, exported[3])
+    GraphDetector(tmp_path / 'int8.onnx', 'openvino', inclusive_boxes=False)
 
 
 @pytest.mark.slow

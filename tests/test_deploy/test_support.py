@@ -4,9 +4,21 @@
 import pytest
 import torch
 from mmengine.config import Config
-from small_detectors import build, config, one_stage
+from small_detectors import FPN, build, config, one_stage
 
+from mmdet.registry import MODELS
 from mmpanet.deploy import ExportError, export_detector
+
+SABL = dict(
+    type='SABLHead',
+    num_classes=3,
+    cls_in_channels=64,
+    reg_in_channels=64,
+    roi_feat_size=7,
+    loss_cls=dict(type='CrossEntropyLoss'),
+    loss_bbox_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
+    loss_bbox_reg=dict(type='SmoothL1Loss'),
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +100,47 @@ def test_other_pipelines_are_refused(tmp_path):
     with pytest.raises(ExportError, match=r"test_pipeline has \['CenterCrop'\]"):
         export_detector(build(cfg), cfg, tmp_path / 'out')
     assert not (tmp_path / 'out' / 'end2end.onnx').exists()
+
+
+def swin():
+    return dict(type='SwinTransformer', embed_dims=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8])
+
+
+def resnet_with_dcn():
+    dcn = dict(type='DCNv2', deform_groups=1, fallback_on_stride=False)
+    last_alone = (False, False, False, True)
+    return dict(type='ResNeXt', depth=50, base_channels=16, groups=4, base_width=4, dcn=dcn, stage_with_dcn=last_alone)
+
+
+@pytest.mark.parametrize(
+    'backbone, channels, message',
+    [
+        (
+            swin(),
+            [16, 32, 64, 128],
+            r'backbones/swin\.py, line \d+, makes a number out of a tensor|transformer/utils\.py',
+        ),
+        (
+            resnet_with_dcn(),
+            [64, 128, 256, 512],
+            r'backbone\.layer4\..* needs the operator mmcv::MMCVModulatedDeformConv2d',
+        ),
+    ],
+    ids=['Swin', 'DCN'],
+)
+def test_a_backbone_that_no_graph_can_hold_is_refused(tmp_path, backbone, channels, message):
+    cfg = config()
+    cfg.model.backbone = backbone
+    cfg.model.neck.in_channels = channels
+    with pytest.raises(ExportError, match=message):
+        export_detector(build(cfg), cfg, tmp_path / 'out')
+    assert not list((tmp_path / 'out').iterdir())
+
+
+def test_a_box_head_without_classes_and_deltas_is_refused(tmp_path):
+    cfg = config(FPN)
+    model = build(cfg)
+    model.roi_head.bbox_head = MODELS.build(SABL)
+    with pytest.raises(ExportError, match=r'model\.roi_head\.bbox_head is a SABLHead: only ConvFCBBoxHead'):
+        export_detector(model, cfg, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

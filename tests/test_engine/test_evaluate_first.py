@@ -3,8 +3,8 @@ import pytest
 from mmengine.hooks import Hook
 from tiny_training import make_data, tiny_config
 
+from mmpanet.engine.run_log import RunLog
 from mmpanet.engine.runner.checking_runner import build_runner
-from mmpanet.evaluation.run_log import RunLog
 
 
 @pytest.fixture(scope='module')
@@ -58,6 +58,46 @@ def test_a_resumed_training_does_not_evaluate_again(cfg, tmp_path):
     train(cfg)
     cfg.train_cfg.max_epochs = 2
     cfg.resume, cfg.load_from = True, str(tmp_path / 'run' / 'epoch_1.pth')
+    assert [iteration for iteration, _ in train(cfg)] == [2]
+
+
+def drop_last_evaluation(run):
+    """Leave the logs as they are when the training is killed between the last checkpoint and its evaluation."""
+    [file] = run.glob('*/vis_data/scalars.json')
+    lines = file.read_text().splitlines()
+    assert 'coco/bbox_mAP' in lines[-1]
+    file.write_text('\n'.join(lines[:-1]) + '\n')
+
+
+@pytest.mark.parametrize('max_epochs, expected', [(1, [1]), (2, [1, 2])])
+def test_a_resumed_training_makes_up_for_a_missed_evaluation(cfg, tmp_path, max_epochs, expected):
+    first, last = train(cfg)
+    drop_last_evaluation(tmp_path / 'run')
+    cfg.train_cfg.max_epochs = max_epochs
+    cfg.resume = True
+    seen = train(cfg)
+    assert [iteration for iteration, _ in seen] == expected and seen[0][1] == last[1]
+    assert [one.epoch for one in RunLog.read(tmp_path / 'run').evaluations] == [0, *expected]
+
+
+def test_a_missed_evaluation_in_a_training_that_counts_iterations(cfg, tmp_path):
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=2)
+    cfg.param_scheduler = []
+    train(cfg)
+    cfg.resume = True
+    assert train(cfg) == []  # nothing is left to do
+    for file in (tmp_path / 'run').glob('*/vis_data/scalars.json'):
+        lines = [line for line in file.read_text().splitlines() if 'coco/' not in line or 'loss' in line]
+        file.write_text('\n'.join(lines) + '\n')
+    assert [iteration for iteration, _ in train(cfg)] == [2]
+
+
+def test_a_training_that_resumes_elsewhere_does_not_evaluate_first(cfg, tmp_path):
+    train(cfg)
+    cfg.train_cfg.max_epochs = 2
+    cfg.resume, cfg.load_from = True, str(tmp_path / 'run' / 'epoch_1.pth')
+    cfg.work_dir = str(tmp_path / 'other')
     assert [iteration for iteration, _ in train(cfg)] == [2]
 
 

@@ -178,6 +178,24 @@ def test_a_run_without_an_evaluation_fails(folder, tmp_path):
         measurements(tmp_path)
 
 
+def test_another_config_of_the_same_name_is_refused(folder):
+    """It would go on from the checkpoint of the first, and its results would be taken for those of the first."""
+    run_some(folder, 'a', [0])
+    (folder / 'other').mkdir()
+    other = folder / 'other' / 'a.py'
+    other.write_text((folder / 'a.py').read_text())
+    with pytest.raises(ConfigError, match=r'results\.jsonl holds a run of .*a\.py, and .*other/a\.py has the same'):
+        plan_runs([other], [1], Results(folder / 'results.jsonl'))
+    results = Results(folder / 'second.jsonl')
+    runs = plan_runs([other], [0], results)
+    with pytest.raises(ConfigError, match=r'seed_0 holds a training of .*a\.py, .* choose another --work-dir'):
+        run_all(runs, results, folder / 'work', Launcher(tools=folder))
+    assert not results.file.exists()
+    assert run_all(runs, results, folder / 'elsewhere', Launcher(tools=folder)) == 0
+    # The same config, from another folder.
+    assert not plan_runs([Path(os.path.relpath(other))], [0], results)
+
+
 def test_errors_name_what_is_wrong(folder):
     results = Results(folder / 'results.jsonl')
     with pytest.raises(DataError, match='no run has finished'):

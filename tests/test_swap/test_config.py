@@ -232,6 +232,10 @@ def test_necks_of_others_are_refused():
         swap_config(config('NeckOfMine'))
     with pytest.raises(SwapError, match='it is a PANetNeck already'):
         swap_config(config('PANetNeck'))
+    with pytest.raises(SwapError, match=r'PANetNeck already and stays as it is, so warm_start=True has nothing'):
+        swap_config(config('PANetNeck'), roi_head=True, warm_start=True)
+    with pytest.raises(SwapError, match=r"PANetNeck already .* so fusion='concat' has nothing to change"):
+        swap_config(config('PANetNeck'), roi_head=True, fusion='concat')
     with pytest.raises(SwapError, match='has no model'):
         swap_config(Config(dict(train_cfg=dict())))
     # A setting that is not allowed is a ConfigError, but not a SwapError.

@@ -14,7 +14,7 @@ from mmpanet.benchmark.workload import Workload
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import MMPanetError
-from mmpanet.utils.files import make_folder, write_json
+from mmpanet.utils.files import make_place_for, write_json
 from mmpanet.utils.model_building import check_device
 
 
@@ -54,7 +54,7 @@ def main():
     try:
         check_device(args.device)
         if args.out:
-            make_folder(args.out.absolute().parent, '--out')
+            make_place_for(args.out, '--out')
     except MMPanetError as error:
         sys.exit(f'benchmark_pooling.py: {error}')
     results = run_pooling_benchmark(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmpanet.evaluation.run_comparison import comparison_table, read_runs, write_comparison
 from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.files import make_folder
 
 
 def parse_args():
@@ -34,6 +35,7 @@ def main():
     args = parse_args()
     try:
         runs = read_runs(args.work_dirs, args.names)
+        make_folder(args.out_dir, '--out-dir')
     except MMPanetError as error:
         sys.exit(f'compare_runs.py: {error}')
     print(comparison_table(runs))

@@ -12,6 +12,7 @@ from mmpanet.evaluation.experiments import Launcher, Results, plan_runs, run_all
 from mmpanet.evaluation.seed_summary import seed_table, summarize_seeds, write_seed_summary
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.files import make_place_for
 
 
 def parse_args():
@@ -72,6 +73,7 @@ def main():
 
 
 def run(args):
+    make_place_for(args.results, '--results')
     results = Results(args.results)
     launcher = Launcher(args.launcher, args.gpus, args.partition, Path(__file__).resolve().parents[1])
     failures = 0

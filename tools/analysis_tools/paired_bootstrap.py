@@ -10,7 +10,7 @@ from pathlib import Path
 from mmpanet.evaluation.paired_bootstrap import bootstrap_table, paired_bootstrap
 from mmpanet.utils.argument_types import non_negative_int, positive_int
 from mmpanet.utils.errors import MMPanetError
-from mmpanet.utils.files import make_folder, write_json
+from mmpanet.utils.files import make_place_for, write_json
 
 
 def parse_args():
@@ -50,7 +50,7 @@ def main():
     args = parse_args()
     try:
         if args.out:
-            make_folder(args.out.parent, '--out')
+            make_place_for(args.out, '--out')
         results = paired_bootstrap(args.annotations, args.first, args.against, args.resamples, args.seed, args.classes)
     except MMPanetError as error:
         sys.exit(f'paired_bootstrap.py: {error}')

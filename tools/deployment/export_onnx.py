@@ -116,5 +116,5 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except MMPanetError as error:
+    except (MMPanetError, OSError) as error:  # such as a full disk
         sys.exit(f'export_onnx.py: {error}')

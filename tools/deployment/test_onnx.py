@@ -15,11 +15,13 @@ from mmpanet.deploy import GraphDetector
 from mmpanet.deploy.export import SETTINGS
 from mmpanet.deploy.graph_detector import has_inclusive_boxes
 from mmpanet.deploy.runtimes import RUNTIMES
+from mmpanet.engine.hooks import LevelDistributionHook
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config
 from mmpanet.engine.runner import build_runner
 from mmpanet.utils.argument_types import positive_int
-from mmpanet.utils.errors import MMPanetError
+from mmpanet.utils.configs import type_name
+from mmpanet.utils.errors import ConfigError, MMPanetError
 
 
 def parse_args():
@@ -36,6 +38,12 @@ def parse_args():
 
 def test(args):
     cfg = load_run_config(args)
+    if cfg.launcher != 'none':
+        raise ConfigError(f'--launcher {cfg.launcher}: a graph is evaluated by one process')
+    # A graph has no levels that a hook could look at.
+    cfg.custom_hooks = [
+        hook for hook in cfg.get('custom_hooks') or [] if type_name(hook['type']) != LevelDistributionHook.__name__
+    ]
     check_run_config(cfg, 'test')
     settings = Path(args.graph).with_name(SETTINGS)
     rcnn = cfg.model.test_cfg.get('rcnn', {})

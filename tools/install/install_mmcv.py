@@ -132,13 +132,17 @@ def available_memory():
         pass
     try:
         return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    except (ValueError, OSError):
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return None
 
 
 def build_environment(work_dir, jobs, cuda):
     """The environment of mmcv's build: ours, with a compiler that precompiles torch's headers."""
     env = dict(os.environ, MAX_JOBS=str(jobs), MMCV_WITH_OPS='1', FORCE_CUDA='1' if cuda else '0')
+    # pip runs in another folder.
+    for name in ('PIP_FIND_LINKS', 'PIP_CONSTRAINT', 'PIP_CONFIG_FILE'):
+        if env.get(name):
+            env[name] = ' '.join(os.path.abspath(p) if os.path.exists(p) else p for p in env[name].split(' '))
     if cuda:
         # mmcv 2.1 includes a header that later versions of torch dropped; all that was left in it is this line.
         header = os.path.join(work_dir, 'compatibility', 'THC', 'THCAtomics.cuh')
@@ -367,8 +371,10 @@ def find_or_build(progress, distribution, version, env, cuda, force, kept=None):
         code, reason = install_wheel(progress, folder, env, cuda)
     if kept and not reason:
         for path in glob.glob(os.path.join(folder, '*.whl')):
-            shutil.copy(path, f'{kept}.part')
-            os.replace(f'{kept}.part', os.path.join(kept, os.path.basename(path)))  # whole or not at all
+            handle, part = tempfile.mkstemp(suffix='.part', dir=kept)  # another install may keep the same wheel
+            os.close(handle)
+            shutil.copy(path, part)
+            os.replace(part, os.path.join(kept, os.path.basename(path)))  # whole or not at all
     return code
 
 
@@ -411,6 +417,8 @@ def install(args):
             raise InstallError(f'mmcv was installed but cannot be imported: {reason}')
     except InstallError as error:
         log_path = f'{work_dir}.log'
+        if not os.path.exists(progress.log_path):  # nothing has run
+            raise
         shutil.move(progress.log_path, log_path)
         raise InstallError(f'{error}\nThe whole output is in {log_path}') from None
     finally:

@@ -5,7 +5,7 @@ mmengine 0.10.7 removes the oldest checkpoint before it writes the new one, and 
 with ``max_keep_ckpts=1`` that is killed meanwhile has no checkpoint left. ``--resume`` fails on a file that is cut off
 and on an empty ``last_checkpoint``, even if whole checkpoints lie beside it. Here a checkpoint is written under another
 name and renamed once it is whole. What it replaces is removed after that. :func:`last_whole_checkpoint` passes over
-files that are cut off.
+files that are cut off. If the training was killed between a checkpoint and its evaluation, that is done first.
 """
 
 import errno
@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmpanet.checkpoints.whole_files import last_whole_checkpoint, remove_unfinished
+from mmpanet.engine.hooks.evaluate_missed_hook import EvaluateMissedHook
 from mmpanet.engine.hooks.save_then_remove_hook import SaveThenRemoveHook
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.files import atomic_write
@@ -56,6 +57,7 @@ class WholeCheckpointRunner(Runner):
         if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
             hooks['checkpoint'] = {**checkpoint, 'type': SaveThenRemoveHook}
         super().register_default_hooks(hooks)
+        self.register_hook(EvaluateMissedHook())
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """As mmengine's; a file in a local folder appears in one step."""
