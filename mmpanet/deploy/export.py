@@ -159,10 +159,12 @@ def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path
 def _check_trace(caught: Sequence[warnings.WarningMessage]) -> None:
     """Raise if a part has made a number out of a size of the example: the graph would be right for that size alone.
 
-    torch warns of checks of shapes too, which hold for every size, and its own functions take numbers of channels.
+    torch warns of checks of shapes too, which hold for every size. Its own functions take numbers of channels, and the
+    modules of this package take constants on purpose, such as the size of grids.
     """
+    known = {Path(torch.__file__).parent, Path(__file__).parent}
     for one in caught:
-        if NUMBER_OF_TRACE.match(str(one.message)) and Path(torch.__file__).parent not in Path(one.filename).parents:
+        if NUMBER_OF_TRACE.match(str(one.message)) and known.isdisjoint(Path(one.filename).parents):
             place = '/'.join(Path(one.filename).parts[-3:])
             raise ExportError(
                 f'{place}, line {one.lineno}, makes a number out of a tensor, which would be a constant of the graph: '

@@ -15,7 +15,7 @@ from tiny_training import make_data, run_tool, tiny_config, write_config
 from mmdet.apis import DetInferencer
 from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.checkpoints.whole_files import checkpoint_fault, last_whole_checkpoint
-from mmpanet.engine.hooks import SaveThenRemoveHook
+from mmpanet.engine.hooks import EvaluateMissedHook, SaveThenRemoveHook
 from mmpanet.engine.runner import build_runner
 from mmpanet.engine.runner.checkpoint_runner import WholeCheckpointRunner
 from mmpanet.utils.errors import CheckpointError
@@ -85,8 +85,11 @@ def test_every_spelling_of_the_checkpoint_hook_removes_last(kind, monkeypatch):
     registered = {}
     monkeypatch.setattr(Runner, 'register_default_hooks', lambda self, hooks: registered.update(hooks))
     hook = dict(type=CheckpointHook if kind is None else kind, max_keep_ckpts=2)
-    WholeCheckpointRunner.register_default_hooks(object.__new__(WholeCheckpointRunner), dict(checkpoint=hook))
+    runner = object.__new__(WholeCheckpointRunner)
+    runner._hooks = []
+    runner.register_default_hooks(dict(checkpoint=hook))
     assert registered == dict(checkpoint=dict(type=SaveThenRemoveHook, max_keep_ckpts=2))
+    assert [type(one) for one in runner.hooks] == [EvaluateMissedHook]
 
 
 @pytest.mark.parametrize('pointer', ['', 'elsewhere/epoch_2.pth', None], ids=['cut off', 'moved', 'not written'])
