@@ -1,7 +1,8 @@
 # Targets for a checkout of mmpanet. `make` without a target lists them.
 
 PYTHON ?= python3
-VENV ?= .venv
+# A variable of the shell with this name does not count: `make clean` removes the folder.
+VENV = .venv
 CONFIG ?= configs/shapes/mask-rcnn_r18_panet_shapes.py
 PYTEST_ARGS ?=
 WORKERS ?= auto

@@ -121,7 +121,10 @@ def _distributes(groups: dict) -> bool:
 
 def files() -> List[Path]:
     """The text files that git knows."""
-    listed = subprocess.check_output(['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, text=True)
+    try:
+        listed = subprocess.check_output(['git', 'ls-files', '-co', '--exclude-standard'], cwd=ROOT, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f'check_english.py: git does not list the files of the checkout: {error}')
     names = [name for name in listed.splitlines() if name not in SKIPPED]
     paths = [ROOT / name for name in names if name.endswith(SUFFIXES) or Path(name).name in NAMES]
     return sorted(path for path in paths if path.is_file())

@@ -13,7 +13,7 @@ from mmengine.device import get_device  # noqa: E402
 
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
-from mmpanet.engine.run_config import check_run_config, use_amp, use_auto_scale_lr
+from mmpanet.engine.run_config import check_amp, check_run_config, use_amp, use_auto_scale_lr
 from mmpanet.engine.runner import build_runner, resume_last
 from mmpanet.utils.allocator import keep_freed_memory
 from mmpanet.utils.errors import MMPanetError
@@ -51,6 +51,7 @@ def train(args: argparse.Namespace) -> None:
     if args.amp:
         use_amp(cfg)
     check_run_config(cfg, 'train')
+    check_amp(cfg)
     if args.resume and args.resume != LAST:
         cfg.resume, cfg.load_from = True, args.resume
     runner = build_runner(cfg)

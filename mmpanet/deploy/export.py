@@ -25,6 +25,7 @@ from .winograd_convs import can_replace
 OPSET = 16  # the first with RoiAlign's coordinate_transformation_mode
 GRAPH, INT8_GRAPH, SETTINGS = 'end2end.onnx', 'end2end_int8.onnx', 'detector.json'
 INPUT_TYPES = {'uint8': torch.uint8, 'float32': torch.float32}
+RESIZE_KEYS = ('scale', 'scale_factor', 'keep_ratio', 'interpolation', 'backend')
 # torch's warning of a number that a trace holds as a constant.
 NUMBER_OF_TRACE = re.compile('Converting a tensor to a Python (integer|float|number)')
 # An image that no constant of a graph could be taken from by accident.
@@ -124,7 +125,7 @@ def _resize(cfg: Config) -> Dict[str, Any]:
             'PackDetInputs can be exported'
         )
     step = dict(steps[0]) if steps else dict(scale_factor=1.0)
-    return {key: step[key] for key in ('scale', 'scale_factor', 'keep_ratio') if key in step}
+    return {key: step[key] for key in RESIZE_KEYS if key in step}
 
 
 def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path) -> None:

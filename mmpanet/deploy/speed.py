@@ -111,8 +111,8 @@ def torchvision_detector(name: str, image: Tensor, proposals: int, detections: i
         raise ExportError('torchvision is not installed: pip install torchvision') from error
     except RuntimeError as error:  # its operators are built for one version of torch
         raise ExportError(f'torchvision does not fit torch {torch.__version__}: {error}') from error
-    if not hasattr(detection, name):
-        raise ExportError(f'torchvision.models.detection has no {name!r}')
+    if not name.startswith('maskrcnn_') or not hasattr(detection, name):
+        raise ExportError(f'torchvision.models.detection has no Mask R-CNN of the name {name!r}')
     height, width = image.shape[1:]
     model = getattr(detection, name)(
         weights=None,

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any, Iterator, Tuple
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import MODELS as ROOT_MODELS
 
 from mmdet.models import DetTTAModel
@@ -131,7 +132,11 @@ def _takes(kind: Any, argument: str) -> bool:
 
 
 def use_amp(cfg: Config) -> None:
-    """Train with automatic mixed precision."""
+    """Train with automatic mixed precision.
+
+    Raises:
+        ConfigError: If the config has another wrapper of the optimizer.
+    """
     if not isinstance(cfg.get('optim_wrapper'), dict):
         return  # check_run_config says so
     wrapper = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
@@ -139,6 +144,17 @@ def use_amp(cfg: Config) -> None:
         raise ConfigError(f"--amp replaces optim_wrapper.type 'OptimWrapper', and the config has {wrapper!r}")
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def check_amp(cfg: Config) -> None:
+    """Refuse automatic mixed precision where mmengine has none.
+
+    Raises:
+        ConfigError: If ``optim_wrapper`` asks for it, and there is no GPU.
+    """
+    wrapper = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
+    if wrapper == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise ConfigError(f'optim_wrapper.type={wrapper!r} (--amp) needs a GPU, and there is none here')
 
 
 def use_auto_scale_lr(cfg: Config) -> None:

@@ -73,4 +73,6 @@ def now(device: torch.device) -> float:
     """Seconds of a clock, after all work that was queued on a device."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
+    elif device.type != 'cpu' and hasattr(getattr(torch, device.type, None), 'synchronize'):
+        getattr(torch, device.type).synchronize()  # torch.xpu, torch.npu, torch.mps
     return perf_counter()

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from small_detectors import FPN, build, config, one_stage
 
 from mmdet.registry import MODELS
-from mmpanet.deploy import ExportError, export_detector
+from mmpanet.deploy import ExportError, export, export_detector
 
 SABL = dict(
     type='SABLHead',
@@ -144,3 +144,10 @@ def test_a_box_head_without_classes_and_deltas_is_refused(tmp_path):
     with pytest.raises(ExportError, match=r'model\.roi_head\.bbox_head is a SABLHead: only ConvFCBBoxHead'):
         export_detector(model, cfg, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_the_settings_say_how_images_are_resized(tmp_path):
+    cfg = config(FPN)
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline[1] = dict(type='Resize', scale=(200, 100), keep_ratio=True, interpolation='nearest', backend='pillow')
+    assert export._resize(cfg) == dict(scale=(200, 100), keep_ratio=True, interpolation='nearest', backend='pillow')

@@ -9,12 +9,13 @@ import sys
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
-from repository import tool_path
+from repository import ROOT, tool_path
 
 from mmdet.models import DetTTAModel
+from mmpanet.engine import run_config
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
 from mmpanet.engine.run_config import check_run_config, check_test_time_augmentation, use_test_time_augmentation
-from mmpanet.engine.runner import build_runner
+from mmpanet.engine.runner import build_runner, cpu_group_runner
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 
@@ -93,6 +94,25 @@ def test_refuses_by_name_what_does_not_go_together(config, monkeypatch, capsys, 
     with pytest.raises(SystemExit) as exit_with:
         load_tool(name).main()
     assert message in str(exit_with.value.code) + capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['--amp'], r"optim_wrapper\.type='AmpOptimWrapper' \(--amp\) needs a GPU"),
+        (['--launcher', 'pytorch'], '--launcher pytorch needs torchrun to start the processes'),
+    ],
+)
+def test_refuses_what_mmengine_asserts_on_a_cpu(words, message, monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environ, 'LOCAL_RANK', '0')
+    monkeypatch.delenv('RANK', raising=False)
+    for module in (run_config, cpu_group_runner):
+        monkeypatch.setattr(module, 'get_device', lambda: 'cpu')
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / 'configs/shapes/mask-rcnn_r18_panet_shapes.py'
+    monkeypatch.setattr(sys, 'argv', ['train.py', str(config), *words])
+    with pytest.raises(SystemExit, match=f'^train.py: {message}'):
+        load_tool('train').main()
 
 
 @pytest.mark.parametrize('unset', ['train_cfg', 'val_evaluator', 'test_dataloader', 'val_dataloader'])

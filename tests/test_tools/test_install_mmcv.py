@@ -127,6 +127,27 @@ def test_a_package_that_mmcv_needs_is_no_reason_to_compile(tmp_path, monkeypatch
     assert pip.calls == ['wheel', 'install', 'install'] and not pip.compiled
 
 
+def test_what_pip_is_told_by_a_relative_path_is_found_from_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'wheels').mkdir()
+    monkeypatch.setenv('PIP_FIND_LINKS', 'wheels https://example.org/wheels')
+    monkeypatch.delenv('PIP_CONSTRAINT', raising=False)
+    monkeypatch.setattr(install_mmcv, 'write_launcher', lambda *words: 'launcher')
+    env = install_mmcv.build_environment(str(tmp_path / 'build'), 1, False)
+    assert env['PIP_FIND_LINKS'] == f'{tmp_path / "wheels"} https://example.org/wheels'
+    assert 'PIP_CONSTRAINT' not in env
+
+
+def test_an_error_before_pip_runs_has_no_log(tmp_path, monkeypatch):
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setattr(install_mmcv, 'torch_facts', lambda: ('2.1.2', None, False))
+    monkeypatch.setattr(install_mmcv, 'check_existing', lambda *words: (None, 'mmcv'))
+    monkeypatch.setattr(install_mmcv, 'build_environment', lambda *words: {})
+    monkeypatch.setattr(sys, 'argv', ['install_mmcv.py', '--wheels', str(tmp_path / 'file' / 'kept')])
+    with pytest.raises(install_mmcv.InstallError, match='--wheels: .*kept.* cannot be made: Not a directory$'):
+        install_mmcv.install(install_mmcv.parse_args())
+
+
 def test_a_folder_for_wheels_that_cannot_be_made(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(install_mmcv.InstallError, match='--wheels: .*file/kept cannot be made: Not a directory'):

@@ -364,7 +364,7 @@ def find_or_build(progress, distribution, version, env, cuda, force, kept=None):
         # A wheel in pip's cache is known by mmcv's version alone, not by torch's: one that does not load here is
         # taken out, and its place is taken by the one that is compiled.
         shutil.rmtree(folder, ignore_errors=True)
-        run([PYTHON, '-m', 'pip', 'cache', 'remove', name])
+        run([PYTHON, '-m', 'pip', 'cache', 'remove', '{}-cp{}{}-*'.format(name, *sys.version_info[:2])])
         code = progress.run([*wheel, '--no-binary', distribution], env)
         if code:
             return code

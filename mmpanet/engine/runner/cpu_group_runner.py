@@ -7,6 +7,7 @@ refuses them for a model on the CPU. On a machine without an accelerator the pro
 """
 
 import atexit
+import os
 from datetime import timedelta
 from typing import Any, Dict, Optional
 
@@ -33,6 +34,8 @@ class CpuGroupRunner(Runner):
                     f'--launcher {self.launcher} needs GPUs, and there is none here; on CPUs use torchrun and '
                     '--launcher pytorch'
                 )
+            if 'RANK' not in os.environ:
+                raise ConfigError('--launcher pytorch needs torchrun to start the processes: see tools/dist_train.sh')
             timeout = (env_cfg.get('dist_cfg') or {}).get('timeout')
             options = dict(timeout=timedelta(seconds=timeout)) if timeout else {}
             torch.distributed.init_process_group('gloo', **options)
