@@ -10,4 +10,4 @@ gpus_per_node=${GPUS_PER_NODE:-8}
 exec srun --partition="$partition" --job-name="$job_name" --gres=gpu:"$gpus_per_node" \
     --ntasks="${GPUS:-8}" --ntasks-per-node="$gpus_per_node" --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"
+    python -u "$(dirname "$0")/train.py" "$config" --work-dir "$work_dir" --launcher slurm "$@"

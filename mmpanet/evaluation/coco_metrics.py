@@ -3,6 +3,7 @@
 
 from typing import Dict, Iterable
 
+METRIC_PREFIX = 'coco/'
 BRANCHES = {'bbox': 'box', 'segm': 'mask'}
 AP_KINDS = {'mAP': 'AP', 'mAP_50': 'AP50', 'mAP_75': 'AP75', 'mAP_s': 'small', 'mAP_m': 'medium', 'mAP_l': 'large'}
 MAIN_METRICS = tuple(f'{branch}_mAP' for branch in BRANCHES)

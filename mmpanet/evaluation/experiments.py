@@ -13,12 +13,13 @@ from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
-from mmpanet.engine.run_log import RunLog, total_seconds
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.environment import commit, environment_summary
 from mmpanet.utils.errors import ConfigError, DataError, MMPanetError
+from mmpanet.utils.files import write_text
 from mmpanet.utils.model_building import build_model
 from .coco_metrics import MAIN_METRICS
+from .run_log import RunLog, total_seconds
 
 Progress = Callable[[str], None]
 NOTE_OF_CONFIG = 'config.txt'
@@ -148,23 +149,24 @@ def plan_runs(
 
 
 def _are_one(config: Path, other: Path) -> bool:
-    """Whether two paths may be those of one config, seen from different folders."""
-    parts = Path(os.path.abspath(config)).parts
-    others = [part for part in other.parts if part != '..']
-    shared = min(len(parts), len(others))
-    return list(parts[-shared:]) == others[-shared:]
+    """Whether two paths may be those of one config, seen from different folders: name and folder decide."""
+    ends = [[part for part in Path(os.path.normpath(one)).parts if part != '..'][-2:] for one in (config, other)]
+    shared = min(map(len, ends))
+    return ends[0][-shared:] == ends[1][-shared:]
 
 
 def _claim(folder: Path, run: Run) -> None:
     """Note in a work folder which config is trained there, and refuse the folder of another one."""
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / NOTE_OF_CONFIG
-    if note.is_file() and not _are_one(run.config, Path(note.read_text(encoding='utf-8').strip())):
+    if not note.is_file():
+        write_text(note, f'{os.path.abspath(run.config)}\n')
+        return
+    other = note.read_text(encoding='utf-8').strip()
+    if not _are_one(run.config, Path(other)):
         raise ConfigError(
-            f'{folder} holds a training of {note.read_text(encoding="utf-8").strip()}, and {run.config} has the same '
-            'name; choose another --work-dir for it'
+            f'{folder} holds a training of {other}, and {run.config} has the same name; choose another --work-dir'
         )
-    note.write_text(f'{run.config.as_posix()}\n', encoding='utf-8')
 
 
 def run_all(
@@ -172,7 +174,8 @@ def run_all(
 ) -> int:
     """Train and evaluate. A run that fails is recorded with the last line of its log, and the next one begins.
 
-    A run that another process is training in the same folder is left out, and counts as failed.
+    A run that another process is training in the same folder is left out, and counts as failed. So does a run whose
+    folder holds a training of another config with the same name.
 
     Args:
         runs: From :func:`plan_runs`.
@@ -183,9 +186,6 @@ def run_all(
 
     Returns:
         The number of runs that failed.
-
-    Raises:
-        ConfigError: If the folder of a run holds a training of another config with the same name.
     """
     failures = 0
     for number, run in enumerate(runs, start=1):
@@ -197,9 +197,10 @@ def run_all(
             with FileLock(f'{folder}.lock', timeout=0):
                 _claim(folder, run)
                 result = train_once(run, folder, launcher)
-        except Timeout:
+        except (Timeout, ConfigError) as error:
             failures += 1
-            progress(f'  left out: another process trains in {folder}')
+            reason = error if isinstance(error, ConfigError) else f'another process trains in {folder}'
+            progress(f'  left out: {reason}')
             continue
         results.add(result)
         if 'metrics' in result:
@@ -220,7 +221,12 @@ def train_once(run: Run, work_dir: Path, launcher: Launcher) -> Dict[str, Any]:
             launcher.command(run, work_dir),
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, 'PYTHONUNBUFFERED': '1', 'PYTHON': sys.executable},  # the scripts of launchers take it
+            # The scripts of launchers start the `python` of the PATH.
+            env={
+                **os.environ,
+                'PYTHONUNBUFFERED': '1',
+                'PATH': os.pathsep.join([os.path.dirname(sys.executable), os.environ.get('PATH', os.defpath)]),
+            },
         )
     environment = environment_summary()
     result: Dict[str, Any] = dict(

@@ -11,7 +11,6 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmpanet.engine.run_config import check_run_config
-from mmpanet.engine.run_log import METRIC_PREFIX
 from mmpanet.engine.runner import CheckingRunner
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import ConfigError
@@ -19,7 +18,7 @@ from mmpanet.utils.files import atomic_write, make_folder, write_json, write_tex
 from mmpanet.utils.paired_times import Ratio, now, paired_ratio
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
-from .coco_metrics import MAIN_METRICS, metric_titles, percent
+from .coco_metrics import MAIN_METRICS, METRIC_PREFIX, metric_titles, percent
 
 Progress = Callable[[str], None]
 

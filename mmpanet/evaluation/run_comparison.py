@@ -4,13 +4,13 @@
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
-from mmpanet.engine.run_log import RunLog
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import make_folder, write_json, write_text
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles, percent
 from .experiments import count_parameters
+from .run_log import RunLog
 
 
 class ComparedRun(NamedTuple):

@@ -4,11 +4,11 @@
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
-from mmpanet.engine.run_log import coco_metrics_in, read_json_lines
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.media import IMAGE_SUFFIXES
 from mmpanet.utils.tables import text_table
 from .coco_metrics import AP_KINDS, BRANCHES
+from .run_log import coco_metrics_in, read_json_lines
 
 
 def run_report(work_dir: Path) -> str:

@@ -3,8 +3,8 @@ import pytest
 from mmengine.hooks import Hook
 from tiny_training import make_data, tiny_config
 
-from mmpanet.engine.run_log import RunLog
 from mmpanet.engine.runner.checking_runner import build_runner
+from mmpanet.evaluation.run_log import RunLog
 
 
 @pytest.fixture(scope='module')
@@ -62,11 +62,13 @@ def test_a_resumed_training_does_not_evaluate_again(cfg, tmp_path):
 
 
 def drop_last_evaluation(run):
-    """Leave the logs as they are when the training is killed between the last checkpoint and its evaluation."""
+    """Leave the folder as it is when the training is killed between the last checkpoint and its evaluation."""
     [file] = run.glob('*/vis_data/scalars.json')
     lines = file.read_text().splitlines()
     assert 'coco/bbox_mAP' in lines[-1]
     file.write_text('\n'.join(lines[:-1]) + '\n')
+    assert (run / 'last_evaluation').read_text() == '1\n'
+    (run / 'last_evaluation').write_text('0\n')
 
 
 @pytest.mark.parametrize('max_epochs, expected', [(1, [1]), (2, [1, 2])])
@@ -87,10 +89,35 @@ def test_a_missed_evaluation_in_a_training_that_counts_iterations(cfg, tmp_path)
     train(cfg)
     cfg.resume = True
     assert train(cfg) == []  # nothing is left to do
-    for file in (tmp_path / 'run').glob('*/vis_data/scalars.json'):
-        lines = [line for line in file.read_text().splitlines() if 'coco/' not in line or 'loss' in line]
-        file.write_text('\n'.join(lines) + '\n')
+    (tmp_path / 'run' / 'last_evaluation').write_text('0\n')
     assert [iteration for iteration, _ in train(cfg)] == [2]
+    assert train(cfg) == []
+
+
+def test_a_missed_evaluation_of_a_checkpoint_in_a_folder_of_its_own(cfg, tmp_path):
+    cfg.default_hooks.checkpoint.out_dir = str(tmp_path / 'checkpoints')
+    train(cfg)
+    (tmp_path / 'run' / 'last_evaluation').write_text('0\n')
+    cfg.resume = True
+    assert [iteration for iteration, _ in train(cfg)] == [1]
+
+
+def test_a_folder_that_does_not_say_what_was_evaluated_is_left_alone(cfg, tmp_path):
+    train(cfg)
+    (tmp_path / 'run' / 'last_evaluation').unlink()
+    cfg.resume = True
+    assert train(cfg) == []
+
+
+def test_a_training_that_begins_anew_forgets_the_evaluations_before(cfg, tmp_path):
+    train(cfg)
+    (tmp_path / 'run' / 'last_evaluation').write_text('100\n')
+    cfg.custom_hooks = []
+    runner = build_runner(cfg)
+    runner.train_loop.max_epochs  # builds the loop
+    runner.val_loop.run = lambda: None  # killed before the evaluation
+    runner.train()
+    assert (tmp_path / 'run' / 'last_evaluation').read_text() == '0\n'
 
 
 def test_a_training_that_resumes_elsewhere_does_not_evaluate_first(cfg, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from repository import ROOT
 from tiny_training import run_tool
 
-from mmpanet.engine.run_log import RunLog, total_seconds
 from mmpanet.evaluation.run_comparison import shortest_names
+from mmpanet.evaluation.run_log import RunLog, total_seconds
 from mmpanet.evaluation.run_report import run_report
 
 CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_panet_shapes.py'

@@ -73,7 +73,8 @@ def main():
 
 
 def run(args):
-    make_place_for(args.results, '--results')
+    if not args.dry_run:
+        make_place_for(args.results, '--results')
     results = Results(args.results)
     launcher = Launcher(args.launcher, args.gpus, args.partition, Path(__file__).resolve().parents[1])
     failures = 0

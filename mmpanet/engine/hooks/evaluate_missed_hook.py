@@ -1,10 +1,15 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+from pathlib import Path
+from typing import Any, Dict, Optional
+
 from mmengine.dist import broadcast_object_list
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-from mmpanet.engine.run_log import RunLog
-from .save_then_remove_hook import is_in
+from mmpanet.checkpoints.whole_files import last_whole_checkpoint
+from mmpanet.utils.files import write_text
+
+NOTE = 'last_evaluation'
 
 
 class EvaluateMissedHook(Hook):
@@ -12,36 +17,59 @@ class EvaluateMissedHook(Hook):
 
     mmengine saves a checkpoint before it evaluates the model, and a training that resumes from it goes on with the next
     epoch. The curve of AP would lack a point, and after the last epoch the AP of an earlier one would be taken for that
-    of the last checkpoint. The runner of ``tools/train.py`` has this hook.
+    of the last checkpoint. The hook notes in the work folder, in the file ``last_evaluation``, at which iteration the
+    model was evaluated last. A folder without this file, and a checkpoint from elsewhere, are left alone. The runner of
+    ``tools/train.py`` has this hook.
     """
 
     # After all other hooks, the averaged weights of EMAHook among them.
     priority = 'LOWEST'
 
+    def __init__(self) -> None:
+        self.is_training = False
+
     def before_train(self, runner: Runner) -> None:
+        self.is_training = True
         missed = [_has_missed_evaluation(runner)]
-        broadcast_object_list(missed)  # the folder of a process may lack the log of the first one
+        broadcast_object_list(missed)  # the folder of another process may lack the file
         if missed[0]:
             runner.logger.info('the resumed checkpoint has not been evaluated yet: it is evaluated now')
             runner.val_loop.run()
             runner.model.train()
+        else:
+            _note(runner, min(runner.iter, _noted(runner, runner.iter)))
+
+    def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, Any]] = None) -> None:
+        if self.is_training:
+            _note(runner, runner.iter)
+
+
+def _note(runner: Runner, iteration: int) -> None:
+    if runner.rank == 0:
+        write_text(Path(runner.work_dir, NOTE), f'{iteration}\n')
+
+
+def _noted(runner: Runner, default: int) -> int:
+    """The iteration of the last evaluation, or the default if the folder does not say it."""
+    try:
+        return int(Path(runner.work_dir, NOTE).read_text())
+    except (OSError, ValueError):
+        return default
 
 
 def _has_missed_evaluation(runner: Runner) -> bool:
-    """Whether the checkpoint lies in the run's own folder, and the logs there lack the evaluation that was due."""
+    """Whether the checkpoint is the run's own last one, and the evaluation that was due at it is not noted."""
     loop = runner.train_loop
-    if runner.val_loop is None or not runner._resume or not is_in(runner._load_from, runner.work_dir):
+    if runner.val_loop is None or not runner._resume or runner.iter == 0:
         return False
-    evaluations = RunLog.read(runner.work_dir).evaluations
-    if isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
-        loop._decide_current_val_interval()  # of dynamic_intervals
+    if str(runner._load_from) != str(last_whole_checkpoint(runner.work_dir)):
+        return False
     if isinstance(loop, EpochBasedTrainLoop):
         done, last = runner.epoch, loop.max_epochs
-        evaluated = any(one.epoch == done for one in evaluations)
     elif isinstance(loop, IterBasedTrainLoop):
         done, last = runner.iter, loop.max_iters
-        evaluated = any(one.iteration > done - loop.val_interval for one in evaluations)
     else:
         return False
+    loop._decide_current_val_interval()  # of dynamic_intervals
     is_due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
-    return done > 0 and is_due and not evaluated
+    return is_due and _noted(runner, runner.iter) < runner.iter

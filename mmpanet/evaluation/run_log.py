@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
-METRIC_PREFIX = 'coco/'  # of mmdet's CocoMetric
+from .coco_metrics import METRIC_PREFIX
 
 
 class Evaluation(NamedTuple):
