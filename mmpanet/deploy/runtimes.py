@@ -8,7 +8,7 @@ from typing import Any, Callable, List, NamedTuple, Sequence, Union
 
 import numpy as np
 
-from mmpanet.utils.environment import warning_of_bfloat16
+from mmpanet.utils.environment import instruction_sets, warning_of_bfloat16
 from mmpanet.utils.errors import ExportError
 
 Graph = Callable[[np.ndarray], List[np.ndarray]]
@@ -32,9 +32,10 @@ def open_graph(path: Union[str, Path], runtime: str = 'onnxruntime', threads: in
     if not Path(path).is_file():
         raise ExportError(f'{path}: no such file')
     module_name, name, open_ = RUNTIMES[runtime]
-    lack = warning_of_bfloat16('cpu') if runtime == OPENVINO_BF16 else None
-    if lack:
-        raise ExportError(f'runtime={runtime!r}: {lack}')
+    if runtime == OPENVINO_BF16 and warning_of_bfloat16('cpu'):
+        raise ExportError(
+            f'runtime={runtime!r}: this processor ({", ".join(instruction_sets())}) has no instructions for bfloat16'
+        )
     try:
         module = import_module(module_name)
     except ImportError as error:

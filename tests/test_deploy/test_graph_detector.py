@@ -12,7 +12,7 @@ from repository import ROOT
 from small_detectors import FPN, authors_boxes, build, config, enlarge, write_image
 
 from mmpanet.apis.image_loader import ImageLoader
-from mmpanet.deploy import ExportError, GraphDetector, export_detector, quantize_graph
+from mmpanet.deploy import ExportError, GraphDetector, export_detector, quantize_graph, runtimes
 from mmpanet.deploy.graph_detector import has_inclusive_boxes
 from mmpanet.deploy.int8 import OUTPUT_LAYERS
 from mmpanet.deploy.verify import compare_detections, match_detections
@@ -113,7 +113,8 @@ def test_what_cannot_be_opened_is_named(arguments, problem):
 
 
 def test_bfloat16_needs_a_processor_that_has_it(exported, monkeypatch):
-    monkeypatch.setattr(environment, 'instruction_sets', lambda: ['AVX2', 'AVX512'])
+    for module in (environment, runtimes):
+        monkeypatch.setattr(module, 'instruction_sets', lambda: ['AVX2', 'AVX512'])
     with pytest.raises(
         ExportError, match=r"runtime='openvino-bf16': this processor \(AVX2, AVX512\) has no instructions"
     ):

@@ -114,7 +114,7 @@ def test_a_training_that_begins_anew_forgets_the_evaluations_before(cfg, tmp_pat
     (tmp_path / 'run' / 'last_evaluation').write_text('100\n')
     cfg.custom_hooks = []
     runner = build_runner(cfg)
-    runner.train_loop.max_epochs  # builds the loop
+    assert runner.train_loop.max_epochs == 1  # it is built, and the loop of the validation with it
     runner.val_loop.run = lambda: None  # killed before the evaluation
     runner.train()
     assert (tmp_path / 'run' / 'last_evaluation').read_text() == '0\n'
