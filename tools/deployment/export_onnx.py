@@ -41,8 +41,8 @@ def parse_args():
     parser.add_argument(
         '--winograd',
         action='store_true',
-        help="write 3x3 convs of the RoI head as matrix products by Winograd's algorithm: faster on CPUs with AVX2 alone "
-        'and on Zen 4',
+        help="write 3x3 convs of the RoI head as matrix products by Winograd's algorithm: faster on CPUs with AVX2 "
+        'alone and on Zen 4',
     )
     parser.add_argument(
         '--int8', action='store_true', help='write end2end_int8.onnx too, whose convs and fcs compute in eight bits'
