@@ -102,6 +102,14 @@ def test_a_missed_evaluation_of_a_checkpoint_in_a_folder_of_its_own(cfg, tmp_pat
     assert [iteration for iteration, _ in train(cfg)] == [1]
 
 
+def test_a_missed_evaluation_of_a_checkpoint_that_is_named(cfg, tmp_path, monkeypatch):
+    train(cfg)
+    (tmp_path / 'run' / 'last_evaluation').write_text('0\n')
+    monkeypatch.chdir(tmp_path)
+    cfg.resume, cfg.load_from = True, 'run/epoch_1.pth'
+    assert [iteration for iteration, _ in train(cfg)] == [1]
+
+
 def test_a_folder_that_does_not_say_what_was_evaluated_is_left_alone(cfg, tmp_path):
     train(cfg)
     (tmp_path / 'run' / 'last_evaluation').unlink()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from mmpanet.evaluation.run_comparison import comparison_table, read_runs, write_comparison
 from mmpanet.utils.errors import MMPanetError
-from mmpanet.utils.files import make_folder
 
 
 def parse_args():
@@ -35,11 +34,10 @@ def main():
     args = parse_args()
     try:
         runs = read_runs(args.work_dirs, args.names)
-        make_folder(args.out_dir, '--out-dir')
+        print(comparison_table(runs))
+        print(*write_comparison(runs, args.out_dir), sep='\n')
     except MMPanetError as error:
         sys.exit(f'compare_runs.py: {error}')
-    print(comparison_table(runs))
-    print(*write_comparison(runs, args.out_dir), sep='\n')
 
 
 if __name__ == '__main__':

@@ -3,11 +3,11 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from mmengine.dist import broadcast_object_list
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-from mmpanet.checkpoints.whole_files import last_whole_checkpoint
 from mmpanet.utils.files import write_text
+from .save_then_remove_hook import is_in
 
 NOTE = 'last_evaluation'
 
@@ -58,11 +58,12 @@ def _noted(runner: Runner, default: int) -> int:
 
 
 def _has_missed_evaluation(runner: Runner) -> bool:
-    """Whether the checkpoint is the run's own last one, and the evaluation that was due at it is not noted."""
+    """Whether the checkpoint is the run's own, and the evaluation that was due at it is not noted."""
     loop = runner.train_loop
     if runner.val_loop is None or not runner._resume or runner.iter == 0:
         return False
-    if str(runner._load_from) != str(last_whole_checkpoint(runner.work_dir)):
+    folders = [runner.work_dir, *(hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook))]
+    if not any(is_in(runner._load_from, folder) for folder in folders):
         return False
     if isinstance(loop, EpochBasedTrainLoop):
         done, last = runner.epoch, loop.max_epochs

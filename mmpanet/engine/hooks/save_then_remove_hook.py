@@ -28,7 +28,7 @@ class SaveThenRemoveHook(CheckpointHook):
         super().before_train(runner)
         if is_main_process() and '://' not in str(self.out_dir):
             remove_unfinished(self.out_dir)  # the runner does so in the work folder, where it may not lie
-        goes_on = runner._resume and _is_in(runner._load_from, self.out_dir)
+        goes_on = runner._resume and is_in(runner._load_from, self.out_dir)
         if self.max_keep_ckpts > 0 and goes_on:
             self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
@@ -55,7 +55,7 @@ class SaveThenRemoveHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
 
 
-def _is_in(checkpoint: Optional[str], folder: str) -> bool:
+def is_in(checkpoint: Optional[str], folder: str) -> bool:
     """Whether a checkpoint lies in a folder, however both are written."""
     if checkpoint is None or '://' in str(checkpoint) or '://' in str(folder):
         return str(checkpoint).rpartition('/')[0] == str(folder).rstrip('/')
@@ -73,11 +73,11 @@ class _Removals:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
-        if _is_in(path, self.hook.out_dir):
+        if is_in(path, self.hook.out_dir):
             self.removals.append((self.backend.remove, path))
 
     def rmtree(self, path: str) -> None:
-        if _is_in(path, self.hook.out_dir):
+        if is_in(path, self.hook.out_dir):
             self.removals.append((self.backend.rmtree, path))
 
     def __enter__(self) -> '_Removals':
