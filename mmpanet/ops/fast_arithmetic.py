@@ -58,10 +58,10 @@ def is_wanted(switch: str, amd_vectors: Sequence[str]) -> bool:
         raise ConfigError(f'the environment variable {switch}={wanted!r} must be 0 or 1')
     if wanted:
         return wanted == '1'
-    return _vectors_of_amd() in amd_vectors
+    return vectors_of_amd() in amd_vectors
 
 
-def _vectors_of_amd() -> Optional[str]:
+def vectors_of_amd() -> Optional[str]:
     """What a processor of AMD multiplies with; None for all others, and with torch before 2.1, which does not tell."""
     capability = getattr(getattr(torch.backends, 'cpu', None), 'get_cpu_capability', str)()
     fields = cpu_fields()
