@@ -19,7 +19,7 @@ from .storages import STORAGE_TYPES, MalformedError, Storage
 HISTORY_STATISTICS = ('min', 'max', 'current', 'mean')
 # The functions of classes that checkpoints name: those of the message hub, and of the scheduler OneCycleLR.
 METHODS = {HistoryBuffer: HISTORY_STATISTICS, OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear')}
-HISTORY_FIELDS = {'max_length', '_log_history', '_count_history', 'statistics_methods'}
+HISTORY_FIELDS = {'max_length', '_log_history', '_count_history'}
 NUMPY_KINDS = 'biufcSU'  # numbers and strings; arrays of objects or records can hold pointers
 
 
@@ -166,7 +166,8 @@ VALUES: Dict[str, Any] = {
 
 def fill_history(history: HistoryBuffer, state: Any) -> None:
     """Its own ``__setstate__`` would change the statistics of the class."""
-    if not isinstance(state, dict) or set(state) != HISTORY_FIELDS:
+    # mmengine before 0.7.3 did not save the statistics.
+    if not isinstance(state, dict) or set(state) - {'statistics_methods'} != HISTORY_FIELDS:
         raise UnknownContentError('a HistoryBuffer with other fields')
     values, counts, max_length = state['_log_history'], state['_count_history'], state['max_length']
     if not isinstance(values, np.ndarray) or not isinstance(counts, np.ndarray) or type(max_length) is not int:

@@ -45,6 +45,8 @@ def weights_mismatch(model: nn.Module, state_dict: Dict[str, Tensor], all_of_the
     shapes: Shapes = {name: tuple(value.shape) for name, value in state_dict.items() if hasattr(value, 'shape')}
     wanted: Shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     lacking = [name for name, shape in wanted.items() if shapes.get(name) != shape]
+    if lacking and _loads_whole(model, state_dict):
+        return ''
     if lacking and (all_of_them or len(lacking) == len(wanted)):
         return (
             f"of another model: {len(lacking)} of the {len(wanted)} parameters of the config's model are not in it; "
@@ -56,6 +58,14 @@ def weights_mismatch(model: nn.Module, state_dict: Dict[str, Tensor], all_of_the
         if shapes.get(name) != shape:
             return f'without the statistics of BN layers: {_difference(name, shapes, statistics)}'
     return ''
+
+
+def _loads_whole(model: nn.Module, state_dict: Dict[str, Tensor]) -> bool:
+    """Whether the model finds all its weights by itself, for example under the names of an older version."""
+    try:
+        return not model.load_state_dict(OrderedDict(state_dict), strict=False).missing_keys
+    except RuntimeError:  # of other shapes
+        return False
 
 
 def _shapes_of_statistics(model: nn.Module) -> Shapes:

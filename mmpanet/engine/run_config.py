@@ -122,13 +122,16 @@ def _old_arguments(node: Any, key: str) -> Iterator[Tuple[str, str]]:
 
 
 def _takes(kind: Any, argument: str) -> bool:
-    """Whether a dataset or transform takes this argument in MMDetection 3.x too, as Mosaic takes ``img_scale``."""
+    """Whether a dataset or transform takes this argument in MMDetection 3.x too, as Mosaic takes ``img_scale``.
+
+    Of a type that MMDetection does not know, which may be another package's, that is taken for granted.
+    """
     for registry in (TRANSFORMS, DATASETS):
         cls = registry.get(kind) if isinstance(kind, str) else kind
         if isinstance(cls, type):
             inits = [vars(base)['__init__'] for base in cls.__mro__ if '__init__' in vars(base)]
             return any(argument in inspect.signature(init).parameters for init in inits)
-    return False
+    return kind is not None
 
 
 def use_amp(cfg: Config) -> None:

@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Pooling, products and convolutions: faster than those of mmcv and torch, with the same results up to rounding."""
 
-from .level_grids import grids_of_levels
+from .level_maximum import maximum
 from .onednn_linear import linear
 from .roi_align import multi_level_roi_align
 from .roi_align_rotated import multi_level_roi_align_rotated
@@ -12,8 +12,8 @@ __all__ = [
     'conv3x3',
     'direct_convolutions',
     'fpn_levels',
-    'grids_of_levels',
     'linear',
+    'maximum',
     'multi_level_roi_align',
     'multi_level_roi_align_rotated',
 ]

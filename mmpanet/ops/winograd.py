@@ -13,7 +13,7 @@ The environment variable ``MMPANET_WINOGRAD`` turns it on (1) or off (0) on any 
 
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from .fast_arithmetic import AVX2, HALVED_AVX512, are_plain, is_wanted, vectors_of_amd
 from .winograd_matrices import best_tile, matrices_of_axis, matrices_of_kernel, matrices_of_tile
+from .winograd_tiles import Block, Transforms, gather_rows, scatter_rows
 
 SWITCH = 'MMPANET_WINOGRAD'
 # With fewer channels (C times C') the transforms of the grids cost more than they save. With fewer pixels the transform
@@ -38,48 +39,6 @@ TILE_OF_STRIPS = 4
 # Numbers per block of transformed grids. A block should stay in the cache between the steps. On Zen 4 a training step
 # takes 11 % less time with 4 Mi for a convolution of 64 grids. With AVX2 alone 2 Mi was measured.
 BLOCK = (4 if vectors_of_amd() == HALVED_AVX512 else 2) * 2**20
-
-
-class _Transforms(NamedTuple):
-    """The matrices for grids of one size.
-
-    With T_h tiles along the rows, rows of the grid are gathered into tiles of n rows first, which overlap. The columns
-    are not gathered: their matrices hold all T_w tiles of a strip. A narrow grid is one strip of all its w columns. A
-    wide one has S strips of w = m T_w columns, and a strip reads one column more on each side.
-    """
-
-    tile: int  # m
-    rows: int  # T_h
-    columns: int  # T_w
-    strips: int  # S
-    kernel: Tensor  # G (x) G, (n^2, 9)
-    input_rows: Tensor  # B^T, (n, n)
-    input_columns: Tensor  # B^T of all tiles, (n T_w, w), or (n T_w, w + 2) of wide grids
-    output_rows: Tensor  # A^T, (m, n)
-    output_columns: Tensor  # A^T of all tiles, (w, n T_w)
-
-    @property
-    def size(self) -> int:
-        """n."""
-        return self.tile + 2
-
-    @property
-    def width(self) -> int:
-        """w."""
-        return len(self.output_columns)
-
-    @property
-    def halo(self) -> int:
-        """The columns that a strip reads on each side of those that it writes."""
-        return (self.input_columns.size(1) - self.width) // 2
-
-
-class _Block(NamedTuple):
-    """Some grids, and some of their rows of tiles."""
-
-    grids: slice
-    first_row: int
-    num_rows: int
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -162,9 +121,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tenso
         products = torch.bmm(tiles, kernel).view(size, size * by.columns, -1)
         rows = _multiply_each(by.output_columns, products)
         pixels = torch.mm(by.output_rows, rows.view(size, -1))
-        _scatter_rows(pixels.view(by.tile, by.width, block.num_rows, by.strips, -1, channels), out, block)
-    if bias is not None:
-        out += bias
+        scatter_rows(pixels.view(by.tile, by.width, block.num_rows, by.strips, -1, channels), bias, out, block)
     return out
 
 
@@ -189,48 +146,22 @@ def _gradient_of_weight(x: Tensor, grad: Tensor) -> Tensor:
     total = x.new_zeros(size**2, x.size(1), grad.size(1))
     for block in _blocks(x, grad.size(1), by):
         tiles = _transform_input(x, block, by).view(size**2, -1, x.size(1))
-        rows = _gather_rows(grad, block, by, by.tile, 0, 0)
+        rows = gather_rows(grad, block, by, by.tile, 0, 0)
         products = _multiply(rows, by.output_rows.t(), by.output_columns.t()).view(size**2, -1, grad.size(1))
         total.baddbmm_(tiles.transpose(1, 2), products)
     weight = torch.mm(by.kernel.t(), total.view(size**2, -1))
     return weight.view(3, 3, x.size(1), grad.size(1)).permute(3, 2, 0, 1).contiguous()
 
 
-def _transform_kernel(weight: Tensor, by: _Transforms) -> Tensor:
+def _transform_kernel(weight: Tensor, by: Transforms) -> Tensor:
     """G g G^T: (n^2, C, C')."""
     channels, in_channels = weight.shape[:2]
     return torch.mm(by.kernel, weight.permute(2, 3, 1, 0).reshape(9, -1)).view(-1, in_channels, channels)
 
 
-def _transform_input(x: Tensor, block: _Block, by: _Transforms) -> Tensor:
+def _transform_input(x: Tensor, block: Block, by: Transforms) -> Tensor:
     """B^T d B of the tiles of a block: (n, n T_w, T_h S N C)."""
-    return _multiply(_gather_rows(x, block, by, by.size, 1, by.halo), by.input_rows, by.input_columns)
-
-
-def _gather_rows(x: Tensor, block: _Block, by: _Transforms, size: int, pad: int, halo: int) -> Tensor:
-    """Gather the rows of each tile of a block: (size, w + 2 halo, T_h, S, N, C).
-
-    The first tile begins ``pad`` rows above its outputs, and there are zeros outside of the grid.
-    """
-    top = block.first_row * by.tile - pad
-    bottom = top + (block.num_rows - 1) * by.tile + size
-    rows = x[block.grids, :, max(top, 0) : bottom].permute(2, 3, 0, 1)
-    padded = x.new_zeros(bottom - top, by.strips * by.width + 2 * halo, *rows.shape[2:])
-    above = max(-top, 0)
-    padded[above : above + len(rows), halo : halo + rows.size(1)] = rows
-    tiles = padded.unfold(0, size, by.tile).unfold(1, by.width + 2 * halo, by.width)
-    return tiles.permute(4, 5, 0, 1, 2, 3).contiguous()
-
-
-def _scatter_rows(pixels: Tensor, out: Tensor, block: _Block) -> None:
-    """Write the outputs (m, w, T_h, S, N, C') of a block into (N, h, W, C'), but for those beyond the border."""
-    tile, width, num_rows, num_strips = pixels.shape[:4]
-    top = block.first_row * tile
-    of_block = out[block.grids, top : top + num_rows * tile]
-    for i, of_row in enumerate(pixels):
-        for strip in range(num_strips):
-            of_tiles = of_block[:, i::tile, strip * width : (strip + 1) * width]
-            of_tiles.copy_(of_row[: of_tiles.size(2), : of_tiles.size(1), strip].permute(2, 1, 0, 3))
+    return _multiply(gather_rows(x, block, by, by.size, 1, by.halo), by.input_rows, by.input_columns)
 
 
 def _multiply(rows: Tensor, row_matrix: Tensor, column_matrix: Tensor) -> Tensor:
@@ -248,7 +179,7 @@ def _multiply_each(matrix: Tensor, batch: Tensor) -> Tensor:
     return out
 
 
-def _blocks(x: Tensor, channels: int, by: _Transforms) -> Iterator[_Block]:
+def _blocks(x: Tensor, channels: int, by: Transforms) -> Iterator[Block]:
     """Blocks of equal size, so that what is computed for one of them stays in the cache.
 
     A block has all rows of tiles of some grids. If one grid is too large, a block has some of its rows.
@@ -256,7 +187,7 @@ def _blocks(x: Tensor, channels: int, by: _Transforms) -> Iterator[_Block]:
     per_row = by.size**2 * by.columns * by.strips * max(x.size(1), channels)
     for grids in _equal_parts(len(x), per_row * by.rows):
         for rows in _equal_parts(by.rows, per_row * (grids.stop - grids.start)):
-            yield _Block(grids, rows.start, rows.stop - rows.start)
+            yield Block(grids, rows.start, rows.stop - rows.start)
 
 
 def _equal_parts(total: int, numbers: int) -> Iterator[slice]:
@@ -268,14 +199,14 @@ def _equal_parts(total: int, numbers: int) -> Iterator[slice]:
         yield slice(start, min(start + size, total))
 
 
-def _transforms(height: int, width: int) -> _Transforms:
+def _transforms(height: int, width: int) -> Transforms:
     *sizes, arrays = _cached_transforms(height, width)
-    return _Transforms(*sizes, *map(torch.from_numpy, arrays))
+    return Transforms(*sizes, *map(torch.from_numpy, arrays))
 
 
 @lru_cache(maxsize=256)
 def _cached_transforms(height: int, width: int) -> Tuple[int, int, int, int, Tuple[np.ndarray, ...]]:
-    """The fields of :class:`_Transforms`, with arrays: a tensor would belong to the mode in which it was made."""
+    """The fields of :class:`Transforms`, with arrays: a tensor would belong to the mode in which it was made."""
     is_wide = width > WIDEST
     tile = TILE_OF_STRIPS if is_wide else best_tile(height, width)
     rows, columns = -(-height // tile), -(-width // tile)

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmpanet.models import PANetNeck
 from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.model_building import build_model, node_at
@@ -95,7 +96,7 @@ def correct_in_channels(cfg: Config, path: Tuple[str, ...], notes: List[str]) ->
     except ConfigError:
         return
     neck = wrong_in_channels(model, maps.channels)
-    if neck is None:
+    if neck is None or type_name(neck['type']) != PANetNeck.__name__:  # another neck stands before the swapped one
         return
     given = neck.get('in_channels')
     neck['in_channels'] = maps.channels

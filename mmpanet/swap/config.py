@@ -2,12 +2,14 @@
 """Rewrite a config: ``FPN`` becomes ``PANetNeck``, and on request the RoI head becomes PANet's."""
 
 import copy
-from typing import List, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 from mmengine.config import Config
+from mmengine.config.config import LazyObject
 
 from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
+from mmpanet import models
 from mmpanet.models import PANetNeck
 from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.files import PathLike
@@ -248,8 +250,9 @@ def _note_of_old_checkpoint(key: str, checkpoint: str, roi_head: bool) -> str:
 
 
 def _import_mmpanet(cfg: Config) -> None:
-    """Add ``mmpanet`` to ``custom_imports``. New-style configs do not need it, because their types are classes."""
+    """Add ``mmpanet`` to ``custom_imports``. In a new-style config, which has none, our types become classes."""
     if is_new_style(cfg):
+        _name_classes(cfg.model)
         return
     custom_imports = dict(cfg.get('custom_imports') or dict(imports=[], allow_failed_imports=False))
     imports = custom_imports['imports']
@@ -257,6 +260,16 @@ def _import_mmpanet(cfg: Config) -> None:
     if 'mmpanet' not in imports:
         custom_imports['imports'] = [*imports, 'mmpanet']
         cfg.custom_imports = custom_imports
+
+
+def _name_classes(node: Any) -> None:
+    """Put our classes in place of their names, which a new-style config may have too."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        _name_classes(value)
+    kind = node.get('type') if isinstance(node, dict) else None
+    name = kind.rpartition('.')[2] if isinstance(kind, str) else ''
+    if name in models.__all__:
+        node['type'] = LazyObject('mmpanet.models', name)
 
 
 def is_new_style(cfg: Config) -> bool:

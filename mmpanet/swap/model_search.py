@@ -37,9 +37,10 @@ def necks_of(model: dict) -> List[dict]:
 
 
 def extractors_of(model: dict) -> List[dict]:
-    """The RoI extractors of a model's RoI head. A cascade may have lists of them."""
-    roi_head = model.get('roi_head') or {}
-    extractors = [roi_head.get(f'{branch}_roi_extractor') or [] for branch in ('bbox', 'mask')]
+    """The RoI extractors of a model's RoI head, or of several. A cascade may have lists of them."""
+    roi_heads = model.get('roi_head') or []
+    roi_heads = [roi_heads] if isinstance(roi_heads, dict) else roi_heads
+    extractors = [one.get(f'{branch}_roi_extractor') or [] for one in roi_heads for branch in ('bbox', 'mask')]
     return [one for some in extractors for one in ([some] if isinstance(some, dict) else some)]
 
 

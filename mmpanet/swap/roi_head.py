@@ -70,6 +70,8 @@ def swap_roi_head(
         raise SwapError(
             f'{where} ({type_name(model["type"])}) has no roi_head; without --roi-head its neck can be swapped'
         )
+    if not isinstance(roi_head, dict):
+        raise SwapError(f'{where}.roi_head is a list of {len(roi_head)} heads, and only a single one can be swapped')
     refusals = []
     roi_head_class = class_of(roi_head['type'], scope)
     name = type_name(roi_head['type'])
@@ -112,8 +114,9 @@ class _Branch:
         self.options = options
         self.heads = _as_list(roi_head.get(f'{branch}_head'))
         extractors = roi_head.get(f'{branch}_roi_extractor')
-        # Without an extractor the mask branch shares that of the box branch, which swaps it.
-        self.shares_extractor = branch == 'mask' and not extractors
+        # Without an extractor of its own the mask branch shares that of the box branch, which swaps it.
+        of_boxes = roi_head.get('bbox_roi_extractor')
+        self.shares_extractor = branch == 'mask' and (not extractors or extractors is of_boxes)
         self.extractors = _as_list(roi_head['bbox_roi_extractor'] if self.shares_extractor else extractors)
 
     def refusals(self) -> List[str]:

@@ -4,6 +4,7 @@
 from typing import Dict, Iterable, List, NamedTuple, Tuple
 
 import torch.nn as nn
+from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmpanet.models import FCFusionMaskHead, PANetNeck
@@ -79,6 +80,9 @@ def carry_weights(
     if not any(isinstance(old_state[key], Tensor) and old_state[key].dim() for key in found):
         raise CheckpointError("the checkpoint has no weight of this config's model")
     _init_new_parts(new)
+    if incompatible.missing_keys and isinstance(new, BaseModule) and not new.is_init:
+        with quiet_logger():
+            new.init_weights()  # as the config says, for what the checkpoint does not have
     old_names = _names_in_old_model(new, old_state)
     state: Dict[str, Tensor] = {}
     kept: List[str] = []

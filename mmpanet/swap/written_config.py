@@ -7,11 +7,14 @@ import keyword
 import os
 import re
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, Iterator, Optional, Set, Tuple, Union
 
 from mmengine.config import Config
 from mmengine.config.config import LazyAttr, LazyObject
+from mmengine.config.utils import MODULE2PACKAGE
+from yapf.yapflib.errors import YapfError
 from yapf.yapflib.yapf_api import FormatCode
 
 from mmpanet.utils.configs import config_path, load_config
@@ -44,16 +47,18 @@ def write_config(cfg: Config, base: PathLike, out: PathLike) -> str:
     check_config_target(out, base)
     out.parent.mkdir(parents=True, exist_ok=True)
     # A file that is a link has two folders, from which a relative base would be another file.
-    text = None if out.is_symlink() else inheriting_source(cfg, base, out)
-    if text is None or not _gives(text, cfg, out.parent):
-        text = cfg.dump()
-        if not _gives(text, cfg, out.parent):
-            raise ConfigError(
-                f'{base} contains values that a config file cannot contain; use mmpanet.swap.swap_config in Python '
-                'instead'
-            )
-    write_text(out, text)
-    return text
+    sources = [] if out.is_symlink() else [partial(inheriting_source, cfg, base, out)]
+    for source in (*sources, cfg.dump):
+        try:
+            text = source()
+        except (SyntaxError, YapfError):  # a value has no form in Python
+            continue
+        if text is not None and _gives(text, cfg, out.parent):
+            write_text(out, text)
+            return text
+    raise ConfigError(
+        f'{base} contains values that a config file cannot contain; use mmpanet.swap.swap_config in Python instead'
+    )
 
 
 def _gives(text: str, cfg: Config, folder: Path) -> bool:
@@ -63,6 +68,8 @@ def _gives(text: str, cfg: Config, folder: Path) -> bool:
         with open(handle, 'w') as file:
             file.write(text)
         return _settings(Config.fromfile(path)) == _settings(cfg)
+    except Exception:  # a text that is no Python, or names what is not there, may raise anything
+        return False
     finally:
         os.unlink(path)
 
@@ -180,7 +187,8 @@ def _dotted_name(lazy: Union[LazyObject, LazyAttr]) -> str:
 def _base_name(base: PathLike, out: Path) -> str:
     """The value of ``_base_``: the ``mmdet::`` name of an installed package's config, or a path relative to ``out``.
 
-    mmengine does not accept names with folders such as ``gn+ws``. For these the value is a path, too.
+    mmengine does not accept names with folders such as ``gn+ws``, and knows OpenMMLab's own packages only. For other
+    names the value is a path, too.
     """
     path = config_path(base).resolve()
     package, found, name = path.as_posix().rpartition('/.mim/configs/')
@@ -188,7 +196,7 @@ def _base_name(base: PathLike, out: Path) -> str:
         name = f'{os.fspath(base).partition("::")[0]}::{name}'
     elif found and 'site-packages' in package:
         name = f'{Path(package).name}::{name}'
-    if re.match(r'\w+::\w+/', name):
+    if re.match(r'\w+::\w+/', name) and name.partition('::')[0] in MODULE2PACKAGE:
         return name
     return Path(os.path.relpath(path, out.resolve().parent)).as_posix()
 

@@ -115,3 +115,23 @@ def test_a_run_that_keeps_fewer_removes_its_own_at_once(tmp_path, own):
     RunOfNames(target, resumed, max_keep_ckpts=1)
     left = [name for name in names(target) if name.startswith('epoch')]
     assert left == (['epoch_3.pth'] if own else ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'])
+
+
+def test_checkpoints_of_one_name_are_replaced_and_not_removed(tmp_path):
+    """mmengine asks to remove the old one, and then writes the new one in its place."""
+    for settings in (dict(), dict(max_keep_ckpts=2), dict(save_best=['score', 'score2'], rule=['greater', 'greater'])):
+        folder = tmp_path / str(len(settings.get('save_best', ''))) / str(settings.get('max_keep_ckpts'))
+        folder.mkdir(parents=True)
+        run = RunOfNames(folder, filename_tmpl='latest.pth', **settings)
+        for score in (0.1, 0.2, 0.3):
+            run.epoch += 1
+            run.hook._save_checkpoint_with_step(run, run.epoch, {})
+            run.hook.after_val_epoch(run, dict(score=score, score2=score))
+            best = ['score', 'score2'] if 'save_best' in settings else ['score']
+            assert names(folder) == sorted([*(f'best_{one}_latest.pth' for one in best), 'latest.pth'])
+
+
+def test_names_with_a_folder(tmp_path):
+    (tmp_path / 'kept').mkdir()
+    RunOfNames(tmp_path, filename_tmpl='kept/epoch_{}.pth', save_best=None).epochs(0.1, 0.2, 0.3)
+    assert names(tmp_path / 'kept') == ['epoch_3.pth']

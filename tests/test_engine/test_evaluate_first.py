@@ -54,6 +54,16 @@ def test_the_first_evaluation_is_that_of_the_loaded_model(cfg, tmp_path, hooks):
     assert [iteration for iteration, _ in second] == [0, 1] and second[0][1] == last[1]
 
 
+def test_averaged_weights_are_those_that_the_config_initializes(cfg, tmp_path):
+    """EMAHook copies the model before its weights are initialized."""
+    cfg.default_hooks.checkpoint.filename_tmpl = 'weights/epoch_{}.pth'
+    _, last = train(cfg)
+    cfg.model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'run' / 'weights' / 'epoch_1.pth'))
+    cfg.work_dir = str(tmp_path / 'second')
+    cfg.custom_hooks.append(dict(type='EMAHook'))
+    assert train(cfg)[0][1] == last[1]
+
+
 def test_a_resumed_training_does_not_evaluate_again(cfg, tmp_path):
     train(cfg)
     cfg.train_cfg.max_epochs = 2
@@ -80,6 +90,19 @@ def test_a_resumed_training_makes_up_for_a_missed_evaluation(cfg, tmp_path, max_
     seen = train(cfg)
     assert [iteration for iteration, _ in seen] == expected and seen[0][1] == last[1]
     assert [one.epoch for one in RunLog.read(tmp_path / 'run').evaluations] == [0, *expected]
+
+
+def test_a_checkpoint_within_an_epoch_is_not_evaluated_for_the_epoch_before(cfg, tmp_path):
+    cfg.train_dataloader.batch_size = 2
+    cfg.train_cfg.max_epochs = 2
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1)
+    _, (steps_per_epoch, _), _ = train(cfg)
+    assert steps_per_epoch > 1
+    for step in range(steps_per_epoch + 2, 2 * steps_per_epoch + 1):  # the training was killed before
+        (tmp_path / 'run' / f'iter_{step}.pth').unlink()
+    (tmp_path / 'run' / 'last_evaluation').write_text('1\n')
+    cfg.resume = True
+    assert [iteration for iteration, _ in train(cfg)] == [2 * steps_per_epoch + 1]
 
 
 def test_a_missed_evaluation_in_a_training_that_counts_iterations(cfg, tmp_path):

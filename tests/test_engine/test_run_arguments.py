@@ -197,6 +197,13 @@ def test_arguments_that_mmdet_3_has_too_are_taken(name):
     check_run_config(cfg, 'train')
 
 
+def test_arguments_of_another_package_are_taken():
+    keys = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    cfg = Config({key: dict(type='Any') for key in keys})
+    cfg.train_dataloader.pipeline = [dict(type='YOLOXMixUp', img_scale=(64, 64))]
+    check_run_config(cfg, 'train')
+
+
 @pytest.mark.parametrize('words', [['train_cfg.max_epochs', '=', '3'], ['a=1', 'tiny.py']])
 def test_a_word_that_is_no_override_is_named(config, words, capsys):
     with pytest.raises(SystemExit):

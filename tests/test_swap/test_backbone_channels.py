@@ -35,6 +35,14 @@ def test_channels_and_strides(backbone, channels, strides):
     assert backbone_maps(config(backbone)) == (channels, strides)
 
 
+def test_a_neck_before_the_swapped_one_is_left_alone():
+    cfg = config(dict(type='ResNet', depth=18))
+    adapter = dict(type='SSDNeck', in_channels=(64, 128, 256, 512), out_channels=(256, 512, 1024, 2048))
+    cfg.model.neck = [adapter, cfg.model.neck]
+    swap = plan_swap(cfg, SwapOptions(check_channels=True))
+    assert swap.config.model.neck[0] == adapter and swap.config.model.neck[1].type == 'PANetNeck'
+
+
 def test_a_backbone_of_one_map():
 
     @MODELS.register_module(force=True)

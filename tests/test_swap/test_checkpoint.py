@@ -65,6 +65,21 @@ def test_the_checkpoint_of_a_swap_in_two_steps(small_config, trained_like, roi_h
         assert torch.equal(swapped['ema_state_dict'][f'module.{name}'], state[name] + 1)
 
 
+def test_what_the_checkpoint_lacks_is_initialized_as_the_config_says(small_config, trained_like):
+    checkpoint = checkpoint_of(trained_like)
+    lacking = [name for name in checkpoint['state_dict'] if name.startswith(('rpn_head.', 'roi_head.mask_head.'))]
+    for name in lacking:
+        del checkpoint['state_dict'][name]
+    small_config.model.rpn_head.init_cfg = dict(type='Constant', layer='Conv2d', val=0.25, bias=0.5)
+    cfg = swap_config(small_config)
+    swapped, carried = swap_checkpoint(checkpoint, small_config, cfg)
+    assert carried.missing == lacking
+    load(cfg, swapped)
+    state = swapped['state_dict']
+    assert (state['rpn_head.rpn_conv.weight'] == 0.25).all() and (state['rpn_head.rpn_conv.bias'] == 0.5).all()
+    assert (state['roi_head.mask_head.conv_logits.bias'] == 0).all()  # FCNMaskHead's own rule
+
+
 def test_cold_start_carries_everything_too(small_config, trained_like):
     cfg = swap_config(small_config)
     checkpoint, _ = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)

@@ -159,6 +159,21 @@ def test_shared_extractor(small_config):
     MODELS.build(roi_head)
 
 
+def test_one_dict_for_both_extractors(small_config):
+    roi_head = small_config.model.roi_head
+    roi_head.mask_roi_extractor = roi_head.bbox_roi_extractor
+    swapped = swap_config(small_config, roi_head=True).model.roi_head
+    assert swapped.mask_roi_extractor == swapped.bbox_roi_extractor
+    assert swapped.mask_roi_extractor.type == 'AdaptiveFeaturePooling' and swapped.mask_head.roi_feat_size == 7
+
+
+def test_list_of_roi_heads(small_config):
+    small_config.model.roi_head = [small_config.model.roi_head]
+    with pytest.raises(SwapError, match='model.roi_head is a list of 1 heads'):
+        swap_config(small_config, roi_head_only=True)
+    assert swap_config(small_config).model.neck.type == 'PANetNeck'
+
+
 @pytest.mark.parametrize('num_convs', [2, 3, 4])
 def test_short_mask_heads(small_config, num_convs):
     small_config.model.roi_head.mask_head.num_convs = num_convs

@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 from repository import ROOT
@@ -188,9 +189,52 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
     base.write_text("model = dict(type='RetinaNet', neck=dict(type='FPN'))\n")
     cfg = swap_config(base)
     cfg.model.test_cfg = object()
-    with pytest.raises(Exception):  # noqa: B017  an error of mmengine, for a text that is not Python
+    with pytest.raises(ConfigError, match='contains values that a config file cannot contain'):
         write_config(cfg, base, tmp_path / 'swapped.py')
     assert [path.name for path in Path(tmp_path).iterdir()] == ['config.py']
+
+
+def test_numbers_without_a_form_in_python(tmp_path):
+    (tmp_path / 'config.py').write_text("model = dict(type='RetinaNet', neck=dict(type='FPN'))\n")
+    cfg = swap_config(tmp_path / 'config.py')
+    cfg.model.test_cfg = dict(score_thr=float('inf'))
+    with pytest.raises(ConfigError, match='contains values that a config file cannot contain'):
+        write_config(cfg, tmp_path / 'config.py', tmp_path / 'swapped.py')
+    assert not (tmp_path / 'swapped.py').exists()
+    cfg.model.test_cfg = dict(score_thr=np.float32(0.5))  # np.float32(0.5) is no name in a config
+    write_config(cfg, tmp_path / 'config.py', tmp_path / 'swapped.py')
+    assert Config.fromfile(tmp_path / 'swapped.py').model.test_cfg.score_thr == 0.5
+
+
+def test_keys_with_dots_get_the_whole_config(tmp_path):
+    (tmp_path / 'config.py').write_text(
+        "model = dict(type='A', parts={'a.b': dict(type='B', neck=[dict(type='FPN'), dict(type='Other')])})\n"
+    )
+    cfg = swap_config(tmp_path / 'config.py')
+    text = write_config(cfg, tmp_path / 'config.py', tmp_path / 'swapped.py')
+    assert '_base_' not in text
+    assert Config.fromfile(tmp_path / 'swapped.py').model.parts['a.b'].neck[0].type == 'PANetNeck'
+
+
+def test_configs_of_packages_that_mmengine_does_not_know(tmp_path):
+    """mmengine finds ``name::`` of OpenMMLab's packages only."""
+    base = tmp_path / 'site-packages' / 'mmpanet' / '.mim' / 'configs' / 'a' / 'config.py'
+    base.parent.mkdir(parents=True)
+    base.write_text("model = dict(type='RetinaNet', neck=dict(type='FPN'))\n")
+    text = write_config(swap_config(base), base, tmp_path / 'swapped.py')
+    assert text.startswith("_base_ = 'site-packages/mmpanet/.mim/configs/a/config.py'\n")
+    assert Config.fromfile(tmp_path / 'swapped.py').model.neck.type == 'PANetNeck'
+
+
+def test_a_new_style_config_with_names_as_types(tmp_path):
+    (tmp_path / 'base.py').write_text("model = dict(type='RetinaNet', neck=dict(type='PAFPN', num_outs=5))\n")
+    (tmp_path / 'config.py').write_text(
+        'from mmengine.config import read_base\n\nwith read_base():\n    from .base import *\n\n'
+        "model.update(dict(neck=dict(type='FPN')))\n"
+    )
+    write_config(swap_config(tmp_path / 'config.py'), tmp_path / 'config.py', tmp_path / 'swapped.py')
+    assert 'from mmpanet.models import PANetNeck' in (tmp_path / 'swapped.py').read_text()
+    assert Config.fromfile(tmp_path / 'swapped.py').model.neck.type is PANetNeck
 
 
 def test_diff_fits_a_screen(zoo_config):

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
 from mmdet.registry import HOOKS
@@ -28,5 +28,8 @@ class EvaluateFirstHook(Hook):
                 'it out of custom_hooks'
             )
         if runner.iter == 0:
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # it copied the model before the weights were initialized
+                    hook.ema_model.module.load_state_dict(hook.src_model.state_dict())
             runner.val_loop.run()
             runner.model.train()

@@ -17,9 +17,9 @@ class EvaluateMissedHook(Hook):
 
     mmengine saves a checkpoint before it evaluates the model, and a training that resumes from it goes on with the next
     epoch. The curve of AP would lack a point, and after the last epoch the AP of an earlier one would be taken for that
-    of the last checkpoint. The hook notes in the work folder, in the file ``last_evaluation``, at which iteration the
-    model was evaluated last. A folder without this file, and a checkpoint from elsewhere, are left alone. The runner of
-    ``tools/train.py`` has this hook.
+    of the last checkpoint. The hook notes in the work folder, in the file ``last_evaluation``, after how many epochs
+    the model was evaluated last, or after how many iterations if the training counts these. A folder without this
+    file, and a checkpoint from elsewhere, are left alone. The runner of ``tools/train.py`` has this hook.
     """
 
     # After all other hooks, the averaged weights of EMAHook among them.
@@ -37,24 +37,29 @@ class EvaluateMissedHook(Hook):
             runner.val_loop.run()
             runner.model.train()
         else:
-            _note(runner, min(runner.iter, _noted(runner, runner.iter)))
+            _note(runner, min(_done(runner), _noted(runner)))
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[Dict[str, Any]] = None) -> None:
         if self.is_training:
-            _note(runner, runner.iter)
+            _note(runner, _done(runner))
 
 
-def _note(runner: Runner, iteration: int) -> None:
+def _done(runner: Runner) -> int:
+    """How far the training is, in whole epochs or in iterations."""
+    return runner.epoch if isinstance(runner.train_loop, EpochBasedTrainLoop) else runner.iter
+
+
+def _note(runner: Runner, done: int) -> None:
     if runner.rank == 0:
-        write_text(Path(runner.work_dir, NOTE), f'{iteration}\n')
+        write_text(Path(runner.work_dir, NOTE), f'{done}\n')
 
 
-def _noted(runner: Runner, default: int) -> int:
-    """The iteration of the last evaluation, or the default if the folder does not say it."""
+def _noted(runner: Runner) -> int:
+    """How far the training was at the last evaluation. If the folder does not say it, that is now."""
     try:
         return int(Path(runner.work_dir, NOTE).read_text())
     except (OSError, ValueError):
-        return default
+        return _done(runner)
 
 
 def _has_missed_evaluation(runner: Runner) -> bool:
@@ -66,11 +71,12 @@ def _has_missed_evaluation(runner: Runner) -> bool:
     if not any(is_in(runner._load_from, folder) for folder in folders):
         return False
     if isinstance(loop, EpochBasedTrainLoop):
-        done, last = runner.epoch, loop.max_epochs
+        last = loop.max_epochs
     elif isinstance(loop, IterBasedTrainLoop):
-        done, last = runner.iter, loop.max_iters
+        last = loop.max_iters
     else:
         return False
+    done = _done(runner)
     loop._decide_current_val_interval()  # of dynamic_intervals
     is_due = done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
-    return is_due and _noted(runner, runner.iter) < runner.iter
+    return is_due and _noted(runner) < done

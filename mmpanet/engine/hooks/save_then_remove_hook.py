@@ -55,15 +55,23 @@ class SaveThenRemoveHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
 
 
-def is_in(checkpoint: Optional[str], folder: str) -> bool:
-    """Whether a checkpoint lies in a folder, however both are written."""
+def is_in(checkpoint: Optional[str], folder: str, at_any_depth: bool = False) -> bool:
+    """Whether a checkpoint lies in a folder, or also in a folder inside of it, however both are written."""
     if checkpoint is None or '://' in str(checkpoint) or '://' in str(folder):
-        return str(checkpoint).rpartition('/')[0] == str(folder).rstrip('/')
-    return Path(checkpoint).resolve().parent == Path(folder).resolve()
+        parents = [parent for parent, slash, _ in [str(checkpoint).rpartition('/')] if slash]
+        root = str(folder).rstrip('/')
+        return any(parent == root or at_any_depth and parent.startswith(f'{root}/') for parent in parents)
+    of_file = Path(checkpoint).resolve()
+    within = Path(folder).resolve()
+    return of_file.parent == within or at_any_depth and within in of_file.parents
 
 
 class _Removals:
-    """Takes the place of a hook's file backend and keeps its removals until the end. An error drops them."""
+    """Takes the place of a hook's file backend and keeps its removals until the end. An error drops them.
+
+    The hook may ask to remove the file that it then writes again, if all its checkpoints have one name. Such a file
+    stays.
+    """
 
     def __init__(self, hook: SaveThenRemoveHook) -> None:
         self.hook, self.backend = hook, hook.file_backend
@@ -73,12 +81,14 @@ class _Removals:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
-        if is_in(path, self.hook.out_dir):
-            self.removals.append((self.backend.remove, path))
+        self._remove_later(self.backend.remove, path)
 
     def rmtree(self, path: str) -> None:
-        if is_in(path, self.hook.out_dir):
-            self.removals.append((self.backend.rmtree, path))
+        self._remove_later(self.backend.rmtree, path)
+
+    def _remove_later(self, remove: Callable[[str], None], path: str) -> None:
+        if is_in(path, self.hook.out_dir, at_any_depth=True):
+            self.removals.append((remove, path))
 
     def __enter__(self) -> '_Removals':
         self.hook.file_backend = self
@@ -88,5 +98,11 @@ class _Removals:
         self.hook.file_backend = self.backend
         if kind is None:
             for remove, path in self.removals:
-                if self.backend.exists(path):
+                if path not in self._in_use() and self.backend.exists(path):
                     remove(path)
+
+    def _in_use(self) -> List[Optional[str]]:
+        """The checkpoints that the hook names now: the last one, and the best one of each metric."""
+        hook = self.hook
+        best = getattr(hook, 'best_ckpt_path_dict', {}).values()
+        return [getattr(hook, 'last_ckpt', None), getattr(hook, 'best_ckpt_path', None), *best]

@@ -65,8 +65,9 @@ class WholeCheckpointRunner(Runner):
         if '://' in str(out_dir) or self.rank != 0:
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        Path(out_dir).mkdir(parents=True, exist_ok=True)
-        with atomic_write(Path(out_dir, filename)) as part:
+        path = Path(out_dir, filename)  # the name may have a folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as part:
             super().save_checkpoint(str(part.parent), part.name, *args, **kwargs)
 
 

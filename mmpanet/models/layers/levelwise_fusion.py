@@ -6,7 +6,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmpanet.ops import grids_of_levels
+from mmpanet.ops import maximum
 from mmpanet.utils.errors import ConfigError
 from .argument_checks import check_count
 
@@ -66,6 +66,9 @@ class LevelwiseFusion(BaseModule):
 
     def fuse(self, levels: Iterable[Tensor]) -> Tensor:
         """Fuse the tensors of all levels, which have the same shape, element by element."""
+        # A gate that is zero gets its first gradient where torch divides it between equal levels.
+        if self.fusion == 'max' and self.level_gates is None:
+            return maximum(list(levels))
         combine = torch.maximum if self.fusion == 'max' else torch.add
         levels = iter(levels)
         fused = next(levels)
@@ -104,7 +107,7 @@ class LevelwiseFusion(BaseModule):
         if isinstance(x, Tensor):
             if x.dim() != 5 or x.size(1) != self.num_levels:
                 raise self._misfit(str(tuple(x.shape)))
-            x = grids_of_levels(x)
+            x = x.unbind(1)
         elif len(x) != self.num_levels:
             raise self._misfit(f'{len(x)} tensors')
         if self.fuse_first:
