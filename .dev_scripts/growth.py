@@ -92,9 +92,9 @@ def main():
     parser.add_argument('--dataset', default='', help='last part of the names; default: that of the config')
     parser.add_argument('--out-dir', type=Path, default=Path('work_dirs/growth'))
     args = parser.parse_args()
-    rates_given = args.gate_lr_mult is not None or args.layer_lr_mult is not None
     for flag, given, ways in (
-        ('--gate-lr-mult, --layer-lr-mult', rates_given, WITH_GATES),
+        ('--gate-lr-mult', args.gate_lr_mult is not None, WITH_GATES),
+        ('--layer-lr-mult', args.layer_lr_mult is not None, WITH_LEVELS),
         ('--open-fusion', args.open_fusion, WITH_FUSION),
         ('--random-layers', args.random_layers, WITH_LEVELS),
     ):

@@ -69,7 +69,9 @@ def write_level_pictures(
     recorder = LevelRecorder(inferencer.model)
     if not recorder.heads and not hasattr(inferencer.model, 'neck'):
         raise ConfigError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
-    distributions: Dict[str, LevelDistribution] = {name: LevelDistribution(recorder.strides) for name in recorder.heads}
+    distributions: Dict[str, LevelDistribution] = {
+        name: LevelDistribution(recorder.strides, recorder.finest_scale) for name in recorder.heads
+    }
     make_folder(out_dir, 'out_dir')
     stems = [path.stem for path in images]
     for number, path in enumerate(images):

@@ -46,6 +46,15 @@ def count_frames(video: Path) -> int:
         return mmcv.VideoReader(str(video)).frame_cnt
 
 
+def _writable_rate(fps: float) -> float:
+    """A frame rate that mp4 can hold.
+
+    OpenCV writes it as a fraction with 1000 times the rate, and MPEG-4 allows no more than 65535.
+    """
+    digits = 3 if fps < 65 else 2 if fps < 655 else 1
+    return round(fps, digits) or DEFAULT_FPS
+
+
 class VideoWriter:
     """Writes pictures into an mp4 file.
 
@@ -56,7 +65,7 @@ class VideoWriter:
 
     def __init__(self, path: Path, source: Path) -> None:
         self.path = path
-        self.fps = mmcv.VideoReader(str(source)).fps or DEFAULT_FPS
+        self.fps = _writable_rate(mmcv.VideoReader(str(source)).fps)
         self.stream: Any = None  # a cv2.VideoWriter, once the size of the pictures is known
         self.count = 0
 
@@ -68,7 +77,10 @@ class VideoWriter:
                 codec = cv2.VideoWriter.fourcc(*'mp4v')
                 self.stream = cv2.VideoWriter(str(self.path), codec, self.fps, (width, height))
                 if not self.stream.isOpened():
-                    raise DataError(f'{self.path.name}: OpenCV cannot write {width} x {height} pixels as mp4 here')
+                    raise DataError(
+                        f'{self.path.name}: OpenCV cannot write {width} x {height} pixels at {self.fps} frames per '
+                        'second as mp4 here'
+                    )
             self.stream.write(np.ascontiguousarray(picture[..., ::-1]))
             self.count += 1
 

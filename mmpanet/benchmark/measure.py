@@ -51,7 +51,7 @@ def flops_by_part(model: PreparedModel, mode: str) -> Dict[str, int]:
     activations, sums, NMS, the arithmetic of the losses and the optimizer are not. Empty with torch 2.0, which has no
     counter.
     """
-    with count_flops() as read_counter:
+    with _uncompiled(model.module), count_flops() as read_counter:
         counts = count_by_part(model, mode, read_counter) if read_counter else {}
     return {part: int(count) for part, count in counts.items()}
 
@@ -77,6 +77,23 @@ def count_by_part(model: PreparedModel, mode: str, read_counter: Callable[[], fl
             model.infer()
         attribution.switch_to(REST)
     return dict(attribution.counts)
+
+
+@contextmanager
+def _uncompiled(module: nn.Module) -> Iterator[None]:
+    """Run compiled parts without their compiled code for a while.
+
+    torch's counter is a dispatch mode. Compiled code that is called within one is skipped from then on, for good.
+    """
+    parts = [part for part in module.modules() if getattr(part, '_compiled_call_impl', None) is not None]
+    compiled = [part._compiled_call_impl for part in parts]
+    for part in parts:
+        part._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for part, call in zip(parts, compiled):
+            part._compiled_call_impl = call
 
 
 class _Attribution:

@@ -37,8 +37,9 @@ PART_COLORS = dict(
 FOOTNOTE = (
     'Times are medians of rounds in which the models take turns. x is the median of the ratios of paired rounds to {}, '
     'with its 95 % bootstrap interval. A multiply-add is two FLOP; RoIAlign of any kind, norms, activations, NMS and '
-    'losses are not counted. The NMS of the detections and the pasting of masks, the same for all, are left out.'
+    'losses are not counted.'
 )
+LEFT_OUT = ' The NMS of the detections and the pasting of masks, the same for all, are left out.'
 
 
 def as_text(benchmark: Benchmark) -> str:
@@ -151,7 +152,8 @@ def _document(benchmark: Benchmark, write_table: WriteTable) -> str:
             paragraphs.append(_cost_table(mode, results, write_table))
             if any(one.seconds_by_part for one in results):
                 paragraphs.append(_part_table(mode, results, write_table))
-    paragraphs.append(FOOTNOTE.format(benchmark.results[0].name))
+    # With images of the user the models make detections of their own.
+    paragraphs.append(FOOTNOTE.format(benchmark.results[0].name) + ('' if settings.images else LEFT_OUT))
     return '\n\n'.join(paragraphs) + '\n'
 
 
@@ -237,7 +239,9 @@ def _plot_parts(benchmark: Benchmark, folder: Path) -> List[Path]:
         axes.invert_yaxis()
         axes.set_xlim(0, 1.1 * max(ends))
         axes.set_xlabel('seconds' + (', backward hatched' if mode == TRAINING else ''))
-        axes.set_title(f'{mode}, {benchmark.workload.batch} x {benchmark.workload.height} x {benchmark.workload.width}')
+        size = f'{benchmark.workload.height} x {benchmark.workload.width}'
+        images = benchmark.settings.images
+        axes.set_title(f'{mode}, {len(images)} images' if images else f'{mode}, {benchmark.workload.batch} x {size}')
         axes.spines[['top', 'right']].set_visible(False)
         figure.legend(loc='outside lower center', ncols=5, frameon=False, fontsize='small')
         files.append(folder / f'{mode}.png')

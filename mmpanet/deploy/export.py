@@ -27,7 +27,7 @@ GRAPH, INT8_GRAPH, SETTINGS = 'end2end.onnx', 'end2end_int8.onnx', 'detector.jso
 INPUT_TYPES = {'uint8': torch.uint8, 'float32': torch.float32}
 RESIZE_KEYS = ('scale', 'scale_factor', 'keep_ratio', 'interpolation', 'backend')
 # torch's warning of a number that a trace holds as a constant.
-NUMBER_OF_TRACE = re.compile('Converting a tensor to a Python (integer|number)')
+NUMBER_OF_TRACE = re.compile('Converting a tensor to a (Python (integer|number|float|list)|NumPy array)')
 # An image that no constant of a graph could be taken from by accident.
 EXAMPLE_SIZE = (100, 164)
 

@@ -23,7 +23,7 @@ from .roi_heads import each
 ROI_HEADS = (PANetRoIHead, InclusiveBoxRoIHead, StandardRoIHead, CascadeRoIHead, DynamicRoIHead, PISARoIHead)
 ONE_STAGE_HEADS = (RetinaHead, FCOSHead, ATSSHead)
 PRIORS = (AnchorGenerator, InclusiveAnchorGenerator, MlvlPointGenerator)
-# split_thr says when mmcv suppresses class by class, which changes no result.
+# From split_thr boxes on, mmcv suppresses class by class, which changes no result unless class_agnostic is True.
 NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'offset', 'split_thr'}
 CODERS = (DeltaXYWHBBoxCoder, InclusiveBBoxCoder, DistancePointBBoxCoder)
 
@@ -52,6 +52,7 @@ def check_support(model: nn.Module) -> None:
         _check_roi_head(model.roi_head)
     else:
         _check_dense_head(model.bbox_head, 'model.bbox_head', 'model.test_cfg', *ONE_STAGE_HEADS)
+        _check_nms(model.bbox_head.test_cfg, 'model.test_cfg', in_original_image=True)
         for name in ('nms_pre', 'max_per_img'):
             _check_count(model.bbox_head.test_cfg, 'model.test_cfg', name)
         smallest = model.bbox_head.test_cfg.get('min_bbox_size', -1)
@@ -108,7 +109,7 @@ def _check_roi_head(roi_head: nn.Module) -> None:
     if roi_head.with_mask:
         for head in each(roi_head.mask_head):
             _check(head, f'{key}.mask_head', FCNMaskHead)
-    _check_nms(roi_head.test_cfg, 'model.test_cfg.rcnn')
+    _check_nms(roi_head.test_cfg, 'model.test_cfg.rcnn', in_original_image=not roi_head.with_mask)
     for name in ('score_thr', 'max_per_img', *(['mask_thr_binary'] if roi_head.with_mask else [])):
         _number(roi_head.test_cfg, 'model.test_cfg.rcnn', name)
 
@@ -143,7 +144,7 @@ def _check_count(cfg: dict, key: str, name: str) -> None:
         raise ExportError(f'{key}.{name}={cfg[name]!r} must be at least 1: a graph has a limited number of boxes')
 
 
-def _check_nms(cfg: dict, key: str) -> None:
+def _check_nms(cfg: dict, key: str, in_original_image: bool = False) -> None:
     key, nms = f'{key}.nms', cfg.get('nms')
     if not isinstance(nms, dict):
         raise ExportError(f"{key}={nms!r} must be a dict such as dict(type='nms', iou_threshold=0.5)")
@@ -154,6 +155,16 @@ def _check_nms(cfg: dict, key: str) -> None:
     if unknown:
         raise ExportError(f'{key}.{unknown[0]}={nms[unknown[0]]!r}: only {", ".join(sorted(NMS_KEYS))} can be exported')
     _number(nms, key, 'iou_threshold')
+    if nms.get('class_agnostic') and 'split_thr' in nms:
+        raise ExportError(
+            f'{key}.split_thr={nms["split_thr"]!r} with class_agnostic=True: only one of them can be exported, because '
+            'mmcv suppresses class by class from so many boxes on'
+        )
+    if nms.get('offset') and in_original_image:
+        raise ExportError(
+            f'{key}.offset={nms["offset"]!r}: only 0 can be exported for a detector without masks, because it counts '
+            'pixels of the original image, whose size a graph does not know'
+        )
 
 
 def _check(part: object, key: str, *allowed: type, exactly: bool = False) -> None:

@@ -90,8 +90,10 @@ def compare_detections(
         if masks and len(pairs):  # without objects mmdet's masks have the size of the original image
             theirs = expected.masks.numpy()[left]
             height, width = theirs.shape[1:]
-            mask_pixels += int(theirs.sum())
-            other_pixels += int((theirs != masks[0][right, :height, :width]).sum())
+            ours = masks[0][right, :height, :width].astype(np.int16)
+            tolerance = int(theirs.dtype == np.uint8)  # probabilities from 0 to 255, of mask_thr_binary < 0
+            mask_pixels += int((theirs > 0).sum())
+            other_pixels += int((np.abs(ours - theirs) > tolerance).sum())
     return total._replace(masks=other_pixels / max(mask_pixels, 1))
 
 

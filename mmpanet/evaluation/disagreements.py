@@ -13,6 +13,7 @@ from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import make_folder, write_json, write_text
 from mmpanet.utils.images import decode_image
 from mmpanet.utils.palette import LIGHT_BLUE, VERMILION, WHITE, YELLOW, to_bgr
+from .counted_categories import counted_categories
 from .instance_errors import (
     FOUND,
     Annotations,
@@ -56,6 +57,7 @@ def compare_predictions(
     out_dir: Path,
     score_thr: float = 0.5,
     num_pictures: int = 10,
+    classes: Sequence[str] = (),
 ) -> Iterator[str]:
     """Compare the predictions of two models object by object.
 
@@ -71,15 +73,17 @@ def compare_predictions(
         out_dir: Is made if it does not exist.
         score_thr: Predictions with a lower score are left out.
         num_pictures: For each model.
+        classes: The categories that count, by name: those of the models. By default all of the file count.
 
     Returns:
         What was found and written, line by line.
 
     Raises:
         ConfigError: If ``out_dir`` cannot be made.
-        DataError: If a file does not exist or has another format.
+        DataError: If a file does not exist or has another format, if there is no such class, or if no file has a
+            detection of a category that has objects.
     """
-    images = _compare_images(annotation_file, files, score_thr)
+    images = _compare_images(annotation_file, files, score_thr, classes)
     counts = {name: ErrorCounts() for name in names}
     for image in images:
         for name, errors in zip(names, image.errors):
@@ -103,14 +107,22 @@ def compare_predictions(
         yield _draw_images(ahead[:num_pictures], image_dir, out_dir / f'better_{name}', names)
 
 
-def _compare_images(annotation_file: Path, files: Sequence[Path], score_thr: float) -> List[ComparedImage]:
+def _compare_images(
+    annotation_file: Path, files: Sequence[Path], score_thr: float, classes: Sequence[str]
+) -> List[ComparedImage]:
     annotations = Annotations(annotation_file)
     annotations.check_masks()
-    by_model = [read_predictions(file, annotations, score_thr) for file in files]
+    everything = [read_predictions(file, annotations, 0.0) for file in files]
+    found = {one['category_id'] for by_image in everything for instances in by_image.values() for one in instances}
+    counted = counted_categories(annotations, classes, found)
+
+    def of_counted(instances: Sequence[Instance]) -> List[Instance]:
+        return [one for one in instances if one['category_id'] in counted and one.get('score', 1) >= score_thr]
+
     images = []
     for image_id, info in annotations.images.items():
-        objects, crowds = annotations.objects(image_id), annotations.crowds(image_id)
-        predictions = [without_crowd_regions(objects, by_image[image_id], crowds) for by_image in by_model]
+        objects, crowds = of_counted(annotations.objects(image_id)), of_counted(annotations.crowds(image_id))
+        predictions = [without_crowd_regions(objects, of_counted(one[image_id]), crowds) for one in everything]
         errors = [find_errors(objects, found) for found in predictions]
         if not isinstance(info.get('file_name'), str):
             raise DataError(f"{annotation_file}: image {image_id} has no 'file_name', by which its picture is found")
@@ -181,8 +193,10 @@ def _draw_outlines(image: np.ndarray, scale: float, outlines: Sequence[Tuple[Rle
     size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
     panel = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     for mask, color in outlines:
-        scaled = cv2.resize(coco_mask.decode(mask), size, interpolation=cv2.INTER_LINEAR_EXACT)
-        contours, _ = cv2.findContours(scaled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        # An object that is smaller than a pixel of the panel must not vanish.
+        how, least = (cv2.INTER_AREA, 0) if scale < 1 else (cv2.INTER_LINEAR_EXACT, 127)
+        scaled = cv2.resize(255 * coco_mask.decode(mask), size, interpolation=how) > least
+        contours, _ = cv2.findContours(scaled.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(panel, contours, -1, to_bgr(color), 2)
     return panel
 

@@ -159,6 +159,9 @@ class Annotations:
             for one in content['annotations']:
                 one.setdefault('iscrowd', 0)
                 _check_annotation(one)
+            if len(self.coco.anns) < len(content['annotations']):
+                ids = [one['id'] for one in content['annotations']]
+                raise ValueError(f'annotation id {max(ids, key=ids.count)} is there several times')
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
 

@@ -19,6 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.tables import text_table
 from .coco_metrics import AP_KINDS
+from .counted_categories import counted_categories
 from .instance_errors import Annotations
 
 CONFIDENCE = 0.95
@@ -86,7 +87,12 @@ def paired_bootstrap(
             raise DataError(f'{example} and {file} must both hold masks or both hold boxes, not {kind} and {other}')
     if kind == 'segm':
         annotations.check_masks()
-    categories = _counted_categories(annotations, classes, [one for found in predictions.values() for one in found])
+    found = {one['category_id'] for predicted in predictions.values() for one in predicted}
+    categories = counted_categories(annotations, classes, found)
+    if 0 in annotations.coco.anns:
+        raise DataError(
+            f'{annotation_file}: an annotation has the id 0, which COCO evaluates as never found; count from 1'
+        )
     matched = {
         file: _match(annotations.coco, found, image_ids, categories, kind) for file, found in predictions.items()
     }
@@ -165,30 +171,6 @@ def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, An
     except (ValueError, TypeError, LookupError) as error:
         raise DataError(f'{file}: {error}') from error
     return found
-
-
-def _counted_categories(
-    annotations: Annotations, classes: Sequence[str], predictions: Sequence[Dict[str, Any]]
-) -> List[int]:
-    """The ids of the categories that count."""
-    names = {one['id']: str(one.get('name')) for one in annotations.coco.dataset.get('categories', ())}
-    unknown = sorted(set(classes) - set(names.values()))
-    if unknown:
-        raise DataError(
-            f'{annotations.file}: no category is named {unknown[0]!r}; there are {", ".join(names.values())}'
-        )
-    counted = [category for category, name in names.items() if not classes or name in classes]
-    objects = {category: len(annotations.coco.getAnnIds(catIds=[category], iscrowd=False)) for category in counted}
-    if not any(objects.values()):
-        raise DataError(f'{annotations.file}: there is no object of {", ".join(classes) or "any category"}')
-    found = {one['category_id'] for one in predictions}
-    for category, number in objects.items():
-        if not classes and number and category not in found:
-            raise DataError(
-                f'{annotations.file}: no file has a detection of {names[category]!r}, which has {number} objects: name '
-                'the classes of the models with --classes'
-            )
-    return sorted(counted)
 
 
 def _match(

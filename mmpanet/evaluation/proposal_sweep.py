@@ -18,7 +18,8 @@ from mmpanet.utils.files import atomic_write, make_folder, write_json, write_tex
 from mmpanet.utils.paired_times import Ratio, now, paired_ratio
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
-from .coco_metrics import MAIN_METRICS, METRIC_PREFIX, metric_titles, percent
+from .coco_metrics import MAIN_METRICS, metric_titles, percent
+from .run_log import coco_metrics_in
 
 Progress = Callable[[str], None]
 
@@ -83,7 +84,7 @@ def sweep_proposals(
             SweepPoint(
                 name,
                 number,
-                {metric[len(METRIC_PREFIX) :]: value for metric, value in metrics.items()},
+                coco_metrics_in(metrics),
                 seconds[name, number],
                 paired_ratio(seconds[name, number], seconds[first, numbers[-1]]),
             )

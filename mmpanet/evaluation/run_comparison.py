@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.files import make_folder, write_json, write_text
+from mmpanet.utils.files import atomic_write, make_folder, write_json, write_text
 from mmpanet.utils.palette import line_styles
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles, percent
@@ -114,7 +114,8 @@ def write_comparison(runs: Sequence[ComparedRun], out_dir: Path) -> List[Path]:
     table, data, picture = (out_dir / f'comparison.{suffix}' for suffix in ('md', 'json', 'png'))
     write_text(table, comparison_table(runs))
     write_json(data, [run.as_dict() for run in runs])
-    plot_curves(runs, picture)
+    with atomic_write(picture) as part:
+        plot_curves(runs, part)
     return [table, data, picture]
 
 

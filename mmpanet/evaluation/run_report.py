@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """How a run ended: box and mask AP, and where its checkpoint, logs and pictures are."""
 
+import re
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
@@ -9,6 +10,8 @@ from mmpanet.utils.media import IMAGE_SUFFIXES
 from mmpanet.utils.tables import text_table
 from .coco_metrics import AP_KINDS, BRANCHES
 from .run_log import coco_metrics_in, read_json_lines
+
+OTHER_PICTURES = ('levels_', 'level_distribution', 'gates')  # those of LevelDistributionHook
 
 
 def run_report(work_dir: Path) -> str:
@@ -23,11 +26,12 @@ def run_report(work_dir: Path) -> str:
         if f'{branch}_mAP' in metrics:
             values = [metrics.get(f'{branch}_{kind}') for kind in AP_KINDS]
             rows.append([f'{title} AP', *('-' if value is None else f'{value:.3f}' for value in values)])
-    checkpoint = _newest_checkpoint(work_dir)
+    checkpoint = tested_checkpoint(run) or _newest_checkpoint(work_dir)
     pictures, number = _picture_folder(run)
     logs = sorted(run.glob('*.log'))
     # The AP above is not that of a checkpoint which a later start has written.
-    doubt = f'  (may be of the start {later.name}, which has not been evaluated)' if checkpoint and later else ''
+    is_doubtful = later and checkpoint and not tested_checkpoint(run)
+    doubt = f'  (may be of the start {later.name}, which has not been evaluated)' if later and is_doubtful else ''
     places = [
         ['checkpoint', str(checkpoint or f'none in {work_dir}') + doubt],
         ['log', str(logs[-1] if logs else run)],
@@ -63,6 +67,15 @@ def _latest_evaluation(work_dir: Path) -> Tuple[Path, Dict[str, float], Optional
     raise DataError(f'no run in {work_dir} has COCO metrics ({len(runs)} folders were searched): none was evaluated')
 
 
+def tested_checkpoint(run: Path) -> Optional[str]:
+    """The checkpoint of a test, or None if the run is a training."""
+    config = run / 'vis_data' / 'config.py'
+    if not (run / f'{run.name}.json').is_file() or not config.is_file():
+        return None
+    found = re.search(r"^load_from = '(.+)'$", config.read_text(encoding='utf-8'), re.MULTILINE)
+    return found.group(1) if found else None
+
+
 def _newest_checkpoint(work_dir: Path) -> Optional[Path]:
     """The checkpoint that mmengine calls the last one, or the newest file."""
     pointer = work_dir / 'last_checkpoint'
@@ -73,8 +86,12 @@ def _newest_checkpoint(work_dir: Path) -> Optional[Path]:
 
 
 def _picture_folder(run: Path) -> Tuple[Optional[Path], int]:
-    """The folder in a run with the most pictures, and their number."""
-    folders: List[Path] = [path.parent for path in run.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES]
+    """The folder in a run with the most pictures of predictions, and their number."""
+    folders: List[Path] = [
+        path.parent
+        for path in run.rglob('*')
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(OTHER_PICTURES)
+    ]
     if not folders:
         return None, 0
     largest = max(folders, key=folders.count)

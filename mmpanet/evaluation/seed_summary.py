@@ -6,7 +6,7 @@ from statistics import mean, median, stdev
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.files import make_folder, write_json, write_text
+from mmpanet.utils.files import atomic_write, make_folder, write_json, write_text
 from mmpanet.utils.palette import BLACK, BLUE
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles
@@ -105,11 +105,13 @@ def write_seed_summary(summaries: Sequence[SeedSummary], folder: Path, stem: str
     write_json(data, [one._asdict() for one in summaries])
     files = [table, data]
     if any(metric in one.values for metric in MAIN_METRICS for one in summaries):
-        plot_seeds(summaries, picture)
+        with atomic_write(picture) as part:
+            plot_seeds(summaries, part)
         files.append(picture)
     if any(len(curve) > 1 for one in summaries for curve in one.curves.values()):
         files.append(folder / f'{stem}_curves.png')
-        plot_seed_curves({one.label: one.curves for one in summaries}, files[-1])
+        with atomic_write(files[-1]) as part:
+            plot_seed_curves({one.label: one.curves for one in summaries}, part)
     return files
 
 

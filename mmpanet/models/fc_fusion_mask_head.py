@@ -2,7 +2,6 @@
 from typing import Any, Optional, Tuple
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import Conv2d, ConvModule, ConvTranspose2d
 from mmengine.model import normal_init
@@ -11,9 +10,8 @@ from torch import Tensor
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.registry import MODELS
 from mmdet.utils import OptConfigType
-from mmpanet.ops import linear
 from mmpanet.utils.errors import ConfigError
-from .layers import LevelwiseFusion, fast_conv_cfg
+from .layers import FastLinear, LevelwiseFusion, fast_conv_cfg
 from .layers.argument_checks import check_count, check_counts, check_norm_cfg, check_size
 
 FC_FUSIONS = ('sum', 'product', 'max', None)
@@ -136,7 +134,7 @@ class FCFusionMaskHead(FCNMaskHead):
         # The second convolution has half of the channels "to reduce computational overhead" (Section 3.3).
         self.conv4_fc = self._build_conv(channels, channels)
         self.conv5_fc = self._build_conv(channels, channels // 2)
-        self.mask_fc = nn.Linear(channels // 2 * height * width, mask_height * mask_width)
+        self.mask_fc = FastLinear(channels // 2 * height * width, mask_height * mask_width)
 
     def init_weights(self) -> None:
         """Initialize the convolutions by MSRA and the fc by N(0, 0.01)."""
@@ -177,7 +175,7 @@ class FCFusionMaskHead(FCNMaskHead):
                 f"{tuple(x.shape[-2:])}: set it to the roi_layer's output_size"
             )
         x = self.conv5_fc(self.conv4_fc(x))
-        x = linear(x, self.mask_fc.weight, self.mask_fc.bias)
+        x = self.mask_fc(x)
         if self.fc_relu:
             x = F.relu(x)
         return x.view(-1, 1, *self.mask_size)

@@ -62,6 +62,7 @@ class LevelRecorder:
 
     Attributes:
         strides: The strides of the pooled levels, or an empty list if no head pools from several levels.
+        finest_scale: By which the pooling assigns RoIs to levels, if it orders them; else FPN's.
         heads: The names of the heads that do, such as 'bbox_head', 'mask_head', 'bbox_head.0'.
         pyramid: The neck's output for the last batch, L maps of (B, C, H_l, W_l).
 
@@ -74,6 +75,7 @@ class LevelRecorder:
     def __init__(self, model: nn.Module) -> None:
         self.pyramid: Tuple[Tensor, ...] = ()
         self.strides: List[int] = []
+        self.finest_scale = 56
         self._neck = getattr(model, 'neck', None) or getattr(getattr(model, 'detector', None), 'neck', None)
         self._pooling = [module for module in model.modules() if isinstance(module, AdaptiveFeaturePooling)]
         self._fusions = [
@@ -86,6 +88,7 @@ class LevelRecorder:
         self.heads = [name for name, _ in self._fusions]
         if self._fusions and self._pooling:
             self.strides = list(self._pooling[0].featmap_strides)
+            self.finest_scale = self._pooling[0].finest_scale
         self._rois: Optional[Tensor] = None
         self._order: Optional[Tensor] = None  # of the pooled levels, for each RoI, if it is not from fine to coarse
         self._recorded: Dict[str, List[RoILevels]] = {}
@@ -168,14 +171,17 @@ class LevelDistribution:
 
     Args:
         strides: The strides of the L pooled levels.
+        finest_scale: A RoI belongs to the finest level if the square root of its area, in pixels, is below twice this
+            number.
 
     Attributes:
         counts: (L,), the number of RoIs that FPN assigns to each level.
         sums: (L, L), the sums of their shares. Rows are levels of FPN, columns are pooled levels.
     """
 
-    def __init__(self, strides: List[int]) -> None:
+    def __init__(self, strides: List[int], finest_scale: int = 56) -> None:
         self.strides = list(strides)
+        self.finest_scale = finest_scale
         self.counts = torch.zeros(len(strides), dtype=torch.float64)
         self.sums = torch.zeros(len(strides), len(strides), dtype=torch.float64)
 
@@ -183,7 +189,7 @@ class LevelDistribution:
         """Add RoIs. Those whose shares are all 0 are left out."""
         shares = levels.shares.double()
         counted = shares.sum(1) > 0.5
-        assigned = fpn_levels(levels.rois[counted], len(self.strides))
+        assigned = fpn_levels(levels.rois[counted], len(self.strides), self.finest_scale)
         self.counts.index_add_(0, assigned, torch.ones(len(assigned), dtype=torch.float64))
         self.sums.index_add_(0, assigned, shares[counted])
 

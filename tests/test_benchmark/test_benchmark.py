@@ -422,6 +422,23 @@ def test_a_model_of_one_class_trains():
     assert torch.isfinite(loss) and loss > 0
 
 
+def test_compiled_code_is_not_called_while_arithmetic_is_counted(monkeypatch):
+    """torch skips compiled code for good if it is called within a dispatch mode."""
+    calls = []
+
+    def compile_part(part, **kwargs):
+        part._compiled_call_impl = lambda *args, **kwargs: calls.append(part) or part._call_impl(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.Module, 'compile', compile_part, raising=False)
+    model = PreparedModel(small('panet+compile'), SMALL, RunSettings())
+    model.run('inference')
+    num_calls = len(calls)
+    flops = flops_by_part(model, 'inference')
+    assert num_calls >= 4 and len(calls) == num_calls and sum(flops.values()) > 0
+    model.run('inference')
+    assert len(calls) == 2 * num_calls
+
+
 def test_compiled_models_have_no_times_by_part(monkeypatch):
     """torch does not call the hooks of parts that were compiled before."""
     monkeypatch.setattr(torch.nn.Module, 'compile', lambda module, **kwargs: None, raising=False)

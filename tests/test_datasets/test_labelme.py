@@ -171,6 +171,19 @@ def test_mmdet_reads_it(source, tmp_path):
         assert len(sample['gt_masks']) == len(sample['gt_bboxes_labels'])
 
 
+def test_outlines_far_beyond_their_image_become_masks(tmp_path):
+    """Training refuses polygons with a point three widths away."""
+    far = [[1, 2], [240, 30], [4, 50]]
+    source = tmp_path / 'labelled'
+    add(source, 'far', [shape('cat', far), shape('cat', TRIANGLE)])
+    add(source, 'nothing', [])
+    _, found = convert(source, tmp_path, val_fraction=0.5)
+    coco, image, objects = found['far.png']
+    assert [type(one['segmentation']) for one in objects] == [dict, list]
+    drawn = mask_utils.frPyObjects([np.ravel(far).astype(float).tolist()], image['height'], image['width'])
+    assert np.array_equal(coco.annToMask(objects[0]), mask_utils.decode(drawn)[..., 0])
+
+
 def test_groups_are_one_object(tmp_path):
     patch = np.ones((10, 10), np.uint8)
     add(

@@ -222,6 +222,25 @@ def test_suffixes_in_any_case(folders, pattern, empty):
     assert objects(converted) == 8 and converted.problems == [] == converted.notes
 
 
+def test_ones_in_several_parts_are_noted(folders):
+    """Such as a picture of one bit, black and white, of several cells."""
+    add_masks(folders)
+    cells = np.zeros(SIZE, bool)
+    cells[2:4, 2:4] = cells[-4:-2, -4:-2] = True
+    Image.fromarray(cells).save(folders[1] / 'a.png')
+    converted = convert(folders)
+    assert objects(converted) == 7
+    assert [note for note in converted.notes if note.startswith('1 masks hold the value 1 alone, in several parts')]
+
+
+def test_images_may_lie_in_a_folder_inside_of_that_of_the_masks(folders):
+    images, masks = folders
+    add_masks(folders)
+    images.rename(masks / 'photos')
+    converted = convert_masks(masks / 'photos', masks, masks.parent / 'out', 'objects')
+    assert objects(converted) == 8
+
+
 def test_names_in_another_case(folders):
     add_masks(folders, names=('A', 'B', 'd'))
     (folders[1] / 'SUB').mkdir()

@@ -204,6 +204,18 @@ def test_eight_bits_change_little_and_leave_the_output_layers_alone(exported, tm
 
 
 @pytest.mark.slow
+def test_the_fc_of_fully_connected_fusion_stays_in_float(tmp_path):
+    cfg = config()
+    export_detector(build(cfg), cfg, tmp_path, paste_masks=False)
+    nodes = quantize_graph(
+        tmp_path / 'end2end.onnx', tmp_path / 'int8.onnx', cfg, [write_image(tmp_path / 'a.png', (96, 128), 0)]
+    )
+    graph = onnx.load(str(tmp_path / 'int8.onnx')).graph
+    [fc] = [node for node in graph.node if '/mask_fc/' in node.name and node.op_type == 'Gemm']
+    assert fc.name not in nodes and any(fc.input[1] == one.name for one in graph.initializer)
+
+
+@pytest.mark.slow
 def test_parts_that_stay_in_float(exported, tmp_path):
     graph, target = exported[2] / 'end2end.onnx', tmp_path / 'int8.onnx'
     nodes = quantize_graph(graph, target, exported[1], exported[3])

@@ -52,6 +52,14 @@ SABL = dict(
         ({'model.test_cfg.rcnn.mask_thr_binary': None}, r'rcnn\.mask_thr_binary=None must be a number'),
         ({'model.test_cfg.rcnn.nms': dict(type='nms', _delete_=True)}, r'rcnn\.nms\.iou_threshold=None must be a num'),
         ({'model.test_cfg.rpn.nms': None}, r"rpn\.nms=None must be a dict such as dict\(type='nms'"),
+        (
+            {'model.test_cfg.rcnn.nms': dict(type='nms', iou_threshold=0.5, class_agnostic=True, split_thr=100)},
+            r'rcnn\.nms\.split_thr=100 with class_agnostic=True: only one of them',
+        ),
+        (
+            {'model.test_cfg.rcnn.nms.offset': 1, 'model.roi_head.mask_head': None},
+            r'rcnn\.nms\.offset=1: only 0 .* a detector without masks',
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_named_and_nothing_written(tmp_path, options, message):
@@ -79,6 +87,7 @@ def test_a_detector_with_a_way_of_its_own_is_refused(tmp_path, name):
         (dict(min_bbox_size=8), r'min_bbox_size=8: only 0 and less'),
         (dict(nms_pre=None), r'nms_pre=None must be a number'),
         (dict(max_per_img=0), r'max_per_img=0 must be at least 1'),
+        (dict(nms=dict(type='nms', iou_threshold=0.5, offset=1)), r'nms\.offset=1: only 0'),
     ],
 )
 def test_what_a_graph_of_one_stage_cannot_do(tmp_path, options, message):

@@ -95,7 +95,7 @@ def test_a_resumed_training_makes_up_for_a_missed_evaluation(cfg, tmp_path, max_
 def test_a_checkpoint_within_an_epoch_is_not_evaluated_for_the_epoch_before(cfg, tmp_path):
     cfg.train_dataloader.batch_size = 2
     cfg.train_cfg.max_epochs = 2
-    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1)
+    cfg.default_hooks.checkpoint.update(by_epoch=False, interval=1, max_keep_ckpts=-1)
     _, (steps_per_epoch, _), _ = train(cfg)
     assert steps_per_epoch > 1
     for step in range(steps_per_epoch + 2, 2 * steps_per_epoch + 1):  # the training was killed before

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tiny_training import run_tool
 
-from mmpanet.evaluation.disagreements import contact_sheet
+from mmpanet.evaluation.disagreements import _draw_outlines, contact_sheet
 from mmpanet.evaluation.instance_errors import (
     Annotations,
     ErrorCounts,
@@ -19,6 +19,7 @@ from mmpanet.evaluation.instance_errors import (
     read_predictions,
     without_crowd_regions,
 )
+from mmpanet.utils.palette import WHITE
 
 HEIGHT, WIDTH = 60, 80
 
@@ -231,6 +232,34 @@ def test_predictions_have_the_lowest_score_or_more_and_come_in_its_order(files):
     (files / 'first.segm.json').write_text(json.dumps(results([([], found)])))
     read = read_predictions(files / 'first.segm.json', Annotations(files / 'truth.json'), 0.5)
     assert [one['score'] for one in read[1]] == [0.9, 0.7, 0.5]
+
+
+def test_categories_that_the_models_do_not_know(files, capsys):
+    data = json.loads((files / 'truth.json').read_text())
+    data['categories'] = [dict(id=1, name='cat'), dict(id=2, name='dog')]
+    other = dict(data['annotations'][0], id=99, category_id=2)
+    data['annotations'].append(other)
+    (files / 'truth.json').write_text(json.dumps(data))
+    with pytest.raises(SystemExit, match="no file has a detection of 'dog', which has 1 objects: .* --classes"):
+        run(files)
+    run(files, '--classes', 'cat')
+    lines = (files / 'out' / 'errors.md').read_text().splitlines()
+    assert lines[2].startswith('| all | 6 | 33.3 % | 50.0 % |')
+
+
+def test_ids_of_objects_are_unique(files):
+    data = json.loads((files / 'truth.json').read_text())
+    data['annotations'][3]['id'] = data['annotations'][1]['id']
+    (files / 'truth.json').write_text(json.dumps(data))
+    with pytest.raises(SystemExit, match=r'annotation id \d+ is there several times'):
+        run(files)
+
+
+def test_objects_smaller_than_a_pixel_of_the_picture_are_drawn():
+    mask = np.zeros((4000, 400), np.uint8, order='F')
+    mask[2003:2006, 203:206] = 1
+    panel = _draw_outlines(np.full((4000, 400, 3), 90, np.uint8), 0.1, [(coco_mask.encode(mask), WHITE)])
+    assert (panel == 255).all(axis=2).any()
 
 
 def test_small_is_below_an_area():

@@ -224,6 +224,8 @@ def test_a_category_that_the_models_do_not_know(scenes, files, tmp_path):
     [
         (lambda one: one.pop('area'), "annotation 1 has no 'area'"),
         (lambda one: one.update(bbox=[1, 2]), r'annotation 1: bbox=\[1, 2\] must be x, y, width, height'),
+        (lambda one: one.update(id=0), 'an annotation has the id 0, which COCO evaluates as never found'),
+        (lambda one: one.update(id=2), 'annotation id 2 is there several times'),
     ],
 )
 def test_annotations_that_cannot_be_evaluated(files, change, message):

@@ -42,7 +42,11 @@ def test_metrics_are_those_of_the_test_loop(trained, tmp_path, capsys):
         cfg.model.test_cfg.rpn.max_per_img = point['proposals']
         cfg.update(load_from=str(checkpoint), work_dir=str(tmp_path / 'loop'))
         expected = build_runner(cfg).test()
-        assert {f'coco/{key}': value for key, value in point['metrics'].items()} == expected
+        assert {f'coco/{key}': value for key, value in point['metrics'].items()} == {
+            key: value
+            for key, value in expected.items()
+            if value >= 0  # COCO's -1 stands for no object of a size
+        }
         assert f'| tiny | {point["proposals"]} | {100 * expected["coco/bbox_mAP"]:.1f} |' in out
     assert points[0]['metrics'] != points[-1]['metrics']
     assert points[-1]['ratio'] == [1, 1, 1]
@@ -97,10 +101,11 @@ def test_a_detector_without_proposals_is_refused(trained, tmp_path):
         run_tool('proposal_sweep', '--model', config, trained / 'tiny.pth', '--out-dir', tmp_path)
 
 
-def test_names_must_differ(trained):
+def test_names_must_differ(trained, capsys):
     words = ['--model', trained / 'tiny.py', trained / 'tiny.pth'] * 2
-    with pytest.raises(SystemExit, match='2'):
+    with pytest.raises(SystemExit):
         run_tool('proposal_sweep', *words)
+    assert '--names: 2 detectors need as many different names' in capsys.readouterr().err
 
 
 def test_annotations_are_checked_as_in_testing(trained, tmp_path):

@@ -50,6 +50,21 @@ def test_a_later_test_run_counts(work_dir, capsys):
     output = capsys.readouterr().out
     assert '0.500' in output and '0.450' in output and 'pictures    none' in output
 
+    (run / 'vis_data').mkdir()
+    (run / 'vis_data' / 'config.py').write_text("a = 1\nload_from = 'work/epoch_1.pth'\n")
+    run_tool('report_run', work_dir)
+    output = capsys.readouterr().out
+    assert 'checkpoint  work/epoch_1.pth' in output and 'epoch_2.pth' not in output and 'may be of' not in output
+
+
+def test_pictures_of_levels_are_no_predictions(work_dir, capsys):
+    folder = work_dir / '20260101_100000' / 'vis_data' / 'vis_image'
+    (folder / 'val_img_0.png').unlink()
+    for name in ('levels_1_10.png', 'level_distribution_10.png', 'gates_10.png'):
+        (folder / name).write_bytes(b'')
+    run_tool('report_run', work_dir)
+    assert 'pictures    none' in capsys.readouterr().out
+
 
 @pytest.mark.parametrize(
     'make, message',

@@ -92,6 +92,15 @@ def test_distribution_is_the_mean_by_level_of_fpn():
     assert picture.dtype == np.uint8 and picture.std() > 5
 
 
+def test_levels_of_rois_are_those_of_the_pooling():
+    """A RoI of 100 x 100 pixels belongs to the finest level with a finest_scale of 56, and to the next one with 28."""
+    rois, shares = torch.tensor([[0.0, 0.0, 0.0, 100.0, 100.0]]), torch.tensor([[0.25, 0.75]])
+    for finest_scale, counts in ((56, [1, 0]), (28, [0, 1])):
+        distribution = LevelDistribution([4, 8], finest_scale)
+        distribution.add(RoILevels(rois, shares))
+        assert distribution.counts.tolist() == counts
+
+
 def test_an_empty_distribution_can_be_drawn():
     distribution = LevelDistribution([4, 8])
     distribution.add(RoILevels(torch.zeros(0, 5), torch.zeros(0, 2)))

@@ -32,6 +32,9 @@ def parse_args():
     parser.add_argument(
         '--num-pictures', type=positive_int, default=10, help='number for each model (default: %(default)s)'
     )
+    parser.add_argument(
+        '--classes', nargs='+', default=[], metavar='NAME', help='the classes of the models, if the file has more'
+    )
     parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'disagreements'), help='(default: %(default)s)')
     args = parser.parse_args()
     if args.names[0] == args.names[1]:
@@ -43,7 +46,14 @@ def main():
     args = parse_args()
     try:
         for line in compare_predictions(
-            args.annotations, args.images, args.results, args.names, args.out_dir, args.score_thr, args.num_pictures
+            args.annotations,
+            args.images,
+            args.results,
+            args.names,
+            args.out_dir,
+            args.score_thr,
+            args.num_pictures,
+            args.classes,
         ):
             print(line, flush=True)
     except MMPanetError as error:

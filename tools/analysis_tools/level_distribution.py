@@ -33,7 +33,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--num-images', type=positive_int, default=20, help='images of the test data that are used (%(default)s)'
     )
-    parser.add_argument('--num-pictures', type=positive_int, default=3, help='images that are drawn (%(default)s)')
+    parser.add_argument(
+        '--num-pictures', type=positive_int, help='images that are drawn (3 of the test data, or all that are named)'
+    )
     parser.add_argument(
         '--max-rois', type=positive_int, default=50, help='RoIs that are drawn for each head and image (%(default)s)'
     )
@@ -48,9 +50,14 @@ def main() -> None:
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options)
-        images = find_inputs(args.inputs, videos=False) if args.inputs else images_of_test_data(cfg, args.num_images)
+        images = (
+            find_inputs(args.inputs, videos=False, unique_stems=False)
+            if args.inputs
+            else images_of_test_data(cfg, args.num_images)
+        )
         inferencer = load_inferencer(cfg, resolve_checkpoint(args.checkpoint, args.config), args.device)
-        for line in write_level_pictures(inferencer, images, args.out_dir, args.num_pictures, args.max_rois):
+        num_pictures = args.num_pictures or (len(images) if args.inputs else 3)
+        for line in write_level_pictures(inferencer, images, args.out_dir, num_pictures, args.max_rois):
             print(line, flush=True)
     except MMPanetError as error:
         sys.exit(f'level_distribution.py: {error}')

@@ -59,7 +59,12 @@ def parse_args():
         metavar='NAME',
         help='detectors of torchvision with random weights, such as maskrcnn_resnet50_fpn',
     )
-    parser.add_argument('--image', type=Path, metavar='FILE', help='an image (default: a generated one of --size)')
+    parser.add_argument(
+        '--image',
+        type=Path,
+        metavar='FILE',
+        help='an image, taken in its own size (default: a generated one of --size)',
+    )
     parser.add_argument(
         '--size', nargs=2, type=positive_int, default=(480, 640), metavar=('HEIGHT', 'WIDTH'), help='(480 640)'
     )
@@ -93,13 +98,14 @@ def detectors_of(model, proposals, image_file, args, threads):
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     test_cfg = cfg.model.test_cfg
     if 'rpn' in test_cfg:
-        test_cfg.rpn.update(max_per_img=proposals, nms_pre=max(proposals, test_cfg.rpn.nms_pre))
+        test_cfg.rpn.max_per_img = proposals
+        if test_cfg.rpn.get('nms_pre', -1) > 0:  # otherwise there is no limit
+            test_cfg.rpn.nms_pre = max(proposals, test_cfg.rpn.nms_pre)
     test_cfg.get('rcnn', test_cfg).max_per_img = args.detections  # a detector of one stage has one part
-    if not args.image:  # the generated image has the size that was asked for
-        for step in cfg.test_dataloader.dataset.pipeline:
-            if type_name(step['type']) == 'Resize':
-                step.pop('scale', None)
-                step.update(scale_factor=1.0, keep_ratio=True)
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if type_name(step['type']) == 'Resize':  # all detectors take the image in its own size, torchvision's too
+            step.pop('scale', None)
+            step.update(scale_factor=1.0, keep_ratio=True)
     torch.manual_seed(0)
     module = build(model).eval()
     data = pseudo_collate([ImageLoader(cfg)(image_file)[1]])

@@ -17,6 +17,7 @@ from mmpanet.datasets.coco_writer import encode_instance, encode_polygons
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.images import decode_image
 from mmpanet.utils.media import list_files
+from ..checks.rle import is_far_outside
 from .conversion import (
     Converted,
     Report,
@@ -32,8 +33,8 @@ from .labelme_survey import Survey
 
 GENERATOR = 'mmpanet.datasets.converters.labelme'
 VERSION = 2
-CIRCLE_ERROR = 0.1  # largest distance in pixels between a circle and its polygon
 FARTHEST = 10  # distance of a point from its image, in heights and widths of the image
+CIRCLE_ERROR = 0.1  # largest distance in pixels between a circle and its polygon
 WITHOUT_AREA = ('point', 'points', 'line', 'linestrip')
 IGNORED_LABEL = '__ignore__'  # LabelMe's own converters leave out what is called so
 KINDS = ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask')
@@ -146,11 +147,14 @@ def read_sample(
     instances: List[dict] = []
     for (label, _), (polygons, masks) in objects.items():
         category_id = list(classes).index(label) + 1
-        if not masks:
+        outlines = [polygon.ravel().tolist() for polygon in polygons]
+        # Training refuses polygons that go far beyond their image; as a mask the object ends at the border.
+        is_far = any(is_far_outside(outline, dict(height=height, width=width)) for outline in outlines)
+        if not masks and not is_far:
             instances.append(encode_polygons(polygons, (height, width), category_id))
             continue
         if polygons:
-            drawn = mask_utils.frPyObjects([polygon.ravel().tolist() for polygon in polygons], height, width)
+            drawn = mask_utils.frPyObjects(outlines, height, width)
             masks.append(mask_utils.decode(mask_utils.merge(drawn)) > 0)
         instances.append(encode_instance(np.any(masks, axis=0), category_id))
     return Sample(name[: -len('.json')] + suffix, content, height, width, instances)

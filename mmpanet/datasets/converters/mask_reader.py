@@ -56,6 +56,7 @@ class MaskReader:
         self.category_ids = {value: index for index, value in enumerate(options.values, start=1)}
         self.small = 0  # objects below min_area
         self.without_mask = 0  # images
+        self.only_ones = 0  # masks
         self.files = list_files(root)
         self.used: Set[Path] = set()
         self._by_name: Dict[str, List[Path]] = {}
@@ -98,6 +99,11 @@ class MaskReader:
         lines = []
         if self.small:
             lines.append(f'{self.small} objects of fewer than {self.options.min_area} pixels are left out (min_area)')
+        if self.only_ones:
+            lines.append(
+                f'{self.only_ones} masks hold the value 1 alone, in several parts, and each is one object; if the '
+                "parts are objects, kind 'classes' is meant"
+            )
         if self.without_mask:
             lines.append(f'{self.without_mask} images have no mask, and so no objects (empty_without_mask)')
         unused = [
@@ -159,12 +165,13 @@ class MaskReader:
             elif divisor is None:
                 if numbers == [255]:
                     self._check_is_one(pixels, shown)
+                self.only_ones += numbers == [1] and _count_parts(pixels) > 1
                 yield pixels, 1
             elif number // divisor:  # a smaller value has no class, as what Cityscapes does not count
                 yield pixels, self._category_id(number // divisor, shown)
 
     def _check_is_one(self, pixels: np.ndarray, shown: str) -> None:
-        parts = cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)[0] - 1
+        parts = _count_parts(pixels)
         if parts > 1:
             raise DataError(
                 f'{shown}: holds the value 255 alone, in {parts} parts; is that one object? If not, '
@@ -206,6 +213,10 @@ class MaskReader:
                 report(f'{shown}: empty mask')
                 continue
             yield mask, classes.index(category) + 1
+
+
+def _count_parts(pixels: np.ndarray) -> int:
+    return cv2.connectedComponents(pixels.astype(np.uint8), connectivity=8)[0] - 1
 
 
 def _starts(stem: str) -> List[str]:

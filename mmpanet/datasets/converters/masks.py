@@ -43,7 +43,7 @@ def _find_images(images: Path, masks: Path, kind: str, mask_suffix: str) -> Dict
     """Images by their path without suffix, without masks that lie among them."""
     found: Dict[str, Path] = {}
     for path in list_files(images, IMAGE_SUFFIXES):
-        if masks.resolve() != images.resolve() and masks.resolve() in path.resolve().parents:
+        if images.resolve() in masks.resolve().parents and masks.resolve() in path.resolve().parents:
             continue
         name = path.relative_to(images).with_suffix('').as_posix()
         if name in found:

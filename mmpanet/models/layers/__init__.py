@@ -2,7 +2,7 @@
 """Layers that the neck and several heads share."""
 
 from .fast_conv import FastConv2d, fast_conv_cfg
-from .fc_module import FCModule
+from .fc_module import FastLinear, FCModule
 from .levelwise_fusion import GATE_PARAMETERS, LevelwiseFusion
 from .map_fusion import ConcatFusion, SumFusion, WeightedFusion
 from .pooling_backend import check_backend, uses_embedding_bag
@@ -13,6 +13,7 @@ __all__ = [
     'GATE_PARAMETERS',
     'LevelwiseFusion',
     'FastConv2d',
+    'FastLinear',
     'SumFusion',
     'WeightedFusion',
     'check_backend',
