@@ -1,7 +1,7 @@
 """Install mmcv with its compiled operators into the Python that runs this file.
 
 There is no mmcv wheel on PyPI, and OpenMMLab's own wheels end at torch 2.1, so on a newer torch everybody
-compiles: 26 minutes on two cores as it comes, about 4 with this script (see ``precompiled_cxx.py``). It takes
+compiles: 26 minutes on two cores as it comes, about 3 with this script (see ``precompiled_cxx.py``). It takes
 the first of these that works here:
 
 1. an mmcv that this Python already imports, of whatever origin: it is left alone;
@@ -262,7 +262,7 @@ def explain_failure(log_path, cuda, torch_cuda):
         )
     if "No module named 'pkg_resources'" in log:
         return (
-            "mmcv's setup.py needs pkg_resources, which setuptools 81 dropped:\n"
+            "mmcv's setup.py needs pkg_resources, which setuptools 82 removed:\n"
             '  python -m pip install "setuptools>=67,<81"'
         )
     if cuda and ('CUDA_HOME environment variable is not set' in log or 'nvcc: not found' in log):
