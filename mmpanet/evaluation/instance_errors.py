@@ -7,6 +7,7 @@ Input are COCO's files: the annotations, and the ``<prefix>.segm.json`` that mmd
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -161,7 +162,7 @@ class Annotations:
                 _check_annotation(one)
             if len(self.coco.anns) < len(content['annotations']):
                 ids = [one['id'] for one in content['annotations']]
-                raise ValueError(f'annotation id {max(ids, key=ids.count)} is there several times')
+                raise ValueError(f'annotation id {Counter(ids).most_common(1)[0][0]} is there several times')
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
 

@@ -1,5 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Pooling, products and convolutions: faster than those of mmcv and torch, with the same results up to rounding."""
+"""Pooling, products and convolutions: faster than those of mmcv and torch, with the same results up to rounding.
+
+One gradient differs: :func:`maximum` does not divide it among equal tensors.
+"""
 
 from .level_maximum import maximum
 from .onednn_linear import linear

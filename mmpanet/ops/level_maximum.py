@@ -12,9 +12,9 @@ from .fast_arithmetic import are_plain
 def maximum(levels: Sequence[Tensor]) -> Tensor:
     """The maximum of tensors of one shape, element by element.
 
-    Where several tensors have the maximum, the first of them gets the gradient. ``torch.maximum`` divides it among
-    them, which takes more steps, and twice the time in the forward and the backward. Behind a ReLU nearly all such
-    elements are zero, and the ReLU lets no gradient through there.
+    Where several float32 tensors on a CPU have the maximum, the first of them gets the gradient. ``torch.maximum``
+    divides it among them, as here for all other tensors. That takes more steps, and twice the time in the forward and
+    the backward. Behind a ReLU nearly all such elements are zero, and the ReLU lets no gradient through there.
 
     Args:
         levels (Sequence[Tensor]): At least one tensor.

@@ -54,25 +54,26 @@ def gather_rows(x: Tensor, block: Block, by: Transforms, size: int, pad: int, ha
 
     The first tile begins ``pad`` rows above its outputs, and there are zeros outside of the grid.
     """
-    grids = x[block.grids].permute(2, 3, 0, 1)
-    width = by.width + 2 * halo
-    tiles = x.new_empty(size, width, block.num_rows, by.strips, *grids.shape[2:])
+    top = block.first_row * by.tile - pad
+    bottom = top + (block.num_rows - 1) * by.tile + size
+    above = max(-top, 0)
+    strips = _strips(x[block.grids, :, max(top, 0) : bottom].permute(2, 3, 0, 1), by, halo)
+    tiles = x.new_empty(size, by.width + 2 * halo, block.num_rows, *strips.shape[1:4])
     for i in range(size):
-        first_row = block.first_row * by.tile - pad + i
-        rows, of_rows = _inside(first_row, by.tile, block.num_rows, grids.size(0))
-        for strip in range(by.strips):
-            columns, of_columns = _inside(strip * by.width - halo, 1, width, grids.size(1))
-            tile_rows = tiles[i, :, :, strip]
-            tile_rows[of_columns, of_rows] = grids[rows, columns].transpose(0, 1)
-            for outside in (
-                tile_rows[: of_columns.start],
-                tile_rows[of_columns.stop :],
-                tile_rows[:, : of_rows.start],
-                tile_rows[:, of_rows.stop :],
-            ):
-                if outside.numel():
-                    outside.zero_()
+        rows, of_rows = _inside(i - above, by.tile, block.num_rows, len(strips))
+        tiles[i, :, of_rows] = strips[rows].permute(4, 0, 1, 2, 3)
+        tiles[i, :, : of_rows.start] = 0
+        tiles[i, :, of_rows.stop :] = 0
     return tiles
+
+
+def _strips(rows: Tensor, by: Transforms, halo: int) -> Tensor:
+    """Cut rows (h, w, N, C) into strips (h, S, N, C, w + 2 halo), with zeros outside of the grid."""
+    if by.strips == 1 and not halo:
+        return rows.permute(0, 2, 3, 1)[:, None]
+    padded = rows.new_zeros(len(rows), by.strips * by.width + 2 * halo, *rows.shape[2:])
+    padded[:, halo : halo + rows.size(1)] = rows
+    return padded.unfold(1, by.width + 2 * halo, by.width)
 
 
 def _inside(first: int, step: int, count: int, limit: int) -> Tuple[slice, slice]:

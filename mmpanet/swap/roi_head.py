@@ -88,8 +88,9 @@ def swap_roi_head(
         if roi_head.get('mask_head') and roi_head_class is not MaskScoringRoIHead:
             branches.append(_Branch('mask', roi_head, scope, options))
         refusals = [refusal for branch in branches for refusal in branch.refusals()]
-    if roi_head_class is MaskScoringRoIHead and not roi_head.get('mask_roi_extractor'):
-        refusals.append('mask_roi_extractor: none, so the mask IoU head would read the pooled levels')
+    of_masks = roi_head.get('mask_roi_extractor')
+    if roi_head_class is MaskScoringRoIHead and (not of_masks or of_masks is roi_head.get('bbox_roi_extractor')):
+        refusals.append('mask_roi_extractor: none of its own, so the mask IoU head would read the pooled levels')
     if refusals:
         other = '' if options.roi_head_only else ', the neck alone can (without --roi-head)'
         raise SwapError(f'{where}.roi_head cannot be swapped{other}: ' + '; '.join(refusals))

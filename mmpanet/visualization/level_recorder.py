@@ -88,7 +88,8 @@ class LevelRecorder:
         self.heads = [name for name, _ in self._fusions]
         if self._fusions and self._pooling:
             self.strides = list(self._pooling[0].featmap_strides)
-            self.finest_scale = self._pooling[0].finest_scale
+            if self._pooling[0].own_level_first:
+                self.finest_scale = self._pooling[0].finest_scale
         self._rois: Optional[Tensor] = None
         self._order: Optional[Tensor] = None  # of the pooled levels, for each RoI, if it is not from fine to coarse
         self._recorded: Dict[str, List[RoILevels]] = {}

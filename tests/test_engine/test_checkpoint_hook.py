@@ -131,7 +131,7 @@ def test_checkpoints_of_one_name_are_replaced_and_not_removed(tmp_path):
             assert names(folder) == sorted([*(f'best_{one}_latest.pth' for one in best), 'latest.pth'])
 
 
-def test_names_with_a_folder(tmp_path):
-    (tmp_path / 'kept').mkdir()
-    RunOfNames(tmp_path, filename_tmpl='kept/epoch_{}.pth', save_best=None).epochs(0.1, 0.2, 0.3)
-    assert names(tmp_path / 'kept') == ['epoch_3.pth']
+def test_the_one_name_of_all_checkpoints_stays_when_fewer_are_kept(tmp_path):
+    resumed = RunOfNames(tmp_path, filename_tmpl='latest.pth', max_keep_ckpts=3).epochs(0.1, 0.2, 0.3)
+    RunOfNames(tmp_path, (tmp_path / 'latest.pth', resumed[1]), filename_tmpl='latest.pth', max_keep_ckpts=1)
+    assert 'latest.pth' in names(tmp_path)

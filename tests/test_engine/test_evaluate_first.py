@@ -5,6 +5,7 @@ from tiny_training import make_data, tiny_config
 
 from mmpanet.engine.runner.checking_runner import build_runner
 from mmpanet.evaluation.run_log import RunLog
+from mmpanet.utils.errors import ConfigError
 
 
 @pytest.fixture(scope='module')
@@ -56,9 +57,8 @@ def test_the_first_evaluation_is_that_of_the_loaded_model(cfg, tmp_path, hooks):
 
 def test_averaged_weights_are_those_that_the_config_initializes(cfg, tmp_path):
     """EMAHook copies the model before its weights are initialized."""
-    cfg.default_hooks.checkpoint.filename_tmpl = 'weights/epoch_{}.pth'
     _, last = train(cfg)
-    cfg.model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'run' / 'weights' / 'epoch_1.pth'))
+    cfg.model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'run' / 'epoch_1.pth'))
     cfg.work_dir = str(tmp_path / 'second')
     cfg.custom_hooks.append(dict(type='EMAHook'))
     assert train(cfg)[0][1] == last[1]
@@ -157,6 +157,12 @@ def test_a_training_that_resumes_elsewhere_does_not_evaluate_first(cfg, tmp_path
     cfg.resume, cfg.load_from = True, str(tmp_path / 'run' / 'epoch_1.pth')
     cfg.work_dir = str(tmp_path / 'other')
     assert [iteration for iteration, _ in train(cfg)] == [2]
+
+
+def test_a_folder_in_the_name_of_checkpoints_is_refused(cfg):
+    cfg.default_hooks.checkpoint.filename_tmpl = 'weights/epoch_{}.pth'
+    with pytest.raises(ConfigError, match='filename_tmpl=.* has a folder; it takes a name, and out_dir names'):
+        build_runner(cfg)
 
 
 def test_a_config_without_validation_is_refused(cfg):

@@ -101,6 +101,17 @@ def test_levels_of_rois_are_those_of_the_pooling():
         assert distribution.counts.tolist() == counts
 
 
+@pytest.mark.parametrize('own_level_first', [False, True])
+def test_finest_scale_of_a_pooling_without_an_order_has_no_effect(own_level_first):
+    model = nn.Module()
+    model.neck = nn.Identity()
+    model.roi_head = nn.ModuleDict(dict(bbox_head=PANetShared2FCBBoxHead(in_channels=8, fc_out_channels=8)))
+    model.pooling = AdaptiveFeaturePooling(
+        dict(type='RoIAlign', output_size=7, sampling_ratio=2), 8, [4, 8, 16, 32], 'auto', own_level_first, 28
+    )
+    assert LevelRecorder(model).finest_scale == (28 if own_level_first else 56)
+
+
 def test_an_empty_distribution_can_be_drawn():
     distribution = LevelDistribution([4, 8])
     distribution.add(RoILevels(torch.zeros(0, 5), torch.zeros(0, 2)))

@@ -32,7 +32,7 @@ from .labelme_files import decode_base64, read_image, read_json
 from .labelme_survey import Survey
 
 GENERATOR = 'mmpanet.datasets.converters.labelme'
-VERSION = 2
+VERSION = 3
 FARTHEST = 10  # distance of a point from its image, in heights and widths of the image
 CIRCLE_ERROR = 0.1  # largest distance in pixels between a circle and its polygon
 WITHOUT_AREA = ('point', 'points', 'line', 'linestrip')
@@ -104,7 +104,8 @@ def read_sample(
         report (Callable): Called with the description of a shape without an area, which is left out alone.
 
     Returns:
-        Sample: The image as it is, and its objects: polygons, or RLE if one of the shapes is a mask.
+        Sample: The image as it is, and its objects: polygons, or RLE if one of the shapes is a mask or goes far
+        beyond the image.
 
     Raises:
         DataError: If the file or its image has a fault.

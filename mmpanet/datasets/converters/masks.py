@@ -39,11 +39,16 @@ GENERATOR = 'mmpanet.datasets.converters.masks'
 VERSION = 2
 
 
+def _is_among(path: Path, images: Path, masks: Path) -> bool:
+    """Whether a file lies in the folder of the masks, and this one in that of the images."""
+    return images.resolve() in masks.resolve().parents and masks.resolve() in path.resolve().parents
+
+
 def _find_images(images: Path, masks: Path, kind: str, mask_suffix: str) -> Dict[str, Path]:
     """Images by their path without suffix, without masks that lie among them."""
     found: Dict[str, Path] = {}
     for path in list_files(images, IMAGE_SUFFIXES):
-        if images.resolve() in masks.resolve().parents and masks.resolve() in path.resolve().parents:
+        if _is_among(path, images, masks):
             continue
         name = path.relative_to(images).with_suffix('').as_posix()
         if name in found:
@@ -75,7 +80,7 @@ def _notes_on_images(images: Path, masks: Path, turned: Sequence[str]) -> List[s
     others = [
         path
         for path in list_files(images)
-        if path.suffix.lower() not in IMAGE_SUFFIXES and masks.resolve() not in path.resolve().parents
+        if path.suffix.lower() not in IMAGE_SUFFIXES and not _is_among(path, images, masks)
     ]
     if others:
         first = others[0].relative_to(images).as_posix()

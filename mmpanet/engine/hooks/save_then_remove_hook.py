@@ -55,15 +55,11 @@ class SaveThenRemoveHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
 
 
-def is_in(checkpoint: Optional[str], folder: str, at_any_depth: bool = False) -> bool:
-    """Whether a checkpoint lies in a folder, or also in a folder inside of it, however both are written."""
+def is_in(checkpoint: Optional[str], folder: str) -> bool:
+    """Whether a checkpoint lies in a folder, however both are written."""
     if checkpoint is None or '://' in str(checkpoint) or '://' in str(folder):
-        parents = [parent for parent, slash, _ in [str(checkpoint).rpartition('/')] if slash]
-        root = str(folder).rstrip('/')
-        return any(parent == root or at_any_depth and parent.startswith(f'{root}/') for parent in parents)
-    of_file = Path(checkpoint).resolve()
-    within = Path(folder).resolve()
-    return of_file.parent == within or at_any_depth and within in of_file.parents
+        return str(checkpoint).rpartition('/')[0] == str(folder).rstrip('/')
+    return Path(checkpoint).resolve().parent == Path(folder).resolve()
 
 
 class _Removals:
@@ -87,7 +83,7 @@ class _Removals:
         self._remove_later(self.backend.rmtree, path)
 
     def _remove_later(self, remove: Callable[[str], None], path: str) -> None:
-        if is_in(path, self.hook.out_dir, at_any_depth=True):
+        if is_in(path, self.hook.out_dir):
             self.removals.append((remove, path))
 
     def __enter__(self) -> '_Removals':
@@ -102,7 +98,11 @@ class _Removals:
                     remove(path)
 
     def _in_use(self) -> List[Optional[str]]:
-        """The checkpoints that the hook names now: the last one, and the best one of each metric."""
+        """The checkpoints that the hook names now: the last ones that it keeps, and the best one of each metric."""
         hook = self.hook
         best = getattr(hook, 'best_ckpt_path_dict', {}).values()
-        return [getattr(hook, 'last_ckpt', None), getattr(hook, 'best_ckpt_path', None), *best]
+        kept = [
+            hook.file_backend.join_path(hook.out_dir, hook.filename_tmpl.format(step))
+            for step in getattr(hook, 'keep_ckpt_ids', ())
+        ]
+        return [getattr(hook, 'last_ckpt', None), getattr(hook, 'best_ckpt_path', None), *best, *kept]

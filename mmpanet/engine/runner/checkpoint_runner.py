@@ -22,7 +22,7 @@ from torch import nn
 from mmpanet.checkpoints.whole_files import last_whole_checkpoint, remove_unfinished
 from mmpanet.engine.hooks.evaluate_missed_hook import EvaluateMissedHook
 from mmpanet.engine.hooks.save_then_remove_hook import SaveThenRemoveHook
-from mmpanet.utils.errors import CheckpointError
+from mmpanet.utils.errors import CheckpointError, ConfigError
 from mmpanet.utils.files import atomic_write
 
 
@@ -56,6 +56,12 @@ class WholeCheckpointRunner(Runner):
         kind = checkpoint.get('type') if isinstance(checkpoint, dict) else None
         if (HOOKS.get(kind) if isinstance(kind, str) else kind) is CheckpointHook:
             hooks['checkpoint'] = {**checkpoint, 'type': SaveThenRemoveHook}
+            name = checkpoint.get('filename_tmpl') or ''
+            if Path(name).name != name:
+                raise ConfigError(
+                    f'default_hooks.checkpoint.filename_tmpl={name!r} has a folder; it takes a name, and out_dir names '
+                    'the folder'
+                )
         super().register_default_hooks(hooks)
         self.register_hook(EvaluateMissedHook())
 
@@ -65,9 +71,8 @@ class WholeCheckpointRunner(Runner):
         if '://' in str(out_dir) or self.rank != 0:
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        path = Path(out_dir, filename)  # the name may have a folder
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as part:
+        Path(out_dir).mkdir(parents=True, exist_ok=True)
+        with atomic_write(Path(out_dir, filename)) as part:
             super().save_checkpoint(str(part.parent), part.name, *args, **kwargs)
 
 

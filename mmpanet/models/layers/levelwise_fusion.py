@@ -66,8 +66,9 @@ class LevelwiseFusion(BaseModule):
 
     def fuse(self, levels: Iterable[Tensor]) -> Tensor:
         """Fuse the tensors of all levels, which have the same shape, element by element."""
-        # A gate that is zero gets its first gradient where torch divides it between equal levels.
-        if self.fusion == 'max' and self.level_gates is None:
+        # A gate that is zero gets its first gradient where torch divides it between equal levels. Without gradients the
+        # levels are not held all at once.
+        if self.fusion == 'max' and self.level_gates is None and torch.is_grad_enabled():
             return maximum(list(levels))
         combine = torch.maximum if self.fusion == 'max' else torch.add
         levels = iter(levels)
