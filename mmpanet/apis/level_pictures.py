@@ -2,7 +2,7 @@
 """Draws the levels that a trained model takes features from, for some images."""
 
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence
+from typing import Iterator, List, Sequence
 
 import mmcv
 import numpy as np
@@ -13,15 +13,7 @@ from mmengine.registry import init_default_scope
 from mmdet.registry import DATASETS
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.files import atomic_write, make_folder, write_json
-from mmpanet.visualization import (
-    LevelDistribution,
-    LevelRecorder,
-    draw_distribution,
-    draw_gates,
-    draw_levels,
-    gate_openings,
-    gate_values,
-)
+from mmpanet.visualization import LevelRecorder, draw_distribution, draw_gates, draw_levels, gate_openings, gate_values
 from .inference import CheckedInferencer
 
 
@@ -69,9 +61,7 @@ def write_level_pictures(
     recorder = LevelRecorder(inferencer.model)
     if not recorder.heads and not hasattr(inferencer.model, 'neck'):
         raise ConfigError(f'a {type(inferencer.model).__name__} without a neck has no pyramid to draw')
-    distributions: Dict[str, LevelDistribution] = {
-        name: LevelDistribution(recorder.strides, recorder.finest_scale) for name in recorder.heads
-    }
+    distributions = recorder.new_distributions()
     make_folder(out_dir, 'out_dir')
     stems = [path.stem for path in images]
     for number, path in enumerate(images):

@@ -51,8 +51,9 @@ def check_support(model: nn.Module) -> None:
         _check_count(model.rpn_head.test_cfg, 'model.test_cfg.rpn', 'max_per_img')
         _check_roi_head(model.roi_head)
     else:
-        _check_dense_head(model.bbox_head, 'model.bbox_head', 'model.test_cfg', *ONE_STAGE_HEADS)
-        _check_nms(model.bbox_head.test_cfg, 'model.test_cfg', in_original_image=True)
+        _check_dense_head(
+            model.bbox_head, 'model.bbox_head', 'model.test_cfg', *ONE_STAGE_HEADS, in_original_image=True
+        )
         for name in ('nms_pre', 'max_per_img'):
             _check_count(model.bbox_head.test_cfg, 'model.test_cfg', name)
         smallest = model.bbox_head.test_cfg.get('min_bbox_size', -1)
@@ -74,7 +75,7 @@ def _check_methods(model: nn.Module) -> None:
             )
 
 
-def _check_dense_head(head: nn.Module, key: str, cfg_key: str, *allowed: type) -> None:
+def _check_dense_head(head: nn.Module, key: str, cfg_key: str, *allowed: type, in_original_image: bool = False) -> None:
     _check(head, key, *allowed, exactly=True)
     _check(head.prior_generator, f'{key}.anchor_generator', *PRIORS, exactly=True)
     _check_box_type(head.prior_generator, f'{key}.anchor_generator')
@@ -83,7 +84,7 @@ def _check_dense_head(head: nn.Module, key: str, cfg_key: str, *allowed: type) -
         raise ExportError(f'{key}.loss_cls.use_sigmoid=False: only True can be exported')
     if getattr(head.loss_cls, 'custom_cls_channels', False):
         raise ExportError(f'{key}.loss_cls={type(head.loss_cls).__name__}: only a sigmoid can be exported')
-    _check_nms(head.test_cfg, cfg_key)
+    _check_nms(head.test_cfg, cfg_key, in_original_image)
 
 
 def _check_roi_head(roi_head: nn.Module) -> None:

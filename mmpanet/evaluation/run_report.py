@@ -26,11 +26,12 @@ def run_report(work_dir: Path) -> str:
         if f'{branch}_mAP' in metrics:
             values = [metrics.get(f'{branch}_{kind}') for kind in AP_KINDS]
             rows.append([f'{title} AP', *('-' if value is None else f'{value:.3f}' for value in values)])
-    checkpoint = tested_checkpoint(run) or _newest_checkpoint(work_dir)
+    tested = _tested_checkpoint(run)
+    checkpoint = tested or _newest_checkpoint(work_dir)
     pictures, number = _picture_folder(run)
     logs = sorted(run.glob('*.log'))
     # The AP above is not that of a checkpoint which a later start has written.
-    is_doubtful = later and checkpoint and not tested_checkpoint(run)
+    is_doubtful = checkpoint and not tested
     doubt = f'  (may be of the start {later.name}, which has not been evaluated)' if later and is_doubtful else ''
     places = [
         ['checkpoint', str(checkpoint or f'none in {work_dir}') + doubt],
@@ -67,7 +68,7 @@ def _latest_evaluation(work_dir: Path) -> Tuple[Path, Dict[str, float], Optional
     raise DataError(f'no run in {work_dir} has COCO metrics ({len(runs)} folders were searched): none was evaluated')
 
 
-def tested_checkpoint(run: Path) -> Optional[str]:
+def _tested_checkpoint(run: Path) -> Optional[str]:
     """The checkpoint of a test, or None if the run is a training."""
     config = run / 'vis_data' / 'config.py'
     if not (run / f'{run.name}.json').is_file() or not config.is_file():

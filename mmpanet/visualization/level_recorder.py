@@ -117,6 +117,10 @@ class LevelRecorder:
     def __exit__(self, *_: Any) -> None:
         self.detach()
 
+    def new_distributions(self) -> Dict[str, 'LevelDistribution']:
+        """An empty distribution for each of the heads."""
+        return {name: LevelDistribution(self.strides, self.finest_scale) for name in self.heads}
+
     def take(self) -> Dict[str, RoILevels]:
         """Return the RoIs since the last call, by the name of the head, and forget them."""
         recorded = {name: RoILevels(*map(torch.cat, zip(*parts))) for name, parts in self._recorded.items()}

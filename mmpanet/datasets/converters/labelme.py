@@ -33,8 +33,8 @@ from .labelme_survey import Survey
 
 GENERATOR = 'mmpanet.datasets.converters.labelme'
 VERSION = 3
-FARTHEST = 10  # distance of a point from its image, in heights and widths of the image
 CIRCLE_ERROR = 0.1  # largest distance in pixels between a circle and its polygon
+FARTHEST = 10  # distance of a point from its image, in heights and widths of the image
 WITHOUT_AREA = ('point', 'points', 'line', 'linestrip')
 IGNORED_LABEL = '__ignore__'  # LabelMe's own converters leave out what is called so
 KINDS = ('polygon', 'rectangle', 'oriented_rectangle', 'circle', 'mask')

@@ -63,10 +63,7 @@ class LevelDistributionHook(Hook):
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         if mode != 'train':
-            recorder = self._recorder
-            self._distributions = {
-                name: LevelDistribution(recorder.strides, recorder.finest_scale) for name in recorder.heads
-            }
+            self._distributions = self._recorder.new_distributions()
             self._drawn = 0
 
     def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
