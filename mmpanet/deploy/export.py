@@ -153,6 +153,7 @@ def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path
             opset_version=OPSET,
             **_LEGACY_EXPORTER,
         )
+    _check_size(path)
     _check_operators(path)
     _check_trace(caught)
 
@@ -171,6 +172,12 @@ def _check_trace(caught: Sequence[warnings.WarningMessage]) -> None:
                 f'{place}, line {one.lineno}, makes a number out of a tensor, which would be a constant of the graph: '
                 'a model with this part cannot be exported'
             )
+
+
+def _check_size(path: Path) -> None:
+    """Raise if torch has put weights beside the graph, which it does where they take more than one file can hold."""
+    if any(other != path for other in path.parent.iterdir()):
+        raise ExportError('the weights of this model take more than 2 GiB, the most that one ONNX file can hold')
 
 
 def _check_operators(path: Path) -> None:

@@ -11,7 +11,7 @@ from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from mmpanet.ops import fpn_levels, multi_level_roi_align
 from mmpanet.utils.errors import ConfigError
-from .layers import check_backend, uses_embedding_bag
+from .layers import check_backend, for_mmcv, uses_embedding_bag
 from .layers.argument_checks import check_count, check_roi_extractor
 
 
@@ -122,14 +122,8 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             rois = self.roi_rescale(rois, roi_scale_factor)
         if uses_embedding_bag(self.backend, self.roi_layers[0], feats[0], self.roi_layer_type):
             return self._pool_at_once(feats, rois, order)
-        pooled = torch.stack(
-            [
-                # mmcv's operator reads maps wrongly that are not contiguous.
-                layer(feat.contiguous(), rois.to(feat))
-                for layer, feat in zip(self.roi_layers, feats)
-            ],
-            dim=1,
-        )
+        inputs, rois = for_mmcv(feats, rois)
+        pooled = torch.stack([layer(feat, rois) for layer, feat in zip(self.roi_layers, inputs)], dim=1).to(feats[0])
         return pooled if order is None else pooled[torch.arange(len(rois), device=rois.device)[:, None], order]
 
     def _pool_at_once(self, feats: Tuple[Tensor, ...], rois: Tensor, order: Optional[Tensor]) -> Tensor:

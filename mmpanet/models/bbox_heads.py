@@ -34,7 +34,8 @@ class PANetBBoxHead(ConvFCBBoxHead):
         level_gate (bool): Start as a head that reads the first level alone, and learn one gate per further level and
             channel, see ``gate_channels`` of :class:`~mmpanet.models.layers.LevelwiseFusion`. With
             ``AdaptiveFeaturePooling(own_level_first=True)`` and the weights of a trained FPN the head then *is* the
-            trained head. It is an extension of ours; the paper has no gates. Defaults to False.
+            trained head. :class:`PANetRoIHead` checks that the pooling has this order; mmdet's RoI heads do not. It is
+            an extension of ours; the paper has no gates. Defaults to False.
         conv_cfg (dict, optional): Config of the convolutions. Defaults to None, see
             :func:`~mmpanet.models.layers.fast_conv_cfg`.
         norm_cfg (dict, optional): Norm of the convolutions. Defaults to None.

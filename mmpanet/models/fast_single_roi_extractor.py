@@ -7,8 +7,8 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptMultiConfig
 from mmpanet.ops import fpn_levels, multi_level_roi_align
-from .layers import check_backend, uses_embedding_bag
-from .layers.argument_checks import check_roi_extractor
+from .layers import check_backend, for_mmcv, uses_embedding_bag
+from .layers.argument_checks import check_count, check_roi_extractor
 
 
 @MODELS.register_module()
@@ -20,8 +20,8 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
     calls mmcv's operator and is as fast as mmdet's class.
 
     The arguments and the output are those of mmdet's class, so it can replace that class in any two-stage model, with
-    or without PANet. It is also correct for maps in channels-last memory and in bfloat16, which mmcv's operator does
-    not support.
+    or without PANet. It is also correct for maps in channels-last memory, which mmcv's operator misreads, and in half
+    precision, where mmdet rounds the coordinates too.
 
     Args:
         roi_layer (dict): Config of the pooling layer, as in mmdet, for example
@@ -48,6 +48,7 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
         init_cfg: OptMultiConfig = None,
     ) -> None:
         check_roi_extractor(roi_layer, out_channels, featmap_strides)
+        check_count('finest_scale', finest_scale)
         super().__init__(
             roi_layer=roi_layer,
             out_channels=out_channels,
@@ -76,9 +77,7 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
         """
         layer = self.roi_layers[0]
         if not uses_embedding_bag(self.backend, layer, feats[0]):
-            # mmcv's operator reads maps wrongly that are not contiguous.
-            feats = tuple(feat.contiguous() for feat in feats)
-            return super().forward(feats, rois, roi_scale_factor)
+            return super().forward(*for_mmcv(feats, rois), roi_scale_factor).to(feats[0])
         levels = self.map_roi_levels(rois, len(feats))
         if roi_scale_factor is not None and len(feats) > 1:
             # With a single level mmdet does not scale the RoIs.

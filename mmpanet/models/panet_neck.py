@@ -76,8 +76,8 @@ class PANetNeck(FPN):
             where "path" is the N(i+1) of the equation above. The gates are zero at the start. The neck then computes
             the same as the FPN, and its new path keeps the paper's norm and ReLU. With all gates at one the neck is the
             paper's. It is an extension of ours. Defaults to False.
-        init_cfg (dict or list[dict]): Initialization config. Defaults to Xavier (uniform), as in FPN and in the
-            official code.
+        init_cfg (dict or list[dict]): Initialization config. Defaults to Xavier (uniform), as in mmdet's FPN. The
+            official code scales by the number of inputs alone (Caffe2's ``XavierFill``), as ``configs/official`` does.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.

@@ -36,7 +36,8 @@ def linear(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         bias (Tensor, optional): (M,). Defaults to None.
 
     Returns:
-        Tensor: (N, M). It equals the result of ``F.linear`` up to rounding, and so do the gradients.
+        Tensor: (N, M). It equals the result of ``F.linear`` up to rounding, and so do the gradients. The faster way has
+        no second derivatives (``create_graph=True``); with ``MMPANET_ONEDNN_LINEAR=0`` there are.
     """
     if _is_faster_with_onednn(x, weight):
         return _OneDNNLinear.apply(x, weight, bias)

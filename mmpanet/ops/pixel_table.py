@@ -13,7 +13,7 @@ from torch import Tensor
 
 # This many taps exist at a time. Each takes 8 bytes, and about 8 more while it is computed.
 MAX_TAPS = 2**23
-NO_ROW = -(2**30)  # even with the largest place in a map added, this is no row
+NO_ROW = 2**30  # Behind all rows. With a place in a map added it still is an int32. CUDA checks no numbers below 0.
 
 
 class Levels:
@@ -89,7 +89,7 @@ def pool_bins(
         Tensor: (N, L, C, h, w), or (N, S, C, h, w) with ``levels``. C is the innermost dimension in memory.
 
     Raises:
-        RuntimeError: On a CPU, if a RoI has the index of an image that is not there.
+        RuntimeError: If a RoI has the index of an image that is not there. On CUDA an assertion of the kernel fails.
     """
     levels = levels[:, None] if levels is not None and levels.dim() == 1 else levels
     num_levels, (h, w) = len(feats) if levels is None else levels.size(1), output_size

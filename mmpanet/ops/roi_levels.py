@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """FPN's rule: which level an RoI belongs to."""
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,7 @@ def fpn_levels(rois: Tensor, num_levels: int, finest_scale: int = 56) -> Tensor:
     Returns:
         (N,), from 0 for the finest level to L - 1. A box that ends before it begins belongs to level 0.
     """
+    rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # the largest number of float16 is 65504
     sizes = rois[:, 3:5] if rois.size(1) == 6 else rois[:, 3:] - rois[:, 1:3]
     scales = (sizes[:, 0] * sizes[:, 1]).sqrt()
     levels = (scales / finest_scale + 1e-6).log2().floor().clamp(min=0, max=num_levels - 1)

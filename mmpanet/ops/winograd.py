@@ -75,6 +75,7 @@ def _is_faster_by_winograd(x: Tensor, weight: Tensor, bias: Optional[Tensor]) ->
     return (
         PREFERS_WINOGRAD
         and are_plain(x, weight, *([] if bias is None else [bias]))
+        and not _rounds_products()
         # torch has the better message for what does not fit.
         and (x.dim(), x.size(1), weight.shape[2:]) == (4, weight.size(1), (3, 3))
         and (bias is None or bias.shape == weight.shape[:1])
@@ -83,6 +84,14 @@ def _is_faster_by_winograd(x: Tensor, weight: Tensor, bias: Optional[Tensor]) ->
         # The forward pass of wide maps gains no more than the copy into their memory format costs.
         and (x.size(3) <= WIDEST or torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
     )
+
+
+def _rounds_products() -> bool:
+    """Whether the user lets torch multiply matrices in bfloat16, which does not hold for its convolutions."""
+    try:
+        return torch.get_float32_matmul_precision() == 'medium'
+    except RuntimeError:  # from torch 2.9 on, for a user of the other settings of precision
+        return True
 
 
 class _Conv3x3(torch.autograd.Function):

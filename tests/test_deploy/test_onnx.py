@@ -2,6 +2,7 @@
 """The exported graph against PyTorch, for every RoI head, and its own operators against mmcv's and mmdet's."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from mmpanet.deploy.roi_heads import paste_masks
 from mmpanet.models.inclusive_boxes import InclusiveBBoxCoder
 from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_config
+from mmpanet.utils.errors import ExportError
 
 
 def with_roi_head(path, kind):
@@ -87,6 +89,19 @@ def test_the_settings_say_what_the_graph_does_not_hold(exported):
     settings = json.loads((exported[2] / 'detector.json').read_text())
     expected = dict(resize=dict(scale_factor=1.0), input_type='uint8', inclusive_boxes=False)
     assert settings == dict(expected, classes=['a', 'b', 'c'])
+
+
+def test_weights_that_one_file_cannot_hold_are_refused(tmp_path, monkeypatch):
+    export = torch.onnx.export
+
+    def export_as_for_large_models(model, inputs, path, **options):
+        export(model, inputs, path, **options)
+        Path(path).with_name('backbone.conv1.weight').write_bytes(b'weights')
+
+    monkeypatch.setattr(torch.onnx, 'export', export_as_for_large_models)
+    with pytest.raises(ExportError, match='more than 2 GiB'):
+        export_detector(build(config(FPN)), config(FPN), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_names_and_open_sizes_are_those_of_mmdeploy(exported):

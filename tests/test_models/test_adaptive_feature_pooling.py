@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from mmcv.ops import roi_align
+from mmcv.ops import RoIAlign, roi_align
 from pooling_reference import SCALES, STRIDES, maps, pixels_beside
 
 from mmdet.registry import MODELS
@@ -117,24 +117,38 @@ def test_channels_last_maps(backend, device):
     torch.testing.assert_close(build(backend)(feats, rois), expected)
 
 
-def test_deterministic():
-    feats, rois = maps(), some_rois(200)
+@pytest.mark.gpu
+def test_deterministic(device):
+    feats, rois = [feat.to(device) for feat in maps()], some_rois(200).to(device)
     results = []
-    for _ in range(2):
-        leaves = [feat.clone().requires_grad_() for feat in feats]
-        out = build('embedding_bag')(leaves, rois)
-        out.square().sum().backward()
-        results.append([out, *(leaf.grad for leaf in leaves)])
-    assert all(torch.equal(a, b) for a, b in zip(*results))
+    torch.set_num_threads(4)
+    try:
+        for _ in range(3):
+            leaves = [feat.clone().requires_grad_() for feat in feats]
+            out = build('embedding_bag')(leaves, rois)
+            out.square().sum().backward()
+            results.append([out, *(leaf.grad for leaf in leaves)])
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(a, b) for again in results[1:] for a, b in zip(results[0], again))
 
 
-def test_chunks_give_the_same(monkeypatch):
+@pytest.mark.parametrize('max_taps', [3 * 4 * 49 * 16, 1])
+def test_chunks_give_the_same(max_taps, monkeypatch):
     feats, rois = maps(), some_rois(50)
-    expected = build('embedding_bag')(feats, rois)
-    monkeypatch.setattr('mmpanet.ops.pixel_table.MAX_TAPS', 3 * 4 * 49 * 16)
-    assert torch.equal(build('embedding_bag')(feats, rois), expected)
-    monkeypatch.setattr('mmpanet.ops.pixel_table.MAX_TAPS', 1)
-    assert torch.equal(build('embedding_bag')(feats, rois), expected)
+
+    def pool(feats):
+        return build('embedding_bag')(feats, rois)
+
+    def gradients():
+        leaves = [feat.clone().requires_grad_() for feat in feats]
+        return torch.autograd.grad(pool(leaves).square().sum(), leaves)
+
+    expected, expected_grads = pool(feats), gradients()
+    monkeypatch.setattr('mmpanet.ops.pixel_table.MAX_TAPS', max_taps)
+    assert torch.equal(pool(feats), expected)
+    for grad, expected_grad in zip(gradients(), expected_grads):
+        torch.testing.assert_close(grad, expected_grad)
 
 
 @pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
@@ -147,15 +161,35 @@ def test_no_rois(backend, device):
     assert all((feat.grad == 0).all() for feat in feats)
 
 
+@pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.gpu
-def test_half_precision(dtype, device):
+def test_half_precision(dtype, backend, device):
     """Only the values are rounded. The coordinates stay in float32."""
     feats, rois = [feat.to(device) for feat in maps(800, 1344, batch=1)], some_rois(50, 800, 1344, batch=1).to(device)
     expected = build('embedding_bag')([f.to(dtype).float() for f in feats], rois)
-    out = build('embedding_bag')([feat.to(dtype) for feat in feats], rois)
+    out = build(backend)([feat.to(dtype) for feat in feats], rois)
     assert out.dtype == dtype
     torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
+@pytest.mark.gpu
+def test_rois_that_are_columns_of_a_larger_table(backend, device):
+    feats, rois = [feat.to(device) for feat in maps()], some_rois(20).to(device)
+    with_scores = torch.cat([rois, torch.rand(20, 1, device=device)], dim=1)
+    torch.testing.assert_close(build(backend)(feats, with_scores[:, :5]), build(backend)(feats, rois), rtol=0, atol=0)
+
+
+def test_a_roi_layer_with_a_forward_of_its_own_is_called():
+    class Doubled(RoIAlign):
+        def forward(self, feat, rois):
+            return 2 * super().forward(feat, rois)
+
+    feats, rois = maps(), some_rois(20)
+    torch.testing.assert_close(build(type=Doubled)(feats, rois), 2 * build('roi_align')(feats, rois))
+    with pytest.raises(ValueError, match='embedding_bag'):
+        build('embedding_bag', type=Doubled)
 
 
 def test_rois_are_scaled_about_their_centers():
@@ -184,7 +218,7 @@ def test_bad_arguments():
 
 
 @pytest.mark.parametrize('levels', [None, torch.zeros(5, dtype=torch.long, device='meta')])
-def test_no_host_synchronization(levels):
+def test_no_value_is_read_on_the_host(levels):
     """The meta device has no values, so code that reads a value on the host would fail."""
     feats = [feat.to('meta') for feat in maps()]
     out = multi_level_roi_align(feats, some_rois(5).to('meta'), (7, 7), SCALES, 2, levels=levels)

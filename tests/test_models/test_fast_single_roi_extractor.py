@@ -7,6 +7,7 @@ from mmengine.structures import InstanceData
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.registry import MODELS
 from mmpanet.models import FastSingleRoIExtractor
+from mmpanet.utils.errors import ConfigError
 
 STRIDES = [4, 8, 16, 32]
 
@@ -161,3 +162,20 @@ def test_in_a_faster_rcnn_the_detections_stay():
         assert len(one) > 0
         torch.testing.assert_close(one.scores, other.scores, rtol=0, atol=1e-4)
         torch.testing.assert_close(one.bboxes, other.bboxes, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
+@pytest.mark.gpu
+def test_half_precision_rounds_the_values_alone(backend, device):
+    feats = [feat.half().to(device) for feat in maps()]
+    rois = some_rois(50).to(device)
+    expected = build('SingleRoIExtractor')([feat.float() for feat in feats], rois)
+    out = build(backend=backend)(feats, rois)
+    assert out.dtype == torch.float16
+    torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize('finest_scale', [0, -56, 56.5])
+def test_a_finest_scale_that_orders_nothing(finest_scale):
+    with pytest.raises(ConfigError, match=f'finest_scale={finest_scale}'):
+        build(finest_scale=finest_scale)

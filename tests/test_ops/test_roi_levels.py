@@ -15,3 +15,9 @@ def test_levels_are_mmdets(num_levels, finest_scale):
     extractor = SingleRoIExtractor(dict(type='RoIAlign', output_size=7), 8, [4, 8, 16, 32][:num_levels], finest_scale)
     mmdets = extractor.map_roi_levels(rois, num_levels)
     assert fpn_levels(rois, num_levels, finest_scale).equal(mmdets) and mmdets.unique().numel() == num_levels
+
+
+def test_large_rois_in_half_precision():
+    """An area of 300 x 300 is beyond float16."""
+    rois = torch.tensor([[0.0, 0.0, 0.0, 300.0, 300.0], [0.0, 0.0, 0.0, 20.0, 20.0]])
+    assert fpn_levels(rois.half(), 4).tolist() == fpn_levels(rois, 4).tolist() == [2, 0]

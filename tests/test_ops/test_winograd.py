@@ -160,6 +160,17 @@ def test_function_transforms_are_torchs(counted):
     assert not counted
 
 
+def test_products_in_bfloat16_are_not_for_convolutions(counted):
+    x, weight, bias = inputs_of(3, 4, 5, 7, 7)
+    expected = direct(x, weight, bias)
+    torch.set_float32_matmul_precision('medium')
+    try:
+        torch.testing.assert_close(conv3x3(x, weight, bias), expected, rtol=1e-5, atol=1e-5)
+    finally:
+        torch.set_float32_matmul_precision('highest')
+    assert not counted
+
+
 def test_backward_within_autocast(counted):
     x, weight, bias = inputs_of(3, 4, 5, 7, 7)
     outs = conv3x3(x, weight, bias), direct(x, weight, bias)

@@ -5,7 +5,7 @@ from .fast_conv import FastConv2d, fast_conv_cfg
 from .fc_module import FastLinear, FCModule
 from .levelwise_fusion import GATE_PARAMETERS, LevelwiseFusion
 from .map_fusion import ConcatFusion, SumFusion, WeightedFusion
-from .pooling_backend import check_backend, uses_embedding_bag
+from .pooling_backend import check_backend, for_mmcv, uses_embedding_bag
 
 __all__ = [
     'ConcatFusion',
@@ -18,5 +18,6 @@ __all__ = [
     'WeightedFusion',
     'check_backend',
     'fast_conv_cfg',
+    'for_mmcv',
     'uses_embedding_bag',
 ]

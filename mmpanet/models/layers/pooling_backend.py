@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Which RoIAlign an RoI extractor uses: mmcv's operator or one of :mod:`mmpanet.ops`."""
 
-from typing import Type
+from typing import Sequence, Tuple, Type
 
 import torch
 import torch.nn as nn
@@ -16,10 +16,10 @@ BACKENDS = ('auto', 'roi_align', 'embedding_bag')
 def supports_embedding_bag(roi_layer: nn.Module, kind: Type[nn.Module] = RoIAlign) -> bool:
     """Whether our operator for ``kind``, ``RoIAlign`` or ``RoIAlignRotated``, computes what ``roi_layer`` does.
 
-    Our operators average over a fixed number of samples.
+    Our operators average over a fixed number of samples. A subclass may do anything.
     """
     averages = getattr(roi_layer, 'pool_mode', 'avg') == 'avg'
-    return isinstance(roi_layer, kind) and averages and roi_layer.sampling_ratio >= 1
+    return type(roi_layer) is kind and averages and roi_layer.sampling_ratio >= 1
 
 
 def check_backend(backend: str, roi_layer: nn.Module, kind: Type[nn.Module] = RoIAlign) -> None:
@@ -44,3 +44,13 @@ def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor, kind: T
     if backend == 'auto':
         return supports_embedding_bag(roi_layer, kind) and (not feat.is_cuda or feat.dtype == torch.bfloat16)
     return backend == 'embedding_bag'
+
+
+def for_mmcv(feats: Sequence[Tensor], rois: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
+    """The maps and the RoIs in the form in which mmcv's operators read them correctly.
+
+    They misread what is not contiguous. They compute in the precision of the maps, and half precision has too few bits
+    for coordinates: at stride 4, those of x = 1200 would be rounded to whole pixels of the image.
+    """
+    dtype = torch.promote_types(feats[0].dtype, torch.float32)
+    return tuple(feat.to(dtype).contiguous() for feat in feats), rois.to(feats[0].device, dtype).contiguous()
