@@ -8,6 +8,7 @@ what mmengine and the authors of PANet save: plain Python data, dense tensors, n
 """
 
 import pickle
+import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict
 from typing import IO, Any, Callable, Dict, NoReturn
@@ -15,8 +16,18 @@ from typing import IO, Any, Callable, Dict, NoReturn
 import numpy as np
 from mmengine.logging import HistoryBuffer
 
-from .known_content import FUNCTIONS, VALUES, UnknownContentError, fill_array, fill_history, set_byte_order
-from .storages import MalformedError, Storage
+from .known_content import (
+    FUNCTIONS,
+    VALUES,
+    UnknownContentError,
+    check_keys,
+    fill_array,
+    fill_history,
+    new_frozenset,
+    new_ordered_dict,
+    set_byte_order,
+)
+from .storages import MalformedError, Storage, shown
 
 # fmt: off
 PLAIN_INSTRUCTIONS = (
@@ -24,9 +35,9 @@ PLAIN_INSTRUCTIONS = (
     pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE, pickle.BININT, pickle.BININT1, pickle.BININT2,
     pickle.LONG1, pickle.LONG4, pickle.BINFLOAT, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINBYTES,
     pickle.SHORT_BINBYTES, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1,
-    pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET, pickle.FROZENSET,
+    pickle.TUPLE2, pickle.TUPLE3, pickle.EMPTY_LIST, pickle.EMPTY_DICT, pickle.EMPTY_SET,
     pickle.BINGET, pickle.LONG_BINGET, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GLOBAL,
-    pickle.STACK_GLOBAL, pickle.BINPERSID, pickle.BYTEARRAY8,
+    pickle.STACK_GLOBAL, pickle.BINPERSID,
 )
 # fmt: on
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
@@ -95,15 +106,15 @@ class DataUnpickler(_PythonUnpickler):
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not any(function is allowed for allowed in FUNCTIONS.values()) or type(arguments) is not tuple:
-            raise UnknownContentError(f'a call of {function!r}')
+            raise UnknownContentError(f'a call of {shown(function)}')
         self.stack[-1] = function(*arguments)
 
     def _load_newobj(self) -> None:
         arguments = self.stack.pop()
         kind = self.stack[-1]
-        if kind is not HistoryBuffer and kind is not OrderedDict or arguments != ():
-            raise UnknownContentError(f'a new object of {kind!r}')
-        self.stack[-1] = kind.__new__(kind)
+        if kind is not HistoryBuffer and kind is not new_ordered_dict or arguments != ():
+            raise UnknownContentError(f'a new object of {shown(kind)}')
+        self.stack[-1] = OrderedDict() if kind is new_ordered_dict else HistoryBuffer.__new__(HistoryBuffer)
 
     def _load_build(self) -> None:
         state = self.stack.pop()
@@ -117,7 +128,7 @@ class DataUnpickler(_PythonUnpickler):
         elif type(target) is OrderedDict and isinstance(state, dict) and set(state) <= {'_metadata'}:
             target.__dict__.update(state)  # of a state dict
         else:
-            raise UnknownContentError(f'a new state of {type(target).__name__} {target!r}'[:100])
+            raise UnknownContentError(f'a new state of {shown(target)}')
 
     def _load_append(self) -> None:
         self._append([self.stack.pop()])
@@ -140,6 +151,7 @@ class DataUnpickler(_PythonUnpickler):
     def _set_items(self, items: list) -> None:
         if type(self.stack[-1]) not in (dict, OrderedDict, Counter):
             raise UnknownContentError(f'items for a {type(self.stack[-1]).__name__}')
+        check_keys(items[::2])
         for key, value in zip(items[::2], items[1::2]):
             self.stack[-1][key] = value
 
@@ -147,7 +159,16 @@ class DataUnpickler(_PythonUnpickler):
         items = self.pop_mark()
         if type(self.stack[-1]) is not set:
             raise UnknownContentError(f'items for a {type(self.stack[-1]).__name__}')
+        check_keys(items)
         self.stack[-1].update(items)
+
+    def _load_frozenset(self) -> None:
+        items = self.pop_mark()
+        self.append(new_frozenset(items))
+
+    def _load_bytearray8(self) -> None:
+        (length,) = struct.unpack('<Q', self.read(8))
+        self.append(bytearray(self.read(length)))  # Python's own makes it before it looks at the file
 
     dispatch[pickle.REDUCE[0]] = _load_reduce
     dispatch[pickle.NEWOBJ[0]] = _load_newobj
@@ -157,6 +178,8 @@ class DataUnpickler(_PythonUnpickler):
     dispatch[pickle.SETITEM[0]] = _load_setitem
     dispatch[pickle.SETITEMS[0]] = _load_setitems
     dispatch[pickle.ADDITEMS[0]] = _load_additems
+    dispatch[pickle.FROZENSET[0]] = _load_frozenset
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray8
 
 
 def refuse_storage(name: Any) -> NoReturn:

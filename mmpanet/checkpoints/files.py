@@ -121,8 +121,10 @@ def _load_zip(stream: IO[bytes], map_location: MapLocation) -> Any:
         if 'data.pkl' not in entries:
             raise MalformedError('a zip archive without data.pkl')
         file_size = stream.seek(0, os.SEEK_END)
-        if any(info.compress_type != zipfile.ZIP_STORED or info.file_size > file_size for info in entries.values()):
+        if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
             raise MalformedError('a zip archive that is compressed')
+        if sum(info.file_size for info in entries.values()) > file_size:
+            raise MalformedError('a zip archive whose files are larger than itself')
         if 'byteorder' in entries:
             check_byte_order(archive.read(entries['byteorder']) == b'little')
         storages: Dict[str, torch.UntypedStorage] = {}
@@ -163,10 +165,10 @@ def _load_legacy(stream: IO[bytes], map_location: MapLocation) -> Any:
     def promise_storage(persistent_id: Any) -> Storage:
         """Its content comes behind the pickle."""
         stored = parse_storage_name(persistent_id)
-        if stored.num_bytes > file_size:
-            raise EOFError(f'storage {stored.key} has {stored.num_bytes} bytes')
         if named.setdefault(stored.key, stored).num_bytes != stored.num_bytes:
             raise MalformedError(f'storage {stored.key} has two sizes')
+        if sum(one.num_bytes for one in named.values()) > file_size:
+            raise EOFError(f'storage {stored.key} has {stored.num_bytes} bytes')
         if stored.key not in storages:
             storages[stored.key] = restore_location(new_storage(stored.num_bytes)[0], stored.location, map_location)
         return Storage(stored.dtype, storages[stored.key])

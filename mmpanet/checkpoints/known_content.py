@@ -6,7 +6,7 @@ The functions here take the place of those that a pickle names. Each checks its 
 
 import pickle
 from collections import Counter, OrderedDict
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Iterable, Union
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import Tensor, nn
 
-from .storages import STORAGE_TYPES, MalformedError, Storage
+from .storages import STORAGE_TYPES, MalformedError, Storage, shown
 
 HISTORY_STATISTICS = ('min', 'max', 'current', 'mean')
 # The functions of classes that checkpoints name: those of the message hub, and of the scheduler OneCycleLR.
@@ -36,13 +36,13 @@ def listed_methods_only(owner: Any, name: str) -> Callable:
     for known, names in METHODS.items():
         if owner is known and name in names:
             return getattr(known, name)
-    raise UnknownContentError(f'builtins.getattr (a checkpoint may not read attribute {name!r} of {owner!r})')
+    raise UnknownContentError(f'builtins.getattr (a checkpoint may not read attribute {shown(name)} of {shown(owner)})')
 
 
 def _bytes(text: str, encoding: str) -> bytes:
     """``_codecs.encode``: bytes, as protocol 2 writes them."""
     if encoding not in ('latin1', 'latin-1'):
-        raise UnknownContentError(f'_codecs.encode with {encoding!r}')
+        raise UnknownContentError(f'_codecs.encode with {shown(encoding)}')
     return text.encode('latin1')
 
 
@@ -50,21 +50,65 @@ def _bytearray(content: Any = b'', encoding: str = 'latin1') -> bytearray:
     return bytearray(content if isinstance(content, bytes) else _bytes(content, encoding))
 
 
+def check_keys(keys: Iterable[Any]) -> None:
+    """Refuse keys of tuples that hold tuples: to hash a few of them that hold one another may take years."""
+    for key in keys:
+        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
+            raise UnknownContentError('a key or an element of a set that is a tuple of tuples')
+
+
+def _listed(items: Any) -> Union[list, tuple]:
+    """Items in a list or a tuple. A tensor, which has items too, may have any number of them in a few bytes."""
+    if type(items) not in (list, tuple):
+        raise MalformedError(f'the items of {shown(items)}')
+    return items
+
+
+def _set(items: Any = ()) -> set:
+    check_keys(_listed(items))
+    return set(items)
+
+
+def new_frozenset(items: Any = ()) -> frozenset:
+    return frozenset(_set(items))
+
+
+def new_ordered_dict(pairs: Any = ()) -> OrderedDict:
+    """``collections.OrderedDict``: empty, or with the pairs that Python 2 gives it."""
+    check_keys([_listed(pair)[0] for pair in _listed(pairs)])
+    return OrderedDict(pairs)
+
+
+def _dict(items: Any) -> dict:
+    if type(items) is not dict:
+        raise MalformedError(f'a dict of {shown(items)}')
+    return items
+
+
+def _counter(items: Any = None) -> Counter:
+    return Counter(_dict({} if items is None else items))
+
+
+def _size(sizes: Any) -> torch.Size:
+    return torch.Size(_listed(sizes))
+
+
 def _tensor(
     storage: Storage, offset: int, size: Any, stride: Any, requires_grad: bool = False, _: Any = None, flags: Any = None
 ) -> Tensor:
     """``torch._utils._rebuild_tensor_v2``, and ``_rebuild_tensor`` before it.
 
-    The flags ``conj`` and ``neg`` are those of a tensor whose bytes are to be conjugated or negated.
+    The flags ``conj`` and ``neg`` are those of a tensor whose bytes are to be conjugated or negated. It is a view of
+    them, since in the older format the bytes come later.
     """
     if not isinstance(storage, Storage):
         raise MalformedError('a tensor without a storage')
     tensor = storage.view(offset, size, stride)
-    for name, value in dict(flags or {}).items():
+    for name, value in _dict({} if flags is None else flags).items():
         if name not in ('conj', 'neg'):
-            raise UnknownContentError(f'a tensor with {name!r}')
+            raise UnknownContentError(f'a tensor with {shown(name)}')
         if value:
-            tensor = tensor.conj().resolve_conj() if name == 'conj' else tensor.neg()
+            tensor = tensor.conj() if name == 'conj' else torch._neg_view(tensor)
     return tensor.requires_grad_(bool(requires_grad))
 
 
@@ -96,9 +140,9 @@ def _numpy_dtype(code: str, align: bool = False, copy: bool = True) -> np.dtype:
     try:
         dtype = np.dtype(code, False, True)  # type: ignore[call-overload]  # a copy, that BUILD may change
     except (TypeError, ValueError, SyntaxError) as error:
-        raise MalformedError(f'a numpy.dtype {code!r}') from error
+        raise MalformedError(f'a numpy.dtype {shown(code)}') from error
     if dtype.kind not in NUMPY_KINDS or dtype.names is not None or dtype.subdtype is not None:
-        raise UnknownContentError(f'numpy.dtype({code!r})')
+        raise UnknownContentError(f'numpy.dtype({shown(code)})')
     return dtype
 
 
@@ -111,14 +155,14 @@ def _numpy_scalar(dtype: np.dtype, content: bytes) -> Any:
 def _numpy_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
     """``numpy.core.multiarray._reconstruct``: an empty array, which BUILD fills."""
     if kind is not np.ndarray or shape != (0,):
-        raise UnknownContentError(f'an array of class {kind!r}')
+        raise UnknownContentError(f'an array of class {shown(kind)}')
     return np.empty(0, np.uint8)
 
 
 def _numpy_array_of(content: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
     """``numpy.core.numeric._frombuffer``, of protocol 5."""
     if not isinstance(content, (bytes, bytearray)) or not isinstance(dtype, np.dtype) or dtype.kind not in NUMPY_KINDS:
-        raise UnknownContentError(f'a numpy array of {dtype!r}')
+        raise UnknownContentError(f'a numpy array of {shown(dtype)}')
     return np.frombuffer(content, dtype).reshape(shape, order=order).copy()  # type: ignore[call-overload]
 
 
@@ -127,14 +171,14 @@ FUNCTIONS: Dict[str, Callable] = {
     '_codecs.encode': _bytes,
     'builtins.bytearray': _bytearray,
     'builtins.complex': complex,
-    'builtins.frozenset': frozenset,
+    'builtins.frozenset': new_frozenset,
     'builtins.getattr': listed_methods_only,
-    'builtins.set': set,
-    'collections.Counter': Counter,
-    'collections.OrderedDict': OrderedDict,
-    'mmengine.config.config.ConfigDict': dict,
+    'builtins.set': _set,
+    'collections.Counter': _counter,
+    'collections.OrderedDict': new_ordered_dict,
+    'mmengine.config.config.ConfigDict': _dict,
     'numpy.dtype': _numpy_dtype,
-    'torch.Size': torch.Size,
+    'torch.Size': _size,
     'torch.device': torch.device,
     'torch._utils._rebuild_parameter': _parameter,
     'torch._utils._rebuild_tensor': _tensor,
@@ -181,7 +225,7 @@ def fill_array(array: np.ndarray, state: Any) -> None:
         raise MalformedError('an array without shape, dtype and content')
     _, shape, dtype, _, content = state
     if not isinstance(dtype, np.dtype) or dtype.kind not in NUMPY_KINDS or not isinstance(content, bytes):
-        raise UnknownContentError(f'a numpy array of {dtype!r}')
+        raise UnknownContentError(f'a numpy array of {shown(dtype)}')
     array.__setstate__(state)
 
 
@@ -189,7 +233,7 @@ def set_byte_order(dtype: np.dtype, state: Any) -> None:
     """The rest of the state must be that of the dtype: it could make numpy take numbers for pointers."""
     own = dtype.__reduce__()[2]  # version, byte order, ...
     if not isinstance(state, tuple) or len(state) != len(own) or (state[0], *state[2:]) != (own[0], *own[2:]):
-        raise UnknownContentError(f'another layout of {dtype!r}')
+        raise UnknownContentError(f'another layout of {shown(dtype)}')
     if state[1] not in ('<', '>', '|', '='):
-        raise MalformedError(f'a byte order {state[1]!r}')
+        raise MalformedError(f'a byte order {shown(state[1])}')
     dtype.__setstate__(state)  # type: ignore[attr-defined]

@@ -1,9 +1,12 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """The bytes behind the tensors of a checkpoint file, and the tensors that lie in them."""
 
+import reprlib
 import sys
+from inspect import isroutine
 from typing import Any, Callable, Dict, NamedTuple, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.serialization import default_restore_location
@@ -31,6 +34,13 @@ class MalformedError(ValueError):
     """The file contradicts itself, as no file of ``torch.save`` does."""
 
 
+def shown(value: Any) -> str:
+    """A value of a file, for a message. The ``repr`` of tuples that hold one another may be longer than any memory."""
+    if isinstance(value, (str, bytes, type, np.dtype)) or isroutine(value):
+        return reprlib.repr(value)
+    return f'a {type(value).__name__}'
+
+
 class Storage(NamedTuple):
     """Bytes of a file, and the type of the numbers in them."""
 
@@ -49,7 +59,7 @@ class Storage(NamedTuple):
             MalformedError: If it would reach beyond the bytes. torch itself does not check that in every version.
         """
         if len(size) != len(stride) or not all(type(value) is int and value >= 0 for value in (offset, *size, *stride)):
-            raise MalformedError(f'a tensor of size {size}, stride {stride} and offset {offset}')
+            raise MalformedError('a tensor whose size, stride and offset are no whole numbers from 0 on')
         last = offset + sum((length - 1) * step for length, step in zip(size, stride))
         if 0 not in size and (last + 1) * item_size(self.dtype) > self.content.nbytes():
             raise MalformedError(f'a tensor of size {tuple(size)} reaches beyond its {self.content.nbytes()} bytes')
@@ -86,7 +96,7 @@ def parse_storage_name(name: Any) -> StorageName:
     if not (isinstance(dtype, torch.dtype) and isinstance(key, str) and isinstance(location, str)):
         raise MalformedError('a storage without a type, a name or a device')
     if type(length) is not int or length < 0:
-        raise MalformedError(f'a storage of {length!r} elements')
+        raise MalformedError('a storage whose length is no whole number from 0 on')
     return StorageName(dtype, key, location, length * item_size(dtype))
 
 

@@ -138,6 +138,43 @@ PICKLES: Dict[str, Callable[[Path], bytes]] = {
 }  # fmt: skip
 
 
+def nested() -> bytes:
+    """A tuple of two tuples of two tuples ..., 60 deep: a few hundred bytes with 2**60 parts."""
+    return b')q\x000' + b''.join(b'h%ch%c\x86q%c0' % (i, i, i + 1) for i in range(60)) + b'h%c' % 60
+
+
+# A tensor of 10**9 numbers in four bytes.
+WIDE = REBUILD + instructions(b'(', storage(), 0, (10**9,), (0,), False, None, b't', b'R')[2:-1]
+ITERATING = ('builtins.set', 'builtins.frozenset', 'collections.Counter', 'collections.OrderedDict', 'torch.Size')
+# Small files that would take more memory or time than there is.
+BOMBS: Dict[str, bytes] = {
+    'a call of a nested tuple': instructions(nested(), (), b'R'),
+    'a state of a nested tuple': instructions(nested(), (), b'b'),
+    'a state of a dict of nested tuples': instructions(b'}', 'a', nested(), b's', (), b'b'),
+    'a new object of a nested tuple': instructions(nested(), (), pickle.NEWOBJ),
+    'a nested tuple as a codec': instructions(b'c_codecs\nencode\n', b'(', 'a', nested(), b't', b'R'),
+    'a nested tuple as an attribute': instructions(b'cbuiltins\ngetattr\n', b'(', HISTORY, nested(), b't', b'R'),
+    'a nested tuple as a size': instructions(REBUILD, b'(', storage(), 0, nested(), (1, 1), False, None, b't', b'R'),
+    'a nested tuple as a key': instructions(b'}', nested(), 1, b's'),
+    'a nested tuple as one of the keys': instructions(b'}(', nested(), 1, b'u'),
+    'a nested tuple in a set': instructions(pickle.EMPTY_SET, b'(', nested(), pickle.ADDITEMS),
+    'a nested tuple in a frozenset': instructions(b'(', nested(), pickle.FROZENSET),
+    'a nested tuple for a set': instructions(b'cbuiltins\nset\n', b'](', nested(), b'e\x85R'),
+    'a nested tuple for a frozenset': instructions(b'cbuiltins\nfrozenset\n', b'](', nested(), b'e\x85R'),
+    'a nested tuple for an OrderedDict': instructions(
+        b'ccollections\nOrderedDict\n', b'](](', nested(), 1, b'ee\x85R'
+    ),
+    **{
+        f'a wide tensor for {name}': instructions(b'c' + name.replace('.', '\n').encode() + b'\n', WIDE, b'\x85R')
+        for name in ITERATING
+    },
+    'a wide tensor as flags': instructions(
+        REBUILD, b'(', storage(), 0, (4,), (1,), False, None, WIDE, b't', b'R'
+    ),
+    'bytes beyond the end': instructions(b'\x96' + (10**9).to_bytes(8, 'little')),
+}  # fmt: skip
+
+
 def save_pickle(path: Path, content: bytes) -> None:
     """Write a file of ``torch.save`` with this pickle, and one storage of four numbers under the key '0'."""
     stream = io.BytesIO()

@@ -5,14 +5,16 @@ import errno
 import io
 import shutil
 import tarfile
+import tracemalloc
 import zipfile
 from collections import OrderedDict
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hostile import CALLS, PICKLES, REBUILD, instructions, is_a_pickle, make_folder, save_pickle, storage
+from hostile import BOMBS, CALLS, PICKLES, REBUILD, instructions, is_a_pickle, make_folder, save_pickle, storage
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OneCycleLR
@@ -110,12 +112,13 @@ def test_what_is_read_is_what_was_written(content, how, tmp_path):
         same(load_untrusted(io.BytesIO((tmp_path / 'a.pth').read_bytes())), content)
 
 
-def test_tensors_that_are_conjugated_or_negated_when_read(tmp_path):
+@pytest.mark.parametrize('how', FORMATS, ids=FORMAT_NAMES)
+def test_tensors_that_are_conjugated_or_negated_when_read(how, tmp_path):
     """torch writes the bytes of the tensor behind them, and a flag."""
     number = torch.tensor([1 + 2j, 3 - 1j])
     written = dict(conj=number.conj(), neg=number.clone().conj().imag)
     assert written['conj'].is_conj() and written['neg'].is_neg()
-    torch.save(written, tmp_path / 'a.pth')
+    torch.save(written, tmp_path / 'a.pth', **how)
     read = load_untrusted(tmp_path / 'a.pth')
     assert read['conj'].tolist() == [1 - 2j, 3 + 1j] and read['neg'].tolist() == [-2, 1]
 
@@ -186,6 +189,44 @@ def test_hostile_instructions_are_refused(name, tmp_path):
     assert 'damaged' not in str(error.value)
     assert not traces.exists()
     assert (dict(vars(HistoryBuffer)), HistoryBuffer._statistics_methods) == before
+
+
+@pytest.mark.parametrize('name', BOMBS)
+def test_small_files_cannot_fill_the_memory(name, tmp_path):
+    save_pickle(tmp_path / 'a.pth', BOMBS[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match='a.pth: is (not read|no checkpoint|cut off)'):
+            load_untrusted(tmp_path / 'a.pth')
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zip_archive_whose_files_share_their_bytes(tmp_path):
+    torch.save(dict(a=torch.ones(10**5)), tmp_path / 'a.pth')
+    content = (tmp_path / 'a.pth').read_bytes()
+    with zipfile.ZipFile(tmp_path / 'a.pth', 'a') as archive:
+        shared = next(info for info in archive.infolist() if info.filename.endswith('/data/0'))
+        for key in range(1, 4):
+            info = copy(shared)
+            info.filename = info.filename[:-1] + str(key)
+            archive.filelist.append(info)
+            archive.NameToInfo[info.filename] = info
+        archive._didModify = True
+    assert (tmp_path / 'a.pth').stat().st_size < 2 * len(content)
+    with pytest.raises(CheckpointError, match='files are larger than itself'):
+        load_untrusted(tmp_path / 'a.pth')
+
+
+def test_a_wide_tensor_is_a_view(tmp_path):
+    """As ``torch.save`` writes ``x.expand(...)``, also one that is to be negated."""
+    wide = dict(plain=torch.ones(1).expand(10**12), neg=(1j * torch.ones(1)).expand(10**12).conj().imag)
+    torch.save(wide, tmp_path / 'a.pth')
+    read = load_untrusted(tmp_path / 'a.pth')
+    assert {name: (value.shape, value[-1].item()) for name, value in read.items()} == dict(
+        plain=((10**12,), 1), neg=((10**12,), -1)
+    )
 
 
 def test_histories_of_older_versions_have_no_statistics(tmp_path, monkeypatch):
