@@ -6,6 +6,7 @@ from typing import Iterator, List, Tuple
 
 import yaml
 
+from mmpanet.utils.configs import config_path
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.files import PathLike
 
@@ -17,14 +18,15 @@ def resolve_checkpoint(checkpoint: str, config: PathLike) -> str:
 
     Args:
         checkpoint: A path, a URL, or ``trained``. A file of this name is taken as what it is.
-        config: The path of the config.
+        config: The config, by its path or by a name such as ``mmdet::...``.
 
     Raises:
         CheckpointError: If no weights come with the config, or if they are not there.
+        ConfigError: If no package has a config of this name.
     """
     if checkpoint != TRAINED or Path(checkpoint).exists():
         return checkpoint
-    path = Path(config).resolve()
+    path = (config_path(config) if '::' in str(config) else Path(config)).resolve()
     with_weights: List[str] = []
     for root, metafile in _metafiles_above(path):
         for model in _models_of(metafile):

@@ -11,7 +11,7 @@ from mmpanet.ops import multi_level_roi_align_rotated
 from mmpanet.utils.errors import ConfigError
 from .adaptive_feature_pooling import AdaptiveFeaturePooling
 
-# Former names of the arguments of mmcv's RoIAlignRotated, which MMRotate's configs use.
+# Former names of arguments, which mmcv's RoIAlign and RoIAlignRotated still take. MMRotate's configs use them.
 FORMER_NAMES = dict(out_size='output_size', sample_num='sampling_ratio')
 
 

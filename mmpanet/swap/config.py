@@ -150,7 +150,8 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
         if options.check_channels and not options.roi_head_only:  # the neck may be any, with its own in_channels
             correct_in_channels(cfg, path, notes)
         swapped.append(path)
-        _note_pretrained(model, path, options.swaps_roi_head, notes)
+        for end in range(1, len(path) + 1):
+            _note_pretrained(cfg, path[:end], options.swaps_roi_head, notes)
     if not swapped:
         raise SwapError('nothing to swap: ' + ('; '.join(skipped) or 'no model in this config has a neck'))
     if cfg.get('load_from'):
@@ -163,6 +164,10 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
             'layer of the old head on each level, which needs the old checkpoint (--checkpoint). Its outputs are '
             'close to the old ones but not equal, because each RoI is now pooled from all levels.'
         )
+    if cfg.get('work_dir') or cfg.get('resume'):
+        # As in a config that a run has written: the new run would replace the checkpoints of the old one.
+        cfg.work_dir, cfg.resume = None, False
+        notes.append('work_dir and resume of the old run are left out: the new run gets a folder of its own')
     _import_mmpanet(cfg)
     return Swap(cfg, swapped, notes)
 
@@ -232,9 +237,10 @@ def _swap_neck(neck: dict, scope: Optional[str], options: SwapOptions, notes: Li
         neck.update(WARM_START)
 
 
-def _note_pretrained(model: dict, path: Tuple[str, ...], roi_head: bool, notes: List[str]) -> None:
-    """Add a note if ``init_cfg`` of the model names the checkpoint of a whole detector."""
-    init_cfgs = model.get('init_cfg') or []
+def _note_pretrained(cfg: Config, path: Tuple[str, ...], roi_head: bool, notes: List[str]) -> None:
+    """Add a note if ``init_cfg`` of what stands at ``path`` names the checkpoint of a whole model."""
+    node = node_at(cfg, path)
+    init_cfgs = (node.get('init_cfg') or []) if isinstance(node, dict) else []
     for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
         if type_name(init_cfg.get('type', '')) in ('Pretrained', 'PretrainedInit'):
             notes.append(_note_of_old_checkpoint(f'{".".join(path)}.init_cfg', init_cfg['checkpoint'], roi_head))

@@ -21,6 +21,9 @@ CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
 # Parts of the names of gates and of layers behind them: PANet's neck, its heads, and the first layers of these.
 PARTS_WITH_GATES = {'neck', 'roi_head', 'bbox_head', 'mask_head', 'shared_fcs', 'shared_convs', 'convs', 'levels'}
 
+# Of the norms in mmcv's ConvModule, and in FCModule.
+NAMES_OF_NORMS = ('bn', 'gn', 'ln', 'in', 'norm')
+
 
 def has_level_gates(node: Any) -> bool:
     """Whether a config's dict has a head with ``level_gate=True`` in it."""
@@ -50,13 +53,13 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
     if type_name(optimizer.get('type')) not in GRADIENT_SCALED:
         gate_lr_mult = max(1.0, min(gate_lr_mult, float(f'{LARGEST_GATE_LR / lr:.2g}')))
         layer_lr_mult = min(1.0, float(f'{LARGEST_LAYER_LR / lr:.2g}'))
+    paramwise = dict(wrapper.get('paramwise_cfg') or {})
     # A decay would close the gates again. The optimizer may have one by default, which decay_mult would not reach.
     custom_keys: Dict[str, dict] = {name: dict(lr_mult=gate_lr_mult, weight_decay=0.0) for name in GATE_PARAMETERS}
     words = f'the gates {gate_lr_mult:g} times the learning rate and no weight decay'
     if layer_lr_mult < 1:
-        custom_keys.update({name: dict(lr_mult=layer_lr_mult) for name in gated_layers(cfg.model)})
+        custom_keys.update(_rates_of_layers(cfg.model, paramwise, layer_lr_mult))
         words += f', and the layers behind them {layer_lr_mult:g} times the learning rate'
-    paramwise = dict(wrapper.get('paramwise_cfg') or {})
     own_keys = paramwise.get('custom_keys') or {}
     paramwise['custom_keys'] = {**own_keys, **custom_keys}
     wrapper['paramwise_cfg'] = paramwise
@@ -65,12 +68,35 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
         'change the learning rate or the optimizer'
     )
     for key in own_keys:
-        if len(key) > min(map(len, custom_keys)) and PARTS_WITH_GATES.intersection(key.split('.')):
+        if PARTS_WITH_GATES.intersection(key.split('.')):
+            wins = len(key) > min(map(len, custom_keys))
             notes.append(
-                f'optim_wrapper.paramwise_cfg.custom_keys.{key} may take in gates and layers behind them, because '
-                'mmengine takes the longest key that fits the name of a parameter: look at the rates in the log of '
-                'the training'
+                f'optim_wrapper.paramwise_cfg.custom_keys.{key} '
+                + ('may take in gates and layers behind them' if wins else 'leaves out gates and layers behind them')
+                + ', because mmengine takes the longest key that fits the name of a parameter: look at the rates in '
+                'the log of the training'
             )
+
+
+def _rates_of_layers(model: Any, paramwise: dict, lr_mult: float) -> Dict[str, dict]:
+    """Custom keys for the layers behind gates, with the rates that the config has for all biases and norms.
+
+    mmengine looks at those rates only for parameters that no custom key fits.
+    """
+    bias, norm = dict(lr_mult=lr_mult), dict(lr_mult=lr_mult)
+    if paramwise.get('bias_lr_mult') is not None:
+        bias['lr_mult'] *= paramwise['bias_lr_mult']
+    for rates, name in ((bias, 'bias_decay_mult'), (norm, 'norm_decay_mult')):
+        if paramwise.get(name) is not None:
+            rates['decay_mult'] = paramwise[name]
+    keys: Dict[str, dict] = {}
+    for layer in gated_layers(model):
+        keys[layer] = dict(lr_mult=lr_mult)
+        if bias != keys[layer]:
+            keys.update({f'{layer}.{name}': dict(bias) for name in ('bias', 'conv.bias')})
+        if norm != keys[layer]:
+            keys.update({f'{layer}.{name}': dict(norm) for name in NAMES_OF_NORMS})
+    return keys
 
 
 def gated_layers(node: Any) -> Iterator[str]:

@@ -22,6 +22,7 @@ from mmpanet.models import (
     PANetShared4Conv1FCBBoxHead,
     RotatedAdaptiveFeaturePooling,
 )
+from mmpanet.models.rotated_adaptive_feature_pooling import FORMER_NAMES
 from mmpanet.utils.configs import type_name
 from .options import SwapOptions
 from .types import SwapError, class_of, retype
@@ -133,12 +134,12 @@ class _Branch:
 
     def _refuse_extractor(self, extractor: dict) -> List[str]:
         key, name = f'{self.branch}_roi_extractor', type_name(extractor['type'])
-        layer = type_name(extractor['roi_layer']['type'])
         pooling = self._pooling_for(extractor)
         if class_of(extractor['type'], self.scope) in LAYERS:
             return [f'{key}.type={name}: it is swapped already']
         if pooling is None:
             return [f'{key}.type={name}: it fuses levels in its own way, and only SingleRoIExtractor can be swapped']
+        layer = type_name(extractor['roi_layer']['type'])
         if layer != LAYERS[pooling]:
             return [f'{key}.roi_layer.type={layer}: adaptive feature pooling replaces only {LAYERS[pooling]}']
         return []
@@ -191,8 +192,9 @@ class _Branch:
 
     def swap(self, notes: List[str]) -> None:
         """Swap the extractors and heads in place."""
-        layer = self.extractors[0]['roi_layer']
-        output_size = layer.get('output_size', layer.get('out_size'))
+        for extractor in self.extractors:
+            _use_new_names(extractor['roi_layer'])
+        output_size = self.extractors[0]['roi_layer'].get('output_size')
         num_levels = len(self.extractors[0]['featmap_strides'])
         if not self.shares_extractor:
             for extractor in self.extractors:
@@ -218,9 +220,8 @@ class _Branch:
         else:
             extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
         layer = extractor['roi_layer']
-        samples = 'sample_num' if 'sample_num' in layer else 'sampling_ratio'  # RoIAlignRotated has two names for it
-        if layer.get(samples, 0) <= 0 and self.options.sampling_ratio > 0:
-            layer[samples] = ratio = self.options.sampling_ratio
+        if layer.get('sampling_ratio', 0) <= 0 and self.options.sampling_ratio > 0:
+            layer['sampling_ratio'] = ratio = self.options.sampling_ratio
             note = (
                 'RoIAlign derived the number of samples from the size of the RoI; now it has '
                 f'sampling_ratio={ratio}{", as in the official code" if ratio == 2 else ""}'
@@ -266,3 +267,10 @@ def _as_list(value: Any) -> list:
 def _pair(size: Any) -> Tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
+
+
+def _use_new_names(roi_layer: dict) -> None:
+    """Rename arguments that mmcv still takes by their former names."""
+    for old, new in FORMER_NAMES.items():
+        if old in roi_layer:
+            roi_layer[new] = roi_layer.pop(old)

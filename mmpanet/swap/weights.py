@@ -1,7 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Load the weights of a model with an FPN into the swapped model."""
 
-from typing import Dict, Iterable, List, NamedTuple, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Sequence, Tuple
 
 import torch.nn as nn
 from mmengine.model import BaseModule
@@ -79,6 +79,7 @@ def carry_weights(
     found = old_state.keys() - set(incompatible.missing_keys)
     if not any(isinstance(old_state[key], Tensor) and old_state[key].dim() for key in found):
         raise CheckpointError("the checkpoint has no weight of this config's model")
+    _check_parts(incompatible.missing_keys, incompatible.unexpected_keys)
     _init_new_parts(new)
     if incompatible.missing_keys and isinstance(new, BaseModule) and not new.is_init:
         with quiet_logger():
@@ -116,6 +117,17 @@ def carry_weights(
     return CarriedWeights(
         path, kept, renamed, new_names, list(incompatible.missing_keys), list(incompatible.unexpected_keys)
     )
+
+
+def _check_parts(missing: Sequence[str], unexpected: Sequence[str]) -> None:
+    """Raise for a part of the model, such as its RoI head, that lacks weights and has others in their place."""
+    lacking, surplus = ({name.partition('.')[0] for name in names} for names in (missing, unexpected))
+    for part in sorted(lacking & surplus):
+        absent, present = ([name for name in names if name.startswith(f'{part}.')] for names in (missing, unexpected))
+        raise CheckpointError(
+            f'the checkpoint is of another model: its {part} has {_first_names(present)}, and that of the old config '
+            f'has {_first_names(absent)}'
+        )
 
 
 def _init_new_parts(model: nn.Module) -> None:

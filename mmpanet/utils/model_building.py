@@ -20,7 +20,7 @@ def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
         path: Where the model stands in the config, for example ``('model', 'detector')``.
 
     Raises:
-        ConfigError: If a part of the model is not registered.
+        ConfigError: If a part of the model is not registered, or does not take its arguments.
     """
     init_default_scope(cfg.get('default_scope') or 'mmdet')
     model_cfg = without_downloads(node_at(cfg, path))
@@ -34,6 +34,10 @@ def build_model(cfg: Config, path: Tuple[str, ...] = ('model',)) -> nn.Module:
             f"the config's {'.'.join(path)} cannot be built: {error.args[0]}; a module that registers "
             'the missing part must be installed and named in custom_imports'
         ) from error
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, AssertionError) as error:  # of a constructor that does not take its arguments
+        raise ConfigError(f"the config's {'.'.join(path)} cannot be built: {error}") from error
 
 
 def node_at(cfg: Config, path: Tuple[str, ...]) -> Any:

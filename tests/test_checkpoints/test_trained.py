@@ -13,7 +13,7 @@ from repository import ROOT, tool_path
 from mmpanet.benchmark.models import find_model
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.evaluation import proposal_sweep
-from mmpanet.utils.errors import CheckpointError
+from mmpanet.utils.errors import CheckpointError, ConfigError
 
 DSB2018 = ROOT / 'configs' / 'dsb2018' / 'ablation'
 
@@ -61,6 +61,12 @@ def test_configs_without_weights_are_refused(project, tmp_path_factory):
     (project / 'weights' / 'a.pth').unlink()
     with pytest.raises(CheckpointError, match=r'metafile.yml names the weights weights/a.pth, and .* is not there'):
         resolve_checkpoint('trained', folder / 'deeper' / 'a.py')
+
+
+def test_weights_of_configs_by_name():
+    assert resolve_checkpoint('trained', 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py').startswith('https://')
+    with pytest.raises(ConfigError, match='no such config'):
+        resolve_checkpoint('trained', 'mmdet::mask_rcnn/mask-rcnn_r1_fpn_1x_coco.py')
 
 
 def test_all_weights_of_the_project_are_named_by_a_metafile():

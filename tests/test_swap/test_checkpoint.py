@@ -254,6 +254,15 @@ def test_checkpoints_of_other_models_are_refused(small_config, trained_like):
         swap_checkpoint(checkpoint_of(trained_like), small_config, swap_config(other))
 
 
+def test_a_part_of_another_model_is_refused(small_config, trained_like):
+    """Its weights would be random, and the swapped model would not start as the old one."""
+    cfg = swap_config(small_config, roi_head=True)
+    swapped = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)[0]
+    message = 'another model: its roi_head has roi_head.bbox_head.shared_fcs.0.levels.0.*, and that of the old config'
+    with pytest.raises(CheckpointError, match=message):
+        swap_checkpoint(swapped, small_config, cfg)
+
+
 def test_files_that_cannot_be_used(small_config, trained_like, tmp_path):
     cfg, old = swap_config(small_config), tmp_path / 'old.pth'
     with pytest.raises(CheckpointError, match='there is no checkpoint .*old.pth'):
@@ -293,6 +302,13 @@ def test_a_part_that_is_not_registered(small_config, trained_like):
     cfg = copy.deepcopy(small_config)
     cfg.model.backbone.type = 'BackboneOfMine'
     with pytest.raises(ConfigError, match='BackboneOfMine .* custom_imports'):
+        swap_checkpoint(checkpoint_of(trained_like), cfg, swap_config(cfg))
+
+
+def test_a_part_that_does_not_take_its_arguments(small_config, trained_like):
+    cfg = copy.deepcopy(small_config)
+    cfg.model.rpn_head.argument_of_mine = 1
+    with pytest.raises(ConfigError, match="the config's model cannot be built: .*argument_of_mine"):
         swap_checkpoint(checkpoint_of(trained_like), cfg, swap_config(cfg))
 
 

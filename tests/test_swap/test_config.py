@@ -13,6 +13,7 @@ from mmpanet.swap.config import plan_swap
 from mmpanet.swap.model_search import find_models, necks_of
 from mmpanet.swap.options import SwapOptions
 from mmpanet.swap.weights import carry_weights
+from mmpanet.swap.written_config import write_config
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 
@@ -272,6 +273,27 @@ def test_a_checkpoint_that_the_config_names_is_noted(zoo_config):
     assert not plan_swap(cfg).notes
     cfg.load_from = 'fpn.pth'
     assert any(note.startswith('load_from still is fpn.pth') for note in plan_swap(cfg).notes)
+
+
+def test_a_checkpoint_of_the_model_around_the_swapped_one_is_noted():
+    cfg = load_config('mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py')
+    cfg.model.init_cfg = dict(type='Pretrained', checkpoint='semi.pth')
+    swap = plan_swap(cfg)
+    assert swap.models == [('model', 'detector')]
+    assert any(note.startswith('model.init_cfg still is semi.pth') for note in swap.notes)
+
+
+def test_a_config_that_a_run_has_written(zoo_config, tmp_path):
+    """Its folder holds the checkpoints of the old run, and --resume is said of that run."""
+    cfg = zoo_config(RETINANET)
+    cfg.work_dir, cfg.resume = 'work_dirs/old', True
+    cfg.dump(tmp_path / 'old.py')
+    swap = plan_swap(tmp_path / 'old.py')
+    assert any(note.startswith('work_dir and resume of the old run are left out') for note in swap.notes)
+    write_config(swap.config, tmp_path / 'old.py', tmp_path / 'new.py')
+    new = load_config(tmp_path / 'new.py')
+    assert not new.work_dir and not new.resume
+    assert not any('work_dir' in note for note in plan_swap(zoo_config(RETINANET)).notes)
 
 
 def test_names_of_configs():

@@ -153,7 +153,8 @@ def test_a_longer_key_of_the_user_wins_over_gates_and_is_named(old, key, wins):
         type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.001, weight_decay=0.1), paramwise_cfg=paramwise
     )
     swap = plan_swap(cfg, SwapOptions(roi_head=True, grow=True))
-    assert any(f'custom_keys.{key} may take in gates' in note for note in swap.notes) == wins
+    words = f'custom_keys.{key} {"may take in" if wins else "leaves out"} gates and layers behind them'
+    assert any(words in note for note in swap.notes) == (wins or key == 'neck')
     model = MODELS.build(swap.config.model)
     wrapper = build_optim_wrapper(model, swap.config.optim_wrapper)
     rates = {id(parameter): group['lr'] for group in wrapper.optimizer.param_groups for parameter in group['params']}
@@ -220,6 +221,26 @@ def test_learning_rates(old, kind, norm_cfg, optimizer, gates, layers):
     assert counts['gate'] == heads + 1 and counts['layer'] >= 3 * 2 * heads and counts['other'] > 60
     words = f'custom_keys gives the gates {gates} times the learning rate and no weight decay'
     assert any(words in note for note in swap.notes)
+
+
+@pytest.mark.parametrize('norm_cfg', [None, GN, dict(type='BN')], ids=str)
+def test_biases_and_norms_of_layers_behind_gates_have_the_rates_of_others(old, norm_cfg):
+    cfg, _ = old('Standard', norm_cfg)
+    rules = dict(bias_lr_mult=2.0, bias_decay_mult=0.5, norm_decay_mult=0.25)
+    optimizer = dict(type='AdamW', lr=1.5e-3, weight_decay=0.05)
+    cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=optimizer, paramwise_cfg=rules)
+    new = swap_config(cfg, roi_head=True, grow=True)
+    grown = MODELS.build(new.model)
+    groups = build_optim_wrapper(grown, new.optim_wrapper).optimizer.param_groups
+    found = {id(group['params'][0]): (group['lr'], group['weight_decay']) for group in groups}
+    rates = {name: found[id(parameter)] for name, parameter in grown.named_parameters() if parameter.requires_grad}
+    layers = [name for name in rates if '.0.levels.0.' in name]
+    assert len(layers) == (6 if norm_cfg else 4)
+    for name in layers:  # the first level has the rates of the config
+        lr, decay = rates[name]
+        for i in range(1, 4):
+            assert rates[name.replace('.levels.0.', f'.levels.{i}.')] == pytest.approx((0.1 * lr, decay)), name
+    assert len({rates[name] for name in layers}) == 2
 
 
 def test_the_user_is_told_what_the_config_does_not_say(zoo_config):

@@ -123,7 +123,7 @@ def test_rotated_rois():
     extractor = roi_head.bbox_roi_extractor
     # The name has no scope in MMRotate's config. Ours is in the registry of mmdet.
     assert extractor.type == 'mmdet.RotatedAdaptiveFeaturePooling'
-    assert extractor.roi_layer == dict(type='RoIAlignRotated', out_size=7, sample_num=2, clockwise=True)
+    assert extractor.roi_layer == dict(type='RoIAlignRotated', output_size=7, sampling_ratio=2, clockwise=True)
     assert type(MODELS.build(extractor)) is RotatedAdaptiveFeaturePooling
     with pytest.raises(SwapError, match='it is swapped already'):
         swap_config(swap_config(rotated_config(), roi_head=True), roi_head=True)
@@ -133,7 +133,7 @@ def test_a_cascade_from_horizontal_to_rotated_rois():
     swap = plan_swap(rotated_config(type='cascade'), SwapOptions(roi_head=True))
     extractors = swap.config.model.roi_head.bbox_roi_extractor
     assert [one.type for one in extractors] == ['mmdet.AdaptiveFeaturePooling', 'mmdet.RotatedAdaptiveFeaturePooling']
-    assert [one.roi_layer.get('sampling_ratio', one.roi_layer.get('sample_num')) for one in extractors] == [2, 2]
+    assert [one.roi_layer.sampling_ratio for one in extractors] == [2, 2]
     assert [head.type for head in swap.config.model.roi_head.bbox_head] == ['mmdet.PANetShared2FCBBoxHead'] * 2
 
 
@@ -141,7 +141,7 @@ def test_number_of_samples_of_rotated_rois():
     cfg = rotated_config()
     cfg.model.roi_head.bbox_roi_extractor.roi_layer.sample_num = 0
     layer = swap_config(cfg, roi_head=True, sampling_ratio=3).model.roi_head.bbox_roi_extractor.roi_layer
-    assert layer == dict(type='RoIAlignRotated', out_size=7, sample_num=3, clockwise=True)
+    assert layer == dict(type='RoIAlignRotated', output_size=7, sampling_ratio=3, clockwise=True)
 
 
 def test_what_is_refused_of_rotated_heads():

@@ -103,6 +103,22 @@ def test_sampling_ratio(zoo_config):
     assert swapped.bbox_roi_extractor.roi_layer.sampling_ratio == 4, 'what was chosen stays'
 
 
+def test_former_names_of_arguments(small_config):
+    for branch in ('bbox', 'mask'):
+        layer = small_config.model.roi_head[f'{branch}_roi_extractor'].roi_layer
+        layer.out_size, layer.sample_num = layer.pop('output_size'), layer.pop('sampling_ratio')
+    cfg = swap_config(small_config, roi_head=True)
+    extractor = cfg.model.roi_head.mask_roi_extractor
+    assert extractor.roi_layer == dict(type='RoIAlign', output_size=14, sampling_ratio=2)
+    MODELS.build(cfg.model)
+
+
+def test_an_extractor_without_a_roi_layer_is_refused_by_its_type(small_config):
+    small_config.model.roi_head.bbox_roi_extractor = dict(type='MyExtractor', out_channels=16, featmap_strides=[4])
+    with pytest.raises(SwapError, match='type=MyExtractor: it fuses levels in its own way'):
+        swap_config(small_config, roi_head=True)
+
+
 def test_level_assignment_goes(zoo_config):
     cfg = zoo_config(STANDARD)
     cfg.model.roi_head.bbox_roi_extractor.finest_scale = 112
