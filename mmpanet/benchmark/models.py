@@ -19,7 +19,7 @@ from mmpanet.apis.image_loader import ImageLoader
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.engine.fused_step import with_fused_step
 from mmpanet.swap import swap_config
-from mmpanet.utils.configs import load_config
+from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import BenchmarkError
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.media import IMAGE_SUFFIXES
@@ -118,7 +118,10 @@ def _fast_pooling(cfg: Config) -> Config:
 
 
 def _pafpn(cfg: Config) -> Config:
-    cfg.model.neck.type = 'PAFPN'
+    neck = cfg.model.get('neck')
+    if not isinstance(neck, dict) or type_name(neck['type']) != 'FPN':
+        raise BenchmarkError('pafpn: the model of the base has no neck that is an FPN')
+    neck['type'] = 'PAFPN'
     return cfg
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
 
-from mmpanet.utils.files import make_folder, write_json, write_text
+from mmpanet.utils.files import atomic_write, make_folder, write_json, write_text
 from mmpanet.utils.palette import (
     BLUE,
     GRAY,
@@ -36,7 +36,8 @@ PART_COLORS = dict(
 )
 FOOTNOTE = (
     'Times are medians of rounds in which the models take turns. x is the median of the ratios of paired rounds to {}, '
-    'with its 95 % bootstrap interval. A multiply-add is two FLOP; RoIAlign of any kind, norms, activations, NMS and '
+    'with its 95 % interval from a bootstrap over rounds; of five rounds or fewer this is the smallest and the largest '
+    'ratio. A multiply-add is two FLOP; RoIAlign of any kind, norms, activations, NMS and '
     'losses are not counted.'
 )
 LEFT_OUT = ' The NMS of the detections and the pasting of masks, the same for all, are left out.'
@@ -72,7 +73,7 @@ def write_benchmark(benchmark: Benchmark, folder: Path) -> List[Path]:
     markdown, data, table = (folder / f'benchmark.{suffix}' for suffix in ('md', 'json', 'csv'))
     write_text(markdown, as_markdown(benchmark))
     write_json(data, as_dict(benchmark))
-    with table.open('w', newline='') as file:
+    with atomic_write(table) as part, part.open('w', newline='') as file:
         writer = csv.DictWriter(file, _csv_row(benchmark.results[0]), restval='')
         writer.writeheader()
         writer.writerows(_csv_row(result) for result in benchmark.results)

@@ -19,7 +19,7 @@ from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.paired_times import Ratio, paired_ratio, time_in_turns
 from .measure import flops_by_part, peak_memory, seconds_by_part
-from .models import BenchmarkModel, PreparedModel, RunSettings, check_names
+from .models import TRAINING, BenchmarkModel, PreparedModel, RunSettings, check_names
 from .workload import Workload
 
 # What run_sweep can change, and the label of the axis in its plot.
@@ -88,9 +88,11 @@ def run_benchmark(
         progress: Called with one line per step.
 
     Raises:
-        BenchmarkError: If two models have the same name.
+        BenchmarkError: If two models have the same name, or if the counts of the workload do not fit each other.
     """
     check_names([model.name for model in models])
+    if TRAINING in modes:
+        workload.check_training()
     prepared = {}
     for model in models:
         progress(f'building {model.name}')
@@ -253,13 +255,14 @@ def run_pooling_benchmark(
         grad = torch.randn(outs[0].shape, generator=generator).to(place)
         grads = [torch.autograd.grad(out, feats, grad) for out in outs]
         pool = {name: partial(_pool, extractor, feats, rois) for name, extractor in extractors.items()}
-        forward = time_in_turns(pool, rounds, place, progress)
         # A graph cannot be run backward twice, so the backward is timed with its forward, which is then subtracted.
         pool_and_backward = {
-            name: partial(_pool_and_backward, extractor, feats, rois, grad) for name, extractor in extractors.items()
+            f'{name}, both': partial(_pool_and_backward, extractor, feats, rois, grad)
+            for name, extractor in extractors.items()
         }
-        both = time_in_turns(pool_and_backward, rounds, place, progress)
-        backward = {name: [a - b for a, b in zip(both[name], forward[name])] for name in both}
+        times = time_in_turns({**pool, **pool_and_backward}, rounds, place, progress)
+        forward = {name: times[name] for name in extractors}
+        backward = {name: [a - b for a, b in zip(times[f'{name}, both'], times[name])] for name in extractors}
         results += [
             _pooling_result(form, 'forward', forward, [[out] for out in outs]),
             _pooling_result(form, 'backward', backward, grads),

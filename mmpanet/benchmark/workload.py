@@ -16,6 +16,7 @@ from torch import Tensor
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.structures.mask import BitmapMasks
+from mmpanet.utils.errors import BenchmarkError
 
 # Edge (square root of the area) of the smallest and the largest box, as a share of the image's short edge. Edges are
 # log-uniform between them, which is roughly how the sizes of objects in photographs are distributed.
@@ -35,6 +36,16 @@ class Workload(NamedTuple):
     positives: int = 64  # RoIs of training that match an object
     objects: int = 8
     seed: int = 0
+
+    def check_training(self) -> None:
+        """Raise a BenchmarkError for counts of a training that would not be those of the RoIs."""
+        if self.positives < self.objects:
+            raise BenchmarkError(
+                f'{self.positives} positives must be {self.objects} or more, because the {self.objects} objects of an '
+                'image are RoIs too'
+            )
+        if self.rois <= self.positives - self.objects:
+            raise BenchmarkError(f'{self.rois} RoIs must be more than the {self.positives} positives among them')
 
     def make_images(self) -> Tensor:
         """(B, 3, H, W), distributed as normalized images are."""

@@ -99,8 +99,9 @@ class Preprocessing(nn.Module):
     def __init__(self, preprocessor: nn.Module) -> None:
         super().__init__()
         self.flips_channels = preprocessor._channel_conversion
-        self.register_buffer('mean', preprocessor.mean.view(1, -1, 1, 1).clone())
-        self.register_buffer('std', preprocessor.std.view(1, -1, 1, 1).clone())
+        # A config may give whole numbers.
+        self.register_buffer('mean', preprocessor.mean.float().view(1, -1, 1, 1).clone())
+        self.register_buffer('std', preprocessor.std.float().view(1, -1, 1, 1).clone())
         self.divisor = preprocessor.pad_size_divisor
         self.pad_value = float(preprocessor.pad_value)
 
@@ -115,7 +116,7 @@ class Preprocessing(nn.Module):
             Tensor: (B, 3, H', W'), with H' and W' the next multiples of ``pad_size_divisor``.
         """
         height, width = image.shape[2], image.shape[3]
-        x = image.to(self.mean.dtype)
+        x = image.float()
         if self.flips_channels:
             x = x.flip(1)
         x = (x - self.mean) / self.std

@@ -47,7 +47,8 @@ def export_detector(
     The graph holds all that stands between a resized image and its detections: normalization, padding, network,
     proposals, both NMS and the drawing of masks. It uses ONNX's own operators alone. Its names are those of mmdeploy:
     ``input`` (B, 3, H, W), or (B, 1, H, W) for a model of gray images; ``dets`` (B, k, 5), ``labels`` (B, k) and
-    ``masks``. B, H, W and k are open; see :class:`.end2end.EndToEnd`.
+    ``masks``. B, H, W and k are open; see :class:`.end2end.EndToEnd`. If an earlier export has left a
+    graph in eight bits in the folder, it is removed.
 
     Args:
         model (nn.Module): A detector of mmdet, on the CPU.
@@ -96,9 +97,11 @@ def export_detector(
     )
     folder = Path(folder)
     make_folder(folder, 'folder')
-    with atomic_write(folder / GRAPH) as graph, atomic_write(folder / SETTINGS) as file, _in_eval_mode(model):
+    # The last one is replaced first: settings of another model would be believed.
+    with atomic_write(folder / SETTINGS) as file, atomic_write(folder / GRAPH) as graph, _in_eval_mode(model):
         _export(EndToEnd(model, paste_masks, winograd).eval(), INPUT_TYPES[input_type], with_sizes, graph)
         file.write_text(json.dumps(settings, indent=2) + '\n')
+    (folder / INT8_GRAPH).unlink(missing_ok=True)  # of the model that was here before
     return [folder / GRAPH, folder / SETTINGS]
 
 
@@ -143,16 +146,20 @@ def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path
         axes['sizes'] = {0: 'batch'}
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter('always')
-        torch.onnx.export(
-            detector,
-            tuple(inputs.values()),
-            str(path),
-            input_names=list(inputs),
-            output_names=names,
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            **_LEGACY_EXPORTER,
-        )
+        try:
+            torch.onnx.export(
+                detector,
+                tuple(inputs.values()),
+                str(path),
+                input_names=list(inputs),
+                output_names=names,
+                dynamic_axes=axes,
+                opset_version=OPSET,
+                **_LEGACY_EXPORTER,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            reason = str(error).strip().partition('\n')[0]
+            raise ExportError(f'a part of this model cannot be exported: {reason}') from error
     _check_size(path)
     _check_operators(path)
     _check_trace(caught)

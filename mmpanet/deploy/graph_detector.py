@@ -15,8 +15,9 @@ from torch import Tensor
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmpanet.datasets.checks import order_faults
 from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead, end_after_last_pixel
-from mmpanet.utils.errors import ExportError
+from mmpanet.utils.errors import DataError, ExportError
 from .export import SETTINGS
 from .runtimes import open_graph
 
@@ -26,6 +27,19 @@ def has_inclusive_boxes(cfg: Config) -> bool:
     kind = (cfg.model.get('roi_head') or {}).get('type')
     cls = MODELS.get(kind) if isinstance(kind, str) else kind
     return isinstance(cls, type) and issubclass(cls, InclusiveBoxRoIHead)
+
+
+def check_class_order(cfg: Config, graph: Union[str, Path]) -> None:
+    """Refuse to test labels that the export numbered in another order.
+
+    Raises:
+        DataError: If the classes of a test dataset are those of the file of settings in another order.
+    """
+    settings = Path(graph).with_name(SETTINGS)
+    if not settings.is_file() or not cfg.get('check_annotations', True):
+        return
+    for fault in order_faults(cfg, 'test', json.loads(settings.read_text()).get('classes', ())):
+        raise DataError(f'{settings}: {fault}\n(check_annotations=False in the config leaves this check out)')
 
 
 def _has_inclusive_boxes(graph: Path) -> bool:

@@ -134,7 +134,7 @@ class RoIMasks(nn.Module):
 
 
 def paste_masks(masks: Tensor, boxes: Tensor, height: Tensor, width: Tensor) -> Tensor:
-    """Draw masks into the image, bilinear: ``_do_paste_mask`` of mmdet.
+    """Draw masks into the image, bilinear: ``_do_paste_mask`` of mmdet on a CPU, which draws a pixel around a box too.
 
     Bilinear weights are a product of one weight for the row and one for the column, so that two matrix products draw a
     mask. mmdet's ``grid_sample`` reads four values for each pixel.
@@ -146,7 +146,7 @@ def paste_masks(masks: Tensor, boxes: Tensor, height: Tensor, width: Tensor) -> 
         width (Tensor): Of the image.
 
     Returns:
-        Tensor: (B, k, height, width), probabilities, 0 outside of the boxes.
+        Tensor: (B, k, height, width), probabilities, 0 from two pixels outside of the boxes on.
     """
     rows = _hat_weights(boxes[..., 1], boxes[..., 3], masks.shape[2], height)
     columns = _hat_weights(boxes[..., 0], boxes[..., 2], masks.shape[3], width)
@@ -160,7 +160,9 @@ def _hat_weights(start: Tensor, end: Tensor, size: int, length: Tensor) -> Tenso
     inside = (pixels - start[..., None]) / torch.where(extent > 0, extent, torch.ones_like(extent))[..., None]
     # An empty box has no inside: its pixels read the middle, as in mmdet.
     position = torch.where((extent > 0)[..., None], inside, torch.full_like(inside, 0.5)) * size - 0.5
-    return (1 - (position[..., None] - torch.arange(size, device=start.device)).abs()).clamp(min=0)
+    weights = (1 - (position[..., None] - torch.arange(size, device=start.device)).abs()).clamp(min=0)
+    drawn = (pixels > start[..., None].floor() - 1) & (pixels < end[..., None].ceil() + 1)
+    return weights * drawn[..., None].to(weights)
 
 
 def to_rois(boxes: Tensor) -> Tensor:

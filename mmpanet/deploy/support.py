@@ -25,6 +25,7 @@ ONE_STAGE_HEADS = (RetinaHead, FCOSHead, ATSSHead)
 PRIORS = (AnchorGenerator, InclusiveAnchorGenerator, MlvlPointGenerator)
 # From split_thr boxes on, mmcv suppresses class by class, which changes no result unless class_agnostic is True.
 NMS_KEYS = {'type', 'iou_threshold', 'class_agnostic', 'offset', 'split_thr'}
+METHODS_OF_BOX_HEADS = ('predict_by_feat', '_predict_by_feat_single', 'regress_by_class', 'refine_bboxes')
 CODERS = (DeltaXYWHBBoxCoder, InclusiveBBoxCoder, DistancePointBBoxCoder)
 
 
@@ -38,7 +39,8 @@ def check_support(model: nn.Module) -> None:
         ExportError: With the config key of the part, what it is, and what can be exported.
     """
     _check(model, 'model', TwoStageDetector, SingleStageDetector)
-    _check_methods(model)
+    detector = TwoStageDetector if isinstance(model, TwoStageDetector) else SingleStageDetector
+    _check_methods(model, 'model.type', detector, 'extract_feat', 'predict')
     _check(model.data_preprocessor, 'model.data_preprocessor', DetDataPreprocessor, exactly=True)
     if getattr(model.data_preprocessor, 'mean', None) is None:
         raise ExportError('model.data_preprocessor.mean=None: only a mean and a std can be exported')
@@ -64,14 +66,12 @@ def check_support(model: nn.Module) -> None:
             )
 
 
-def _check_methods(model: nn.Module) -> None:
+def _check_methods(part: nn.Module, key: str, base: type, *names: str) -> None:
     """Raise for a subclass that makes features or detections in its own way, such as PanopticFPN."""
-    base = TwoStageDetector if isinstance(model, TwoStageDetector) else SingleStageDetector
-    for name in ('extract_feat', 'predict'):
-        if getattr(type(model), name) is not getattr(base, name):
+    for name in names:
+        if getattr(type(part), name) is not getattr(base, name):
             raise ExportError(
-                f'model.type={type(model).__name__} has a {name} of its own: only detectors with that of '
-                f'{base.__name__} can be exported'
+                f'{key}={type(part).__name__} has a {name} of its own: only that of {base.__name__} can be exported'
             )
 
 
@@ -98,6 +98,7 @@ def _check_roi_head(roi_head: nn.Module) -> None:
     for head in each(roi_head.bbox_head):
         if type(head) is not BBoxHead:
             _check(head, f'{key}.bbox_head', ConvFCBBoxHead)
+        _check_methods(head, f'{key}.bbox_head.type', BBoxHead, *METHODS_OF_BOX_HEADS)
         if head.custom_cls_channels or getattr(head.loss_cls, 'use_sigmoid', False):
             raise ExportError(
                 f'{key}.bbox_head.loss_cls={type(head.loss_cls).__name__} has an activation of its own: only a softmax '
@@ -110,9 +111,15 @@ def _check_roi_head(roi_head: nn.Module) -> None:
     if roi_head.with_mask:
         for head in each(roi_head.mask_head):
             _check(head, f'{key}.mask_head', FCNMaskHead)
+            _check_methods(head, f'{key}.mask_head.type', FCNMaskHead, 'predict_by_feat', '_predict_by_feat_single')
     _check_nms(roi_head.test_cfg, 'model.test_cfg.rcnn', in_original_image=not roi_head.with_mask)
-    for name in ('score_thr', 'max_per_img', *(['mask_thr_binary'] if roi_head.with_mask else [])):
+    for name in ('score_thr', 'max_per_img'):
         _number(roi_head.test_cfg, 'model.test_cfg.rcnn', name)
+    if roi_head.with_mask and _number(roi_head.test_cfg, 'model.test_cfg.rcnn', 'mask_thr_binary') == 0:
+        raise ExportError(
+            'model.test_cfg.rcnn.mask_thr_binary=0 must be above 0, or below it for probabilities: with 0 each mask is '
+            'all that is drawn of its box'
+        )
 
 
 def _check_extractor(extractor: nn.Module, key: str) -> None:

@@ -44,6 +44,7 @@ def compare_detections(
     folder: Union[str, Path],
     images: Sequence[Union[str, Path]],
     runtime: str = 'onnxruntime',
+    name: str = GRAPH,
 ) -> Differences:
     """Run images through the graph and through PyTorch.
 
@@ -55,12 +56,13 @@ def compare_detections(
         folder (str | Path): The export's.
         images (Sequence[str | Path]): Image files.
         runtime (str): A key of :data:`.runtimes.RUNTIMES`.
+        name (str): The file of the graph in the folder.
 
     Returns:
         Differences: Largest differences.
     """
     model.eval()
-    graph = open_graph(Path(folder, GRAPH), runtime)
+    graph = open_graph(Path(folder, name), runtime)
     load_image = ImageLoader(cfg)
     inclusive = isinstance(getattr(model, 'roi_head', None), InclusiveBoxRoIHead)
     total = Differences(0, 0, 0, 0.0, 0.0, 0.0)

@@ -24,7 +24,10 @@ class Ratio(NamedTuple):
 
 
 def paired_ratio(times: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Ratio:
-    """The median of the ratios of paired rounds, with its 95 % interval from a bootstrap over rounds."""
+    """The median of the ratios of paired rounds, with its 95 % interval from a bootstrap over rounds.
+
+    Of five rounds or fewer the interval is the smallest and the largest ratio.
+    """
     ratios = np.asarray(times) / np.asarray(baseline)
     choices = np.random.default_rng(seed).integers(len(ratios), size=(RESAMPLES, len(ratios)))
     low, high = np.quantile(np.median(ratios[choices], axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])

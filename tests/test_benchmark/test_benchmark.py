@@ -158,6 +158,23 @@ def test_variants_need_what_they_change():
         find_model('fpn-s2', base='mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
 
 
+@pytest.mark.parametrize(
+    'base', ['libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco.py', 'faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py']
+)
+def test_a_base_whose_neck_is_no_fpn(base):
+    with pytest.raises(BenchmarkError, match='pafpn: the model of the base has no neck that is an FPN'):
+        find_model('pafpn', base=f'mmdet::{base}')
+
+
+@pytest.mark.parametrize(
+    'counts, message',
+    [(dict(positives=3), '3 positives must be 4 or more'), (dict(rois=8), '8 RoIs must be more than the 12 positives')],
+)
+def test_counts_that_the_rois_would_not_have(counts, message):
+    with pytest.raises(BenchmarkError, match=message):
+        run_benchmark([small('fpn')], ['training'], SMALL._replace(**counts), RunSettings(), 1)
+
+
 class Clock:
     """A clock that moves only when it is told to."""
 
@@ -256,7 +273,8 @@ def test_benchmark_of_two_models():
     assert (fpn.name, bpa.name, fpn.mode, bpa.mode) == ('fpn', 'bpa', 'inference', 'inference')
     assert fpn.ratio == Ratio(1.0, 1.0, 1.0) and bpa.ratio.median == bpa.seconds[0] / fpn.seconds[0]
     assert (bpa.flops > fpn.flops) == HAS_FLOP_COUNTER and bpa.parameters > fpn.parameters and fpn.memory is None
-    assert ' - ' in as_text(benchmark) or HAS_FLOP_COUNTER
+    cells = [line.split() for line in as_text(benchmark).splitlines() if line.split()[:1] == ['bpa']][0]
+    assert cells.count('-') == (2 if HAS_FLOP_COUNTER else 4)
     assert {'backbone', 'neck', 'box head'} <= set(fpn.seconds_by_part)
     assert any(line.startswith('inference, round 1/1: fpn') for line in said)
 

@@ -12,9 +12,11 @@ from small_detectors import FPN, ONE_STAGE, PANET, authors_boxes, build, config,
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmpanet.deploy import compare_detections, export_detector
 from mmpanet.deploy.box_coding import decode_boxes
+from mmpanet.deploy.end2end import Preprocessing
 from mmpanet.deploy.export import OPSET
 from mmpanet.deploy.operators import NO_BOX, best_of, suppressed_scores
 from mmpanet.deploy.roi_heads import paste_masks
@@ -262,17 +264,41 @@ def test_decoding_against_the_coder(coder):
 
 
 @pytest.mark.parametrize(
-    'box', [[3.2, 5.1, 40.7, 30.3], [-4.0, -9.0, 20.0, 70.0], [10.0, 10.0, 11.0, 10.5], [0.0, 0.0, 60.0, 50.0]]
+    'box',
+    [
+        [7.0, 8.0, 7.0, 20.0],
+        [60.0, 8.0, 60.0, 20.0],
+        [3.2, 5.1, 40.7, 30.3],
+        [-4.0, -9.0, 20.0, 70.0],
+        [10.0, 10.0, 11.0, 10.5],
+        [0.0, 0.0, 60.0, 50.0],
+    ],
 )
 def test_drawing_masks_against_mmdet(box):
     masks, boxes = torch.rand(1, 1, 28, 28), torch.tensor([box])
-    expected, _ = _do_paste_mask(masks, boxes, 50, 60, skip_empty=False)
+    part, (rows, columns) = _do_paste_mask(masks, boxes, 50, 60, skip_empty=True)
+    expected = torch.zeros(1, 50, 60)
+    expected[:, rows, columns] = part
     found = paste_masks(masks, boxes[None], 50, 60)[0]
     assert expected.max() > 0.1
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
-def test_an_empty_box_draws_the_middle_of_its_mask_nowhere():
-    found = paste_masks(torch.ones(1, 1, 28, 28), torch.tensor([[[7.0, 8.0, 7.0, 20.0]]]), 50, 60)
-    expected, _ = _do_paste_mask(torch.ones(1, 1, 28, 28), torch.tensor([[7.0, 8.0, 7.0, 20.0]]), 50, 60, False)
-    torch.testing.assert_close(found[0], expected.nan_to_num(0.0) if expected.isnan().any() else expected)
+@pytest.mark.parametrize('threshold', [-1, 0.3])
+def test_other_thresholds_of_masks(threshold, images, tmp_path):
+    """A low one shows what is drawn around a box. Below 0 masks are probabilities in eight bits."""
+    (tmp_path / 'end2end_int8.onnx').write_text('the graph of another model')
+    cfg = config()
+    model = build(cfg, **{'model.test_cfg.rcnn.mask_thr_binary': threshold})
+    export_detector(model, cfg, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['detector.json', 'end2end.onnx']
+    check_equal(model, cfg, tmp_path, images)
+
+
+def test_a_mean_of_whole_numbers_leaves_images_as_they_are():
+    options = dict(mean=[0, 10, 20], std=[255, 1, 2], bgr_to_rgb=True, pad_size_divisor=32)
+    preprocessor = MODELS.build(dict(type='DetDataPreprocessor', **options))
+    image = torch.rand(1, 3, 32, 64) * 255
+    sample = DetDataSample(metainfo=dict(img_shape=(32, 64)))
+    expected = preprocessor(dict(inputs=[image[0]], data_samples=[sample]), False)['inputs']
+    torch.testing.assert_close(Preprocessing(preprocessor)(image), expected)

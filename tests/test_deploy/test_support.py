@@ -50,6 +50,7 @@ SABL = dict(
         ({'model.test_cfg.rpn.max_per_img': -1}, r'model\.test_cfg\.rpn\.max_per_img=-1 must be at least 1'),
         ({'model.test_cfg.rcnn.max_per_img': None}, r'model\.test_cfg\.rcnn\.max_per_img=None must be a number'),
         ({'model.test_cfg.rcnn.mask_thr_binary': None}, r'rcnn\.mask_thr_binary=None must be a number'),
+        ({'model.test_cfg.rcnn.mask_thr_binary': 0}, r'rcnn\.mask_thr_binary=0 must be above 0'),
         ({'model.test_cfg.rcnn.nms': dict(type='nms', _delete_=True)}, r'rcnn\.nms\.iou_threshold=None must be a num'),
         ({'model.test_cfg.rpn.nms': None}, r"rpn\.nms=None must be a dict such as dict\(type='nms'"),
         (
@@ -79,6 +80,29 @@ def test_a_detector_with_a_way_of_its_own_is_refused(tmp_path, name):
     model.__class__ = type('Panoptic', (kind,), {name: lambda self, *args: getattr(kind, name)(self, *args)})
     with pytest.raises(ExportError, match=rf'model\.type=Panoptic has a {name} of its own: only .* TwoStageDetector'):
         export_detector(model, cfg, tmp_path / 'out')
+
+
+@pytest.mark.parametrize(
+    'part, name',
+    [('bbox_head', '_predict_by_feat_single'), ('bbox_head', 'regress_by_class'), ('mask_head', 'predict_by_feat')],
+)
+def test_a_head_with_a_way_of_its_own_is_refused(tmp_path, part, name):
+    cfg = config()
+    model = build(cfg)
+    head = getattr(model.roi_head, part)
+    kind = type(head)
+    head.__class__ = type('MyHead', (kind,), {name: lambda self, *args: getattr(kind, name)(self, *args)})
+    with pytest.raises(ExportError, match=rf'roi_head\.{part}\.type=MyHead has a {name} of its own'):
+        export_detector(model, cfg, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_what_the_exporter_of_torch_refuses_is_one_error(tmp_path):
+    cfg = config(FPN)
+    cfg.model.neck = [cfg.model.neck, dict(type='BFP', in_channels=64, num_levels=5, refine_level=2)]
+    with pytest.raises(ExportError, match='a part of this model cannot be exported: .*adaptive'):
+        export_detector(build(cfg), cfg, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def parse_args():
         '--positives',
         type=positive_int,
         default=64,
-        help='RoIs per training image that match an object (default: %(default)s)',
+        help='RoIs per training image that match an object, from 8 up to what the sampler of the model takes: 128 of '
+        '512 as a rule (default: %(default)s)',
     )
     parser.add_argument(
         '--rounds', type=positive_int, default=10, help='rounds per model, of two runs each (default: %(default)s)'

@@ -112,7 +112,7 @@ def detectors_of(model, proposals, image_file, args, threads):
     detect = eager_detector(module, data) if model.checkpoint else random_detector(module, data)
     name = f'{model.name}, {proposals} proposals'
     yield f'{name}, PyTorch', detect
-    folder = args.out / f'{Path(model.name).stem}_{proposals}'
+    folder = args.out / f'{model.name}_{proposals}'
     export_detector(module, cfg, folder)
     graphs = {'': folder / GRAPH}
     if args.winograd:

@@ -66,7 +66,7 @@ def parse_args():
         nargs='+',
         type=Path,
         metavar='IMAGE',
-        help='run these images, or folders of them, in PyTorch and in the graph, and print the largest differences',
+        help='run these images, or folders of them, in PyTorch and in each graph, and print the largest differences',
     )
     parser.add_argument(
         '--runtime',
@@ -106,12 +106,16 @@ def main():
         model, cfg, args.out, classes, args.masks == 'image', args.input_type, args.sizes, args.winograd
     ):
         print(f'{path}  {path.stat().st_size / 2**20:.1f} MiB')
+    graphs = [GRAPH]
     if args.int8:
+        graphs.append(INT8_GRAPH)
         target = Path(args.out, INT8_GRAPH)
         nodes = quantize_graph(Path(args.out, GRAPH), target, cfg, calibration, args.float)
         print(f'{target}  {target.stat().st_size / 2**20:.1f} MiB, {len(nodes)} layers in eight bits')
     for runtime in args.runtime if verification else ():
-        print(f'\n{runtime}\n{compare_detections(model, cfg, args.out, verification, runtime).report()}')
+        for graph in graphs:
+            differences = compare_detections(model, cfg, args.out, verification, runtime, graph)
+            print(f'\n{graph}, {runtime}\n{differences.report()}')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,49 @@
+# Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+"""The command lines: from a checkpoint to graphs, and from a graph to its AP."""
+
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+from small_detectors import build
+from tiny_training import make_data, run_tool, write_config
+
+pytest.importorskip('onnxruntime')
+
+
+def ap_of(folder):
+    [file] = folder.glob('*/*.json')
+    return json.loads(file.read_text())
+
+
+def test_from_a_checkpoint_to_the_ap_of_its_graphs(tmp_path, capsys):
+    data = make_data(tmp_path / 'data', num_train=1, num_val=2, empty_fraction=0.0)
+    config = write_config(tmp_path / 'tiny.py', data)
+    cfg = Config.fromfile(config)
+    model, out = build(cfg), tmp_path / 'graphs'
+    classes = ('ellipse', 'triangle', 'star', 'ring')
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))), tmp_path / 'a.pth')
+    images = tmp_path / 'data' / 'images'
+    run_tool(
+        'export_onnx', config, tmp_path / 'a.pth', '--out', out, '--int8', '--calibrate', images, '--verify', images
+    )
+    written, said = capsys.readouterr().out.split('\n\n', 1)
+    assert [line.split()[0] for line in written.splitlines()][-3:] == [
+        str(out / name) for name in ('end2end.onnx', 'detector.json', 'end2end_int8.onnx')
+    ]
+    in_float, in_int8 = (dict(line.split() for line in part.splitlines()[1:]) for part in said.strip().split('\n\n'))
+    assert said.startswith('end2end.onnx, onnxruntime\n') and '\nend2end_int8.onnx, onnxruntime\n' in said
+    assert int(in_float['detections']) == int(in_float['matched']) > 0 and float(in_float['scores']) < 1e-4
+    assert float(in_int8['scores']) > 1e-4  # another graph, not the same one twice
+
+    run_tool('test', config, tmp_path / 'a.pth', '--work-dir', tmp_path / 'pytorch')
+    run_tool('test_onnx', config, out / 'end2end.onnx', '--work-dir', tmp_path / 'graph')
+    expected, found = ap_of(tmp_path / 'pytorch'), ap_of(tmp_path / 'graph')
+    assert expected['coco/bbox_mAP_50'] > 0.005
+    for key in (key for key in expected if 'mAP' in key):
+        assert found[key] == pytest.approx(expected[key], abs=1e-3), key
+    settings = json.loads((out / 'detector.json').read_text())
+    (out / 'detector.json').write_text(json.dumps(dict(settings, classes=classes[::-1])))
+    with pytest.raises(SystemExit, match=r'detector\.json: test_dataloader.*has them in another order'):
+        run_tool('test_onnx', config, out / 'end2end.onnx', '--work-dir', tmp_path / 'other')
