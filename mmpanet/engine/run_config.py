@@ -72,7 +72,8 @@ def check_run_config(cfg: Config, task: str) -> None:
             f'config {cfg.filename}: default_scope={scope!r}, and no package or registry of this name is here; it '
             "takes the name of a package, such as 'mmdet'"
         )
-    missing = [key for key in NEEDED[task] if not cfg.get(key)]
+    # test_cfg=dict() is mmengine's test loop.
+    missing = [key for key in NEEDED[task] if cfg.get(key) is None or not cfg[key] and key != 'test_cfg']
     old = [key for key in OLD_KEYS if key in cfg]
     if missing and old:
         raise ConfigError(

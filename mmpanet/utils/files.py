@@ -12,6 +12,7 @@ from typing import Any, Iterator, Optional, Union
 from .errors import ConfigError
 
 PathLike = Union[str, 'os.PathLike[str]']
+LONGEST = 40  # characters of a name in the names of temporary folders
 
 
 def make_folder(path: PathLike, key: str) -> None:
@@ -50,7 +51,8 @@ def atomic_write(path: PathLike) -> Iterator[Path]:
         path: The file to write. Its folder must exist.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}.') as folder:
+    # No longer than a file's name may be, whatever the name of this one.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.stem[:LONGEST]}{path.suffix}.') as folder:
         part = Path(folder, path.name)
         yield part
         if not part.exists():
@@ -92,7 +94,7 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
+    building = Path(tempfile.mkdtemp(prefix=f'.{path.name[:LONGEST]}.', dir=path.parent))
     try:
         yield building
         building.chmod(0o777 & ~_umask())  # mkdtemp makes it private
@@ -105,7 +107,7 @@ def _replace_folder(new: Path, old: Path) -> None:
     if not old.exists():
         os.rename(new, old)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f'.{old.name}.', dir=old.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f'.{old.name[:LONGEST]}.', dir=old.parent))
     try:
         os.rename(old, aside / 'old')
         os.rename(new, old)

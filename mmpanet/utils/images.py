@@ -141,7 +141,12 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's number; from 5 on, height and width change places."""
     if image.format == 'TIFF' or (image.format == 'PNG' and 'exif' not in image.info):
         return 1  # Pillow turns a TIFF itself, and decodes a whole PNG to look for data behind the pixels
-    value = image.getexif().get(ORIENTATION, 1)
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get('exif', b''))  # getexif() of Pillow looks at XMP too, which OpenCV does not know
+    except _UNREADABLE:
+        return 1
+    value = exif.get(ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 and _opencv_turns(image.format or '') else 1
 
 

@@ -38,7 +38,7 @@ def learned(dataset):
     return [one['bbox_label'] for info in infos for one in info['instances'] if not one['ignore_flag']]
 
 
-def average_precision(ann_file, data, iou_type):
+def average_precision(ann_file, data, iou_type, category_ids=None):
     """AP of detections equal to the ground truth, or None if the evaluation crashes."""
     with contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -54,6 +54,7 @@ def average_precision(ann_file, data, iou_type):
                 for one in data['annotations']
             ]
             evaluation = COCOeval(truth, truth.loadRes(detections), iou_type)
+            evaluation.params.catIds = category_ids or evaluation.params.catIds
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
@@ -137,12 +138,25 @@ def test_fields_of_the_evaluation_against_pycocotools(tmp_path, spoil, message):
         assert precisions == [pytest.approx(1)] * 2
 
 
+def test_objects_of_other_categories_are_not_evaluated(tmp_path):
+    data = make_coco()
+    objects = list(data['annotations'])
+    data['annotations'].append(dict(id=0, image_id=1, category_id=3, bbox=[1, 1, 9, 9], area=81, segmentation=[]))
+    ann_file = write_coco(tmp_path, data)
+    assert check_annotations(ann_file, CLASSES, masks=True, evaluated=True).faults == []
+    for kind in ('bbox', 'segm'):
+        precision = average_precision(ann_file, dict(data, annotations=objects), kind, category_ids=[1, 2])
+        assert precision == pytest.approx(1)
+    assert average_precision(ann_file, data, 'segm') is None  # with the third one pycocotools does not evaluate
+
+
 LEARNING_CASES = {
     'all are crowds': change_all(iscrowd=1),
     'all are ignored': change_all(ignore=1),
     'all have no area': change_all(area=0),
     'all are less than a pixel': change_all(bbox=[4, 5, 0.5, 14]),
     'all are of another category': change_all(category_id=3),
+    'one is of another category and has no mask': change_first(category_id=3, segmentation=[]),
     'one is a crowd': change_first(iscrowd=1),
     'one is ignored': change_first(ignore=True),
     'one has no area': change_first(area=0),
@@ -408,8 +422,9 @@ def test_a_dataset_class_that_knows_no_classes(tmp_path, monkeypatch):
 def image_fault(tmp_path, image_writer, decode=False, pipeline=None, monkeypatch=None, name='1.png'):
     data = make_coco()
     data['images'][0]['file_name'] = name
-    write_coco(tmp_path, data)
+    (tmp_path / 'images').mkdir(exist_ok=True)
     image_writer(tmp_path / 'images' / name)
+    write_coco(tmp_path, data)
     cfg = make_config(tmp_path, monkeypatch, data, **(dict(pipeline=pipeline) if pipeline else {}))
     try:
         check_datasets(cfg, 'train', decode_images=decode)
@@ -443,6 +458,7 @@ IMAGE_CASES = [
     (deep, '1.png', [dict(LOAD, imdecode_backend='pillow')], 'holds 16 bits per channel'),
     (deep, '1.png', [dict(LOAD, color_type='color_ignore_orientation')], 'holds 16 bits per channel'),
     (deep, '1.png', [dict(type='LoadMultiChannelImageFromFiles')], ''),
+    (lambda path: np.save(path, np.zeros(SIZE)), '1.npy', [dict(type='LoadArray')], ''),
     (pages, '1.tif', [LOAD], 'holds 3 pages'),
     (pages, '1.gif', [dict(LOAD, color_type='unchanged')], 'holds 3 pages'),
     (pages, '1.webp', [LOAD], 'holds 3 pages'),

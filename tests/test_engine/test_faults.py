@@ -279,6 +279,17 @@ def test_nan_weights_are_not_saved(data, tmp_path):
     assert all(torch.isfinite(value).all() for value in checkpoint['state_dict'].values())
 
 
+def test_nan_statistics_of_bn_are_not_saved(data, tmp_path):
+    """As after a forward pass in half precision that overflowed, whose step the optimizer left out."""
+    cfg = tiny_config(tmp_path / 'tiny.py', data)
+    cfg.work_dir = str(tmp_path / 'run')
+    runner = build_runner(cfg)
+    next(buffer for name, buffer in runner.model.named_buffers() if name.endswith('running_var')).fill_(float('inf'))
+    with pytest.raises(CheckpointError, match='a.pth is not saved: .* first backbone.bn1.running_var'):
+        runner.save_checkpoint(str(tmp_path), 'a.pth')
+    assert not (tmp_path / 'a.pth').exists()
+
+
 def test_mmdets_hook_ends_a_training_at_the_first_nan_loss(data, tmp_path):
     cfg = tiny_config(tmp_path / 'tiny.py', data)
     cfg.work_dir = str(tmp_path / 'run')

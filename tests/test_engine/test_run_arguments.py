@@ -63,6 +63,14 @@ def test_cfg_options_override_the_config(config, monkeypatch):
     assert cfg.train_cfg.max_epochs == 2 and cfg.steps == [1, 2] and cfg.launcher == 'slurm'
 
 
+def test_an_empty_test_cfg_is_the_test_loop_of_mmengine(config):
+    config.write_text("model = dict(type='MaskRCNN')")
+    with pytest.raises(ConfigError, match='no test_dataloader, no test_cfg, no test_evaluator'):
+        check_run_config(load_config(config), 'test')
+    parts = dict(test_dataloader=dict(dataset=dict()), test_evaluator=dict(type='CocoMetric'))
+    check_run_config(load_config(config, dict(**parts, test_cfg=dict())), 'test')
+
+
 @pytest.mark.parametrize('spelling', ['--local-rank', '--local_rank'])
 def test_local_rank_in_either_spelling(config, monkeypatch, spelling):
     monkeypatch.setattr(os, 'environ', {})

@@ -5,14 +5,20 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from process_group import run_in_group
 from repository import ROOT
 from tiny_training import make_data, tiny_config, write_config
 
+from mmpanet.engine.runner import resume_last
 from mmpanet.engine.runner.checking_runner import build_runner, trained_classes
+from mmpanet.utils.errors import CheckpointError
 
 
 @pytest.fixture(scope='module')
@@ -84,6 +90,38 @@ def test_training_with_unequal_last_batches(cfg, size, batch_size, iterations):
     for iters, weights in ranks:
         assert iters == iterations
         assert all((weights[name] == ranks[0][1][name]).all() for name in weights)
+
+
+def resume_from(rank, folders):
+    torch.distributed.init_process_group('gloo')
+    runner = SimpleNamespace(
+        work_dir=folders[rank], _load_from=None, _resume=True, logger=MMLogger.get_current_instance()
+    )
+    try:
+        resume_last(runner)
+    except CheckpointError as error:
+        return str(error)
+    return runner._load_from
+
+
+def test_machines_resume_from_one_checkpoint_or_not_at_all(tmp_path):
+    """Processes that began at different epochs would train without a word."""
+    shared, own = (str(tmp_path / name) for name in ('shared', 'own'))
+    for folder in (shared, own):
+        Path(folder).mkdir()
+    torch.save(dict(a=1), f'{shared}/epoch_1.pth')
+    assert run_in_group(2, resume_from, [shared, shared]) == [f'{shared}/epoch_1.pth'] * 2
+    assert run_in_group(2, resume_from, [own, own]) == [None] * 2
+    # The second machine looks for the file of the first one, under its path.
+    assert run_in_group(2, resume_from, [shared, own]) == [f'{shared}/epoch_1.pth'] * 2
+    expected = f'{shared}/epoch_1.pth: is there for some processes only. Machines that do not share their work folders'
+    for message in run_in_group(2, resume_elsewhere, [shared, own]):
+        assert message.startswith(expected)
+
+
+def resume_elsewhere(rank, folders):
+    with mock.patch.object(Path, 'is_file', lambda self: rank == 0 and os.path.isfile(self)):
+        return resume_from(rank, folders)
 
 
 def test_sync_bn_on_cpus_is_refused_by_name(cfg):

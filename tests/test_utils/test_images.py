@@ -86,6 +86,34 @@ def test_size_of_a_turned_image_against_opencv(tmp_path, name):
         assert (info.height, info.width) == SIZE[::-1]
 
 
+def with_segment(name, path, content, density_unit=1):
+    """Write a JPEG with one more APP1 segment, behind JFIF's."""
+    new_pages()[0].save(path, dpi=(72, 72) if density_unit else (0, 0))
+    data = path.read_bytes()
+    end_of_jfif = 4 + int.from_bytes(data[4:6], 'big')
+    assert data[2:4] == b'\xff\xe0' and data[6:10] == b'JFIF'
+    segment = b'\xff\xe1' + (len(content) + 2).to_bytes(2, 'big') + content
+    path.write_bytes(data[:end_of_jfif] + segment + data[end_of_jfif:])
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'Exif\0\0no header of TIFF',
+        b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+        b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>',
+    ],
+    ids=['broken EXIF', 'XMP'],
+)
+def test_orientations_that_opencv_does_not_read(tmp_path, content):
+    path = tmp_path / 'a.jpg'
+    with_segment('a.jpg', path, content)
+    assert cv2.imread(str(path)).shape[:2] == SIZE
+    info = read_image_info(path, 'a.jpg')
+    assert (info.height, info.width, info.is_turned) == (*SIZE, False)
+
+
 def test_large_images(tmp_path):
     """Pillow refuses 200 million pixels as a bomb; OpenCV does not."""
     path = tmp_path / 'large.png'

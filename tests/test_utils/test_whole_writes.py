@@ -36,6 +36,14 @@ def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
     assert path.read_text(encoding='utf-8') == 'β and 中'
 
 
+@pytest.mark.parametrize('name', ['n' * 251 + '.txt', '名' * 80 + '.txt'])
+def test_names_as_long_as_the_system_takes(tmp_path, name):
+    write_text(tmp_path / name, 'text')
+    with atomic_folder(tmp_path / 'folder' / name) as folder:
+        (folder / 'a').write_text('text')
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(['folder', name])
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'report.md'
     write_text(path, 'old')

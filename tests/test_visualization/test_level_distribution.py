@@ -3,15 +3,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmcv
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import EMAHook
 from mmengine.runner import save_checkpoint
 from repository import ROOT
 from tiny_training import make_data, run_tool, tiny_config, write_config
 
+from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmpanet.engine.hooks import LevelDistributionHook
@@ -99,6 +102,23 @@ def test_a_model_without_the_pooling_has_only_a_pyramid():
     assert not recorder.heads and not recorder.strides and not recorder.take() and len(recorder.pyramid) == 5
 
 
+def shares_of_batches(trained, numbers):
+    """The mean shares of the levels over some batches of the validation, by head."""
+    cfg = Config.fromfile(trained / 'tiny.py')
+    cfg.work_dir, cfg.load_from = str(trained / 'again'), str(trained / 'work' / 'epoch_1.pth')
+    runner = build_runner(cfg)
+    runner.load_or_resume()
+    recorder = LevelRecorder(runner.model.eval())
+    distributions = recorder.new_distributions()
+    for number, batch in enumerate(runner.val_dataloader):
+        if number in numbers:
+            with recorder, torch.no_grad():
+                runner.model.val_step(batch)
+            for head, levels in recorder.take().items():
+                distributions[head].add(levels)
+    return {head: distribution.as_dict()['all'] for head, distribution in distributions.items()}
+
+
 def test_hook_draws_at_every_validation(trained):
     (run,) = (path for path in (trained / 'work').iterdir() if path.is_dir())
     pictures = sorted(path.name for path in (run / 'vis_data' / 'vis_image').iterdir())
@@ -108,7 +128,7 @@ def test_hook_draws_at_every_validation(trained):
     assert len(shares) == 1
     for head in ('bbox_head', 'mask_head'):
         values = [value for key, value in shares[0].items() if key.startswith(f'level_share/{head}/')]
-        assert len(values) == 4 and sum(values) == pytest.approx(1)
+        assert values == pytest.approx(shares_of_batches(trained, [0, 2])[head])
     assert list((run / 'vis_data').glob('events.out.tfevents*'))
 
 
@@ -128,6 +148,32 @@ def test_hook_draws_the_gates(tmp_path, data):
     expected = runner.model.neck.path_gates.abs().mean(dim=1).tolist()
     assert [line[f'level_gate/neck/{i}'] for i in (1, 2, 3)] == pytest.approx(expected)
     assert any(expected)
+
+
+def test_hook_shows_the_gates_that_were_evaluated(tmp_path, data):
+    """With EMAHook these are the averages."""
+    hooks = "custom_hooks = [dict(type='EMAHook', momentum=0.5), dict(type='LevelDistributionHook')]\n"
+    cfg = tiny_config(
+        tmp_path / 'tiny.py', data, hooks + GATES_OF_NECK + 'train_cfg.update(max_epochs=1, val_interval=1)\n'
+    )
+    cfg.work_dir = str(tmp_path / 'work')
+    runner = build_runner(cfg)
+    runner.train()
+    (scalars,) = (tmp_path / 'work').glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+    (line,) = (line for line in lines if 'level_gate/neck/1' in line)
+    ema = next(hook for hook in runner.hooks if isinstance(hook, EMAHook)).ema_model.module
+    averages, trained = (model.neck.path_gates.abs().mean(dim=1).tolist() for model in (ema, runner.model))
+    assert averages != pytest.approx(trained)
+    assert [line[f'level_gate/neck/{i}'] for i in (1, 2, 3)] == pytest.approx(averages)
+
+
+def test_hook_draws_no_image_that_is_augmented():
+    """The RoIs of a flipped image lie elsewhere."""
+    detector = MODELS.build(Config.fromfile(ROOT / 'configs/shapes/mask-rcnn_r18_panet_shapes.py').model)
+    hook = LevelDistributionHook()
+    hook.before_run(SimpleNamespace(model=DetTTAModel(module=detector)))
+    assert hook.num_pictures == 0
 
 
 def test_hook_is_refused_where_nothing_is_pooled(tmp_path, data):

@@ -75,6 +75,9 @@ def predict_all(args: argparse.Namespace) -> List[DataError]:
         except DataError as error:
             failures.append(error)
             continue
+        except OSError as error:  # such as a full disk
+            failures.append(DataError(f'{source}: {error}'))
+            continue
         files = ' '.join(str(path) for path in (written.picture, written.predictions) if path)
         print(f'{number}/{len(sources)} {source}: {written.num_objects} objects above {args.score_thr} -> {files}')
         if written.missing_frames:
@@ -89,7 +92,7 @@ def main() -> None:
     args = parse_args()
     try:
         failures = predict_all(args)
-    except MMPanetError as error:
+    except (MMPanetError, OSError) as error:
         sys.exit(f'image_demo.py: {error}')
     if failures:
         sys.exit('\n'.join(f'image_demo.py: {error}' for error in failures))

@@ -63,7 +63,7 @@ def check_datasets(cfg: Config, *splits: str, decode_images: bool = False) -> Li
                 continue
             faults += head_faults(cfg, source, names)
             for job in _jobs(source, evaluations, split, is_alone=len(sources) == 1):
-                key = (*job, names, source.filter_cfg, source.indices)
+                key = (*job, names, source.filter_cfg, source.indices, source.loading)
                 if str(key) not in seen:  # val and test are often the same
                     seen[str(key)] = _check_file(job, names, source, decode_images)
                     faults += seen[str(key)].faults

@@ -74,6 +74,9 @@ def _file_fault(path: Path, image: dict, decode: bool, loading: Loading) -> Opti
     where = f'image {image["file_name"]!r} (id {image["id"]})'
     try:
         info = read_image_info(path, where)
+    except DataError as error:
+        return str(error) if loading.first_page else None  # otherwise the file may be one that only its loader knows
+    try:
         check_loadable(info, where, loading)
         if decode:
             check_whole(path, where)

@@ -131,11 +131,13 @@ def check_objects(
             faults[f'it is {short(entry)}, it takes an object'] = (f'annotations[{i}]', 1)
             continue
         where = f'annotations[{i}] (id {short(entry.get("id"))})'
-        found = [*_id_faults(entry, ids, reading), *_flag_faults(entry, reading)]
         references = list(_reference_faults(entry, images, categories))
-        found += references
+        read = reading
+        if not references and categories[entry['category_id']] not in classes:
+            read = reading._replace(masks=False, evaluated=False)  # only its box and its area are looked at
+        found = [*_id_faults(entry, ids, read), *_flag_faults(entry, read), *references]
         if not references:
-            found += _geometry_faults(entry, images[entry['image_id']], reading)
+            found += _geometry_faults(entry, images[entry['image_id']], read)
         for fault in found:
             first, count = faults.get(fault, (where, 0))
             faults[fault] = (first, count + 1)

@@ -4,7 +4,7 @@ from typing import Any, Dict, Optional, Sequence
 import torch
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -37,11 +37,14 @@ class LevelDistributionHook(Hook):
     Args:
         interval (int): One batch in ``interval`` is looked at. The first layer of every head is computed twice for
             it. Defaults to 10.
-        num_pictures (int): Images that are drawn: the first image of as many batches. Defaults to 2.
+        num_pictures (int): Images that are drawn: the first image of as many batches. With test-time augmentation none
+            is drawn. Defaults to 2.
 
     Raises:
         ConfigError: If the model has no head that pools several levels.
     """
+
+    priority = 'ABOVE_NORMAL'  # before EMAHook puts the weights back that were not evaluated
 
     def __init__(self, interval: int = 10, num_pictures: int = 2) -> None:
         check_count('interval', interval)
@@ -54,6 +57,8 @@ class LevelDistributionHook(Hook):
         self._drawn = 0
 
     def before_run(self, runner: Runner) -> None:
+        if isinstance(runner.model, BaseTTAModel):
+            self.num_pictures = 0  # RoIs of the other augmentations of an image lie elsewhere
         self._recorder = LevelRecorder(_unwrapped(runner.model))
         if not self._recorder.strides:
             raise ConfigError(

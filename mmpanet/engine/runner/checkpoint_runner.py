@@ -9,10 +9,12 @@ files that are cut off. If the training was killed between a checkpoint and its 
 """
 
 import errno
+from itertools import chain
 from pathlib import Path
 from typing import Any, Dict, Optional
 
 import torch
+from mmengine.dist import all_gather_object, broadcast_object_list
 from mmengine.hooks import CheckpointHook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -24,6 +26,9 @@ from mmpanet.engine.hooks.evaluate_missed_hook import EvaluateMissedHook
 from mmpanet.engine.hooks.save_then_remove_hook import SaveThenRemoveHook
 from mmpanet.utils.errors import CheckpointError, ConfigError
 from mmpanet.utils.files import atomic_write
+
+# A step in half precision that overflows may change them, though the optimizer leaves it out.
+STATISTICS_OF_BN = ('running_mean', 'running_var')
 
 
 class WholeCheckpointRunner(Runner):
@@ -81,8 +86,18 @@ def resume_last(runner: Runner) -> None:
 
     Without one it starts as its config says. The weights of ``load_from`` are where a training starts, not where it
     goes on; mmengine would resume from them.
+
+    Raises:
+        CheckpointError: If processes of a distributed run lack the file.
     """
-    last = last_whole_checkpoint(runner.work_dir)
+    found = [last_whole_checkpoint(runner.work_dir)]
+    broadcast_object_list(found)  # one process decides for all
+    last = found[0]
+    if last is not None and '://' not in last and not all(all_gather_object(Path(last).is_file())):
+        raise CheckpointError(
+            f'{last}: is there for some processes only. Machines that do not share their work folders cannot resume, '
+            'unless the file is copied to each of them'
+        )
     if last is None:
         start = f'from {runner._load_from}' if runner._load_from else 'anew'
         runner.logger.warning(f'{runner.work_dir} has no whole checkpoint to resume from; training starts {start}')
@@ -93,8 +108,9 @@ def resume_last(runner: Runner) -> None:
 
 def _check_finite(model: nn.Module, filename: str) -> None:
     model = model.module if is_model_wrapper(model) else model
-    for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+    statistics = ((name, buffer) for name, buffer in model.named_buffers() if name.endswith(STATISTICS_OF_BN))
+    for name, values in chain(model.named_parameters(), statistics):
+        if not torch.isfinite(values).all():
             raise CheckpointError(
                 f'{filename} is not saved: the weights have become NaN or infinite, first {name}. Resume from an '
                 'earlier checkpoint with a lower learning rate, a longer warm-up or optim_wrapper.clip_grad'
