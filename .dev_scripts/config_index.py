@@ -31,6 +31,7 @@ FILES = sorted(FOLDER.rglob('*.py'))
 PATHS = [path for path in FILES if '_base_' not in path.parts]
 COUNTS = ROOT / 'tests' / 'data' / 'parameter_counts.json'
 WEIGHTS = ROOT / 'docs' / 'results' / 'weights'  # those of a config have its name
+SEED_OF_WEIGHTS = 0
 PAGE = ROOT / 'docs' / 'configs.md'
 # The runs of the configs, without those of `growth_*.jsonl`, whose configs are written by a script.
 RUNS = [ROOT / 'docs' / 'results' / f'{dataset}.jsonl' for dataset in ('carparts', 'dsb2018', 'dsb2018_pretrained')]
@@ -125,16 +126,16 @@ def metafiles(configs: Dict[Path, Config], results: Summaries) -> Dict[Path, str
             'Config': path.relative_to(ROOT).as_posix(),
             'Metadata': metadata,
         }
+        weights = WEIGHTS / f'{path.stem}.pth'
         if path.stem in results:
             model['Results'] = [
                 {
                     'Task': task,
                     'Dataset': metadata['Training Data'],
-                    'Metrics': {title: round(mean(results[path.stem].values[metric]), 1)},
+                    'Metrics': {title: round(_score(results[path.stem], metric, weights.is_file()), 1)},
                 }
                 for task, (title, metric) in TASKS.items()
             ]
-        weights = WEIGHTS / f'{path.stem}.pth'
         if weights.is_file():
             model['Weights'] = weights.relative_to(ROOT).as_posix()
         folders.setdefault(path.relative_to(FOLDER).parts[0], []).append(model)
@@ -146,6 +147,12 @@ def metafiles(configs: Dict[Path, Config], results: Summaries) -> Dict[Path, str
             content, sort_keys=False, width=1000
         )
     return texts
+
+
+def _score(result: SeedSummary, metric: str, has_weights: bool) -> float:
+    """The mean over seeds, or what the weights that come with the config have."""
+    values = result.values[metric]
+    return values[result.seeds.index(SEED_OF_WEIGHTS)] if has_weights else mean(values)
 
 
 def table(paths: Iterable[Path], configs: Dict[Path, Config], counts: Counts, results: Summaries) -> str:

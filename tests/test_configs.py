@@ -280,12 +280,13 @@ def test_a_line_beside_mmdets_zoo_differs_in_its_parts_alone(path):
     assert changed <= {'custom_imports', *TYPES, *SAMPLING, 'max_epochs'}  # the last one is a variable of theirs
 
 
-MASK, DETECTOR, NUCLEI, PRETRAINED, CAR_PARTS = (
+MASK, DETECTOR, NUCLEI, PRETRAINED, CAR_PARTS, SCRATCH = (
     'ablation/mask-rcnn_r50_{}_2x_coco',
     'ablation/faster-rcnn_r50_{}_1x_coco',
     'dsb2018/ablation/mask-rcnn_r18_{}_dsb2018',
     'dsb2018/ablation/mask-rcnn_r50-half_{}_dsb2018',
     'carparts/mask-rcnn_r50-half_{}_carparts',
+    'carparts/mask-rcnn_r18_{}_carparts',
 )
 SCHEDULE = ['max_epochs', 'train_cfg', 'param_scheduler']
 LOADERS = ['train_dataloader.dataset.pipeline', 'val_dataloader.dataset.pipeline', 'test_dataloader.dataset.pipeline']
@@ -337,8 +338,18 @@ ROWS = [
     (CAR_PARTS, 'bpa-afp-level-sum_12e', 'bpa-afp-ff-level-sum_12e', [f'{FC}fusion']),
     (CAR_PARTS, 'bpa-afp-ff-level-sum_12e', 'panet-level-sum_12e', ['model.roi_head.bbox_head']),
     (CAR_PARTS, 'panet_12e', 'panet-level-sum_12e', LEVEL_FUSION),
+    (CAR_PARTS, 'fpn_12e', 'pafpn_12e', ['model.neck.type']),
+    (CAR_PARTS, 'panet-level-sum_12e', 'panet-level-sum-fc-norm_12e', ['model.roi_head.bbox_head.fc_norm_cfg']),
+    (SCRATCH, 'fpn_24e', 'pafpn_24e', ['model.neck.type']),
+    (SCRATCH, 'fpn_24e', 'bpa_24e', ['model.neck.type']),
+    (SCRATCH, 'fpn_24e', 'afp_24e', ['model.roi_head']),
+    (SCRATCH, 'afp_24e', 'bpa-afp_24e', ['model.neck.type']),
+    (SCRATCH, 'bpa-afp_24e', 'bpa-afp-ff_24e', [f'{FC}fusion']),
+    (SCRATCH, 'bpa-afp-ff_24e', 'panet_24e', ['model.roi_head.bbox_head']),
+    (SCRATCH, 'panet_24e', 'panet-level-sum_24e', LEVEL_FUSION),
     *[(NUCLEI, f'{row}_12e', f'{row}_zoom-12e', LOADERS) for row in ('fpn', 'panet-level-sum')],
 ]
+ABLATIONS = {'ablation', 'carparts'}
 
 
 def assert_differ_in(first, second, expected):
@@ -357,8 +368,7 @@ def test_every_row_of_an_ablation_is_compared():
     rows = {folder.format(name) for folder, *names, _ in ROWS for name in names}
     # tests/test_swap compares the last one
     rows.add(NUCLEI.format('panet-swapped_zoom-12e'))
-    rows = {row for row in rows if 'ablation' in row.split('/')}
-    assert rows == {name_of(path)[:-3] for path in PATHS if 'ablation' in path.parts}
+    assert rows == {name_of(path)[:-3] for path in PATHS if ABLATIONS.intersection(path.parts)}
 
 
 def test_the_recipe_of_the_paper_is_the_last_row_of_the_ablation():

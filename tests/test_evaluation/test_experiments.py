@@ -16,6 +16,7 @@ from mmpanet.evaluation.experiments import Launcher, Results, Run, measurements,
 from mmpanet.evaluation.seed_summary import seed_table, summarize_seeds, write_seed_summary
 from mmpanet.utils.errors import ConfigError, DataError
 
+OF_OTHER_TOOLS = ('family',)  # .dev_scripts/family.py
 CONFIG = ROOT / 'configs' / 'shapes' / 'mask-rcnn_r18_fpn_shapes.py'
 # Stands in for tools/train.py: writes what a run of mmengine leaves, or fails.
 TRAINER = """
@@ -248,6 +249,14 @@ def test_the_command_line(folder, capsys):
     with pytest.raises(SystemExit, match='0'):
         run_tool(*words, '--table')
     assert '| `a` | 50.0 |' in capsys.readouterr().out and (folder / 'r.md').is_file()
+    (folder / 'r.md').write_text('the table of more configs')
+    with pytest.raises(SystemExit, match='0'):
+        run_tool(*words[:3], 0, *words[5:])  # nothing is left to train
+    assert 'no file was written' in capsys.readouterr().out
+    assert (folder / 'r.md').read_text() == 'the table of more configs'
+    (folder / 'file').write_text('')
+    with pytest.raises(SystemExit, match='--work-dir .*file: '):
+        run_tool(*words, '--work-dir', folder / 'file')
 
 
 @pytest.mark.parametrize(
@@ -258,6 +267,7 @@ def test_the_command_line(folder, capsys):
         ('PRETRAINED', False, 'dsb2018_pretrained.jsonl', 'dsb2018_pretrained.md'),
         ('CARPARTS', False, 'carparts.jsonl', 'carparts.md'),
         ('NUCLEI', False, 'growth_nuclei.jsonl', 'growth_nuclei.md'),
+        ('NUCLEI_LOW', False, 'growth_nuclei_12e.jsonl', 'growth_nuclei_12e.md'),
         ('TRAIN_NORM', False, 'growth_train-norm.jsonl', 'growth_train-norm.md'),
         ('PARTS', False, 'growth_carparts.jsonl', 'growth_carparts.md'),
         ('ONE', False, 'growth_carparts_1e.jsonl', 'growth_carparts_1e.md'),
@@ -279,20 +289,7 @@ def test_the_page_of_tables_holds_what_the_runs_gave(variable, variants, results
 
 
 @pytest.mark.parametrize(
-    'file',
-    [
-        'dsb2018',
-        'dsb2018_pretrained',
-        'carparts',
-        'growth_nuclei',
-        'growth_train-norm',
-        'growth_carparts',
-        'growth_carparts_1e',
-        'growth_carparts_parts',
-        'growth_carparts_12e',
-        'growth_carparts_12e_low',
-        'growth_carparts_gates',
-    ],
+    'file', sorted(path.stem for path in (ROOT / 'docs' / 'results').glob('*.jsonl') if path.stem not in OF_OTHER_TOOLS)
 )
 def test_every_result_says_where_it_comes_from(file):
     for result in Results(ROOT / 'docs' / 'results' / f'{file}.jsonl'):

@@ -12,7 +12,7 @@ from mmpanet.evaluation.experiments import Launcher, Results, plan_runs, run_all
 from mmpanet.evaluation.seed_summary import seed_table, summarize_seeds, write_seed_summary
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.errors import MMPanetError
-from mmpanet.utils.files import make_place_for
+from mmpanet.utils.files import make_folder, make_place_for
 
 
 def parse_args():
@@ -26,8 +26,8 @@ def parse_args():
         '--results',
         type=Path,
         default=Path('work_dirs/experiments/results.jsonl'),
-        help='file with one line per run, to which lines are added; the table goes into the same folder '
-        '(default: %(default)s)',
+        help='file with one line per run, to which lines are added; the table of these configs goes into the same '
+        'folder, if any of them was trained (default: %(default)s)',
     )
     parser.add_argument(
         '--work-dir',
@@ -77,17 +77,21 @@ def run(args):
         make_place_for(args.results, '--results')
     results = Results(args.results)
     launcher = Launcher(args.launcher, args.gpus, args.partition, Path(__file__).resolve().parents[1])
-    failures = 0
+    failures, runs = 0, []
     if not args.table:
         runs = plan_runs(args.configs, args.seeds, results, args.cfg_options)
         if args.dry_run:
             for one in runs:
                 print(shlex.join(launcher.command(one, one.work_dir(args.work_dir))))
             return 0
+        make_folder(args.work_dir, '--work-dir')
         failures = run_all(runs, results, args.work_dir, launcher, lambda line: print(line, flush=True))
     variants = args.variants or bool(args.cfg_options)
     summaries = summarize_seeds(results, [config.stem for config in args.configs], variants)
     print(seed_table(summaries, args.times))
+    if not (runs or args.table):
+        print('all of these runs were there, so no file was written; --table writes them')
+        return 0
     stem = args.results.stem + ('_variants' if variants else '')
     print(*write_seed_summary(summaries, args.results.parent, stem, args.times), sep='\n')
     return 1 if failures else 0
