@@ -11,6 +11,7 @@ of them with the configs.
 import copy
 import json
 import re
+import warnings
 from pathlib import Path
 from statistics import mean
 from typing import Dict, Iterable
@@ -193,6 +194,7 @@ def page(text: str, configs: Dict[Path, Config], counts: Counts, results: Summar
 
 
 def main() -> None:
+    warnings.simplefilter('ignore')
     init_default_scope('mmdet')
     configs = {path: Config.fromfile(path) for path in PATHS}
     counts = {name_of(path): count_parameters(cfg) for path, cfg in configs.items()}
