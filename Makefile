@@ -30,8 +30,10 @@ WORK_DIR := work_dirs/$(basename $(notdir $(CONFIG)))
 FINISHED := $(WORK_DIR)/finished_$(subst /,_,$(CONFIG))
 IS_DEFAULT := $(filter file,$(origin CONFIG))
 SOURCES := $(shell find mmpanet configs tools/train.py -name '*.py' -not -path '*/.mim/*')
-# Python: the number of cores, or 0 if trainings run on another device.
-CPU_CORES := import os; from mmengine.device import get_device; print(os.cpu_count() if get_device() == "cpu" else 0)
+# Python: the number of cores that a process may use, or 0 if trainings run on another device.
+CPU_CORES := import os; from mmengine.device import get_device; \
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(); \
+    print(cores if get_device() == "cpu" else 0)
 DATA_SOURCES := tools/dataset_converters/make_shapes.py $(shell find mmpanet/datasets -name "*.py")
 
 .DEFAULT_GOAL := help
@@ -107,10 +109,11 @@ $(BIN)/python:
 	    echo 'make: torch 2.13 and mmcv 2.1 need Python 3.10, 3.11 or 3.12, and $(PYTHON) is' "$$($(PYTHON) -V 2>&1);" \
 	         'name another: make PYTHON=python3.11' >&2; exit 1; }
 	@echo '== environment $(VENV)'
+	@rm -rf $(STAMPS)  # of an environment whose Python is gone
 	@$(PYTHON) -m venv $(VENV) || { \
 	    echo 'make: $(PYTHON) could not make an environment; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 
-$(STAMPS)/environment: requirements/environment.txt requirements/build.txt requirements/mim.txt \
+$(STAMPS)/environment: requirements/environment.txt requirements/build.txt requirements/runtime.txt requirements/mim.txt \
                        tools/install/install_mmcv.py | $(BIN)/python
 	@echo '== torch, mmengine, mmdet, mim (requirements/environment.txt)'
 	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/environment.txt
@@ -118,8 +121,8 @@ $(STAMPS)/environment: requirements/environment.txt requirements/build.txt requi
 	@$(BIN)/python tools/install/install_mmcv.py
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/package: setup.py setup.cfg pyproject.toml mmpanet/version.py requirements/runtime.txt \
-                   tools/install/editable.py $(STAMPS)/environment
+$(STAMPS)/package: setup.py setup.cfg pyproject.toml mmpanet/version.py tools/install/editable.py \
+                   $(STAMPS)/environment
 	@echo '== mmpanet'
 	@$(BIN)/python tools/install/editable.py
 	@$(BIN)/python -m pip check

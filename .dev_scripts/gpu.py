@@ -76,7 +76,7 @@ def install_mmcv(args: argparse.Namespace) -> List[str]:
     """An mmcv whose operators do not run on the device is replaced."""
     install = ROOT / 'tools/install/install_mmcv.py'
     on_gpu = args.device.startswith('cuda')
-    run(install, '--cuda' if on_gpu else '--cpu')
+    run(install, *([] if on_gpu else ['--cpu']))  # where torch sees a GPU, it takes or builds the operators for it
     if on_gpu and operators() == 'not available':
         run(install, '--cuda', '--force')
     return [f'CUDA operators of mmcv: {operators()}']

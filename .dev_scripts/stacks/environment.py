@@ -68,19 +68,21 @@ class Stack:
             shutil.rmtree(self.folder / 'env', ignore_errors=True)
             self._run([find_python(self.python_version), '-m', 'venv', self.folder / 'env'])
             shutil.copy(self.constraints, made_for)
-        if not complete.is_file():  # pip leaves alone what an interrupted run has installed
+        # pip leaves alone what an interrupted run has installed
+        if not complete.is_file() or complete.read_text() != _requirements():
             self._pip('install', '-r', ROOT / 'requirements' / 'build.txt')
             log('torch')
             self._pip('install', 'torch', 'numpy')
             log(f'{self.mmcv} {self.mmcv_version}')
             install = [self.python, ROOT / 'tools' / 'install' / 'install_mmcv.py', '--wheels', self.wheels]
-            self._run([*install, '--distribution', self.mmcv, '--version', self.mmcv_version], show=True)
+            words = ['--distribution', self.mmcv, '--version', self.mmcv_version]
+            self._run([*install, *words], show=True, error=InstallationError)
             log('mmengine, mmdet, mim, and what the tests need')
             self._pip('install', f'mmpanet[{FAMILIES[self.mmcv]}] @ {self._wheel().as_uri()}')
             self._pip('install', '-r', ROOT / 'requirements' / 'tests.txt', '-r', ROOT / 'requirements' / 'deploy.txt')
-            complete.touch()
+            complete.write_text(_requirements())
         log('the wheel of mmpanet')
-        self._pip('install', '--force-reinstall', '--no-deps', self._wheel())
+        self._pip('install', '--force-reinstall', '--no-deps', self._wheel(), error=StackError)
         self.check()
 
     def check(self):
@@ -101,7 +103,7 @@ class Stack:
 
     def run(self, *words):
         """Output of this stack's Python, in the stack's own folder."""
-        return self._run([self.python, *words], error=StackError)
+        return self._run([self.python, *words])
 
     def environment_variables(self):
         """The variables of processes of this stack: its own programs first, nothing of the checkout."""
@@ -112,7 +114,8 @@ class Stack:
     def _wheel(self):
         folder = self.folder / 'dist'
         shutil.rmtree(folder, ignore_errors=True)
-        self._pip('wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', folder, self._source())
+        words = ['--no-deps', '--no-build-isolation', '--wheel-dir', folder, self._source()]
+        self._pip('wheel', *words, error=StackError)
         [wheel] = folder.glob('*.whl')
         return wheel
 
@@ -127,10 +130,11 @@ class Stack:
                 shutil.copy(ROOT / name, source / name)
         return source
 
-    def _pip(self, command, *words):
-        self._run([self.python, '-m', 'pip', command, '--disable-pip-version-check', '-c', self.constraints, *words])
+    def _pip(self, command, *words, error=InstallationError):
+        pip = [self.python, '-m', 'pip', command, '--disable-pip-version-check', '-c', self.constraints]
+        self._run([*pip, *words], error=error)
 
-    def _run(self, command, show=False, cwd=None, error=InstallationError):
+    def _run(self, command, show=False, cwd=None, error=StackError):
         self.folder.mkdir(parents=True, exist_ok=True)
         result = subprocess.run(
             [str(word) for word in command],
@@ -145,6 +149,12 @@ class Stack:
             output = '\n'.join([line for line in lines if line and not line.startswith('WARNING')][-30:])
             raise error(f'{" ".join(map(str, command[:6]))} ... ended with {result.returncode}{output}')
         return result.stdout
+
+
+def _requirements():
+    """All that says what is installed besides the constraints of a stack."""
+    files = sorted((ROOT / 'requirements').glob('*.txt'))
+    return ''.join(f'{file.name}\n{file.read_text()}' for file in [*files, ROOT / 'setup.cfg'])
 
 
 def find_python(version):

@@ -7,6 +7,8 @@ Each step is checked by its result.
 import json
 import os
 import pickle
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -193,10 +195,10 @@ class Journey:
         traces = self.folder / 'traces'
         hostile = self.folder / 'hostile.pth'
         code = (
-            'import os, sys, torch\n'
+            'import os, shlex, sys, torch\n'
             'class Hostile:\n'
             '    def __reduce__(self):\n'
-            "        return os.system, ('touch ' + sys.argv[2],)\n"
+            "        return os.system, ('touch ' + shlex.quote(sys.argv[2]),)\n"
             'torch.save(dict(state_dict=dict(), meta=dict(), message_hub=Hostile()), sys.argv[1])'
         )
         self.command([self.stack.python, '-c', code, hostile, traces])
@@ -215,6 +217,8 @@ class Journey:
                     faults.append(f'{label} did not refuse')
                 elif 'Traceback' in output:
                     faults.append(f'{label} ended with a traceback')
+                elif path.name not in output or not re.search('is not read|is no checkpoint', output):
+                    faults.append(f'{label} did not come to read it')
         require(not faults, '; '.join(faults))
 
     def tool_command(self, name, *words):
@@ -255,7 +259,7 @@ class _Touch:
         self.path = path
 
     def __reduce__(self):
-        return os.system, (f'touch {self.path}',)
+        return os.system, (f'touch {shlex.quote(self.path)}',)
 
 
 def require(condition, message):

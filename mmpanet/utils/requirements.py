@@ -41,7 +41,8 @@ def check_requirements() -> None:
         UserWarning: If a module is newer than all versions that were tested.
     """
     for module, (minimum, _, remedy) in REQUIREMENTS.items():
-        if importlib.util.find_spec(module) is None:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:  # a folder without the module, such as the rest of an uninstalled one
             raise ImportError(f'mmpanet needs {module}>={minimum}, which is not installed: {remedy}')
 
     from mmengine.utils import digit_version

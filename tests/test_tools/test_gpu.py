@@ -45,7 +45,7 @@ def test_an_mmcv_without_cuda_operators_is_replaced(monkeypatch, found):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(sys, 'argv', ['gpu.py', '--device', 'cuda:1'])
     gpu.install_mmcv(gpu.parse_args())
-    assert calls == [('--cuda',)] + [('--cuda', '--force')] * (found == 'not available')
+    assert calls == [()] + [('--cuda', '--force')] * (found == 'not available')
 
 
 def test_every_step_is_taken_when_one_fails(monkeypatch, tmp_path):

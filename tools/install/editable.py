@@ -7,6 +7,7 @@ removes it with the rest when mmpanet is uninstalled or installed in another way
 
 import importlib.metadata
 import os
+import site
 import subprocess
 import sys
 import sysconfig
@@ -18,29 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 def main():
     if not (ROOT / 'setup.cfg').exists():
         sys.exit(f'editable.py: {ROOT} is no checkout of mmpanet, and only a checkout can be installed as editable')
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'pip',
-            'install',
-            '--quiet',
-            '--disable-pip-version-check',
-            '--no-deps',
-            '--no-build-isolation',
-            '--editable',
-            str(ROOT),
-        ],
-        check=True,
-    )
-    site_packages = Path(sysconfig.get_path('purelib'))
-    link = site_packages / 'mmpanet'
+    pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
+    if subprocess.run([*pip, '--no-deps', '--no-build-isolation', '--editable', str(ROOT)]).returncode:
+        sys.exit('editable.py: pip could not install this checkout, see above')
+    # pip takes the second place if it may not write into the first. Elsewhere may be traces of a build.
+    places = [sysconfig.get_path('purelib'), site.getusersitepackages()]
+    [distribution, *_] = importlib.metadata.distributions(name='mmpanet', path=places)
+    [record] = [entry.locate() for entry in distribution.files if entry.name == 'RECORD']
+    link = Path(record).parent.parent / 'mmpanet'
     if os.path.lexists(link):
         sys.exit(f'editable.py: {link} is there although pip has just uninstalled mmpanet. Remove it and try again')
     link.symlink_to(ROOT / 'mmpanet', target_is_directory=True)
-    distribution = importlib.metadata.distribution('mmpanet')
-    [record] = [entry for entry in distribution.files if entry.name == 'RECORD']
-    with open(record.locate(), 'a', encoding='utf-8') as f:
+    with open(record, 'a', encoding='utf-8') as f:
         f.write('mmpanet,,\n')
     print(f'mmpanet {distribution.version} installed from this checkout: edits count at once, mim finds it')
 

@@ -33,6 +33,12 @@ VERSIONS = {'mmcv': '2.1.0', 'onedl-mmcv': '2.3.6'}
 PROBE = """
 import json, sys
 try:
+    import cv2
+except ModuleNotFoundError:
+    pass
+except ImportError as error:
+    sys.exit(f'OpenCV cannot be imported ({error})')
+try:
     import mmcv, mmcv.ops
     print(json.dumps([mmcv.__version__, mmcv.ops.get_compiling_cuda_version()]))
 except Exception as error:
@@ -53,8 +59,7 @@ def parse_args():
     parser.add_argument(
         '--distribution',
         choices=list(VERSIONS),
-        default='mmcv',
-        help="OpenMMLab's mmcv, or the fork that goes with onedl-mmdetection (default: %(default)s)",
+        help="OpenMMLab's mmcv, or the fork that goes with onedl-mmdetection (default: mmcv, or what is here)",
     )
     parser.add_argument('--version', help=f'its version (default: {VERSIONS})')
     parser.add_argument(
@@ -65,9 +70,7 @@ def parse_args():
     device = parser.add_mutually_exclusive_group()
     device.add_argument('--cuda', action='store_true', help='build the CUDA operators even if no GPU is visible')
     device.add_argument('--cpu', action='store_true', help='build the CPU operators only')
-    args = parser.parse_args()
-    args.version = args.version or VERSIONS[args.distribution]
-    return args
+    return parser.parse_args()
 
 
 def run(command, **kwargs):
@@ -81,7 +84,14 @@ def probe_mmcv():
     result = run([PYTHON, '-W', 'ignore', '-c', PROBE], cwd=tempfile.gettempdir())
     if result.returncode == 0:
         return tuple(json.loads(result.stdout.splitlines()[-1])), None
-    return None, (result.stderr.strip().splitlines() or [f'Python ended with {result.returncode}'])[-1]
+    reason = (result.stderr.strip().splitlines() or [f'Python ended with {result.returncode}'])[-1]
+    if reason.startswith('OpenCV'):  # no mmcv would work
+        raise InstallError(
+            f'mmcv needs OpenCV. {reason}. If a library is missing, install it, for example\n'
+            '  Debian, Ubuntu:  apt-get install libgl1 libglib2.0-0\n  Fedora, RHEL:    dnf install mesa-libGL glib2\n'
+            'or take the OpenCV that needs neither: python -m pip install opencv-python-headless'
+        )
+    return None, reason
 
 
 def installed_distributions():
@@ -158,8 +168,7 @@ def build_environment(work_dir, jobs, cuda):
         standard = torch_standard()
         env['CXX'] = write_launcher(work_dir, 'c++', standard, compiler())
         if cuda and standard > 'c++17':
-            nvcc = os.path.join(env['CUDA_HOME'], 'bin', 'nvcc') if env.get('CUDA_HOME') else 'nvcc'
-            env['PYTORCH_NVCC'] = write_launcher(work_dir, 'nvcc', standard, env.get('PYTORCH_NVCC', nvcc))
+            env['PYTORCH_NVCC'] = write_launcher(work_dir, 'nvcc', standard, cuda_compiler(env))
     return env
 
 
@@ -186,7 +195,17 @@ def write_launcher(work_dir, name, standard, command):
 
 
 def compiler():
-    return os.environ.get('CXX', 'c++')
+    return os.environ.get('CXX') or 'c++'
+
+
+def cuda_compiler(env):
+    """The nvcc that torch would take: from the folder that a variable names, on the PATH, or from its usual place."""
+    if env.get('PYTORCH_NVCC'):
+        return env['PYTORCH_NVCC']
+    home = env.get('CUDA_HOME') or env.get('CUDA_PATH')
+    if not home and shutil.which('nvcc', path=env['PATH']):
+        return 'nvcc'
+    return os.path.join(home or '/usr/local/cuda', 'bin', 'nvcc')
 
 
 class Progress:
@@ -265,7 +284,7 @@ def explain_failure(log_path, cuda, torch_cuda):
             "mmcv's setup.py needs pkg_resources, which setuptools 82 removed:\n"
             '  python -m pip install "setuptools>=67,<81"'
         )
-    if cuda and ('CUDA_HOME environment variable is not set' in log or 'nvcc: not found' in log):
+    if cuda and re.search(r'CUDA_HOME environment variable is not set|nvcc: not found|FileNotFoundError: .*nvcc', log):
         return (
             f'torch was built for CUDA {torch_cuda}, but its compiler nvcc is not here. Install the CUDA toolkit '
             'of that version\nand set CUDA_HOME, or build the CPU operators only: install_mmcv.py --cpu'
@@ -284,12 +303,22 @@ def explain_failure(log_path, cuda, torch_cuda):
     return 'the build failed:\n' + '\n'.join(f'  {line}' for line in shown)
 
 
-def check_existing(distribution, force):
-    """The importable mmcv to leave alone, or None where one is to be installed."""
+def check_existing(distribution, force, version=None, cuda=False):
+    """The importable mmcv to leave alone, or None where one is to be installed.
+
+    ``version`` and ``cuda`` are what the user has asked for, which an mmcv that is there may lack.
+    """
     found, reason = probe_mmcv()
     distributions = installed_distributions()
-    if found and not force:
-        return found, ' / '.join(distributions) or 'mmcv'
+    is_meant = distribution in (None, *distributions) or not distributions
+    if found and not force and is_meant:
+        name = ' / '.join(distributions) or 'mmcv'
+        if version and found[0] != version:
+            raise InstallError(f'{name} {found[0]} is here, and --version asks for {version}: --force replaces it')
+        if cuda and found[1] == 'not available':
+            raise InstallError(f'{name} {found[0]} is here without the CUDA operators: --cuda --force replaces it')
+        return found, name
+    distribution = distribution or 'mmcv'
     foreign = [name for name in distributions if name != distribution]
     if foreign:
         state = 'provides' if found else f'is installed but its operators cannot be imported ({reason}); it provides'
@@ -381,13 +410,15 @@ def find_or_build(progress, distribution, version, env, cuda, force, kept=None):
 def install(args):
     torch_version, torch_cuda, gpu = torch_facts()
     cuda = args.cuda or not args.cpu and (gpu or os.environ.get('FORCE_CUDA') == '1')
-    found, name = check_existing(args.distribution, args.force)
+    found, name = check_existing(args.distribution, args.force, args.version, args.cuda)
     if found:
         operators = 'CPU operators only' if found[1] == 'not available' else f'CUDA {found[1]} operators'
         print(f'{name} {found[0]} ({operators}) is already here: left alone')
         if cuda and found[1] == 'not available':
             print('  torch sees a GPU, though: `install_mmcv.py --force` replaces it with one that uses it')
         return
+    distribution = args.distribution or 'mmcv'
+    version = args.version or VERSIONS[distribution]
     if run([PYTHON, '-m', 'pip', '--version']).returncode != 0:
         raise InstallError(
             f'{PYTHON} has no pip. Add it: python -m ensurepip (Debian, Ubuntu: apt-get install '
@@ -398,7 +429,7 @@ def install(args):
 
     jobs = args.jobs or default_jobs()
     print(
-        f'installing {args.distribution} {args.version} for torch {torch_version}, '
+        f'installing {distribution} {version} for torch {torch_version}, '
         f'{"CPU and CUDA" if cuda else "CPU"} operators, {jobs} jobs',
         flush=True,
     )
@@ -409,7 +440,7 @@ def install(args):
         kept = wheel_folder(args.wheels, torch_version, cuda) if args.wheels else None
         if kept:
             make_wheel_folder(kept)
-        code = find_or_build(progress, args.distribution, args.version, env, cuda, args.force, kept)
+        code = find_or_build(progress, distribution, version, env, cuda, args.force, kept)
         if code != 0:
             raise InstallError(explain_failure(progress.log_path, cuda, torch_cuda))
         found, reason = probe_mmcv()
