@@ -23,6 +23,10 @@ endif
 BIN := $(VENV)/bin
 DATA := data/shapes
 STAMPS := $(VENV)/.mmpanet
+# What was installed is gone with the Python of the environment.
+ifeq ($(wildcard $(BIN)/python),)
+$(shell rm -rf $(STAMPS))
+endif
 # Each worker computes with one thread (tests/conftest.py); one that has run out of tests takes some of another's.
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist worksteal
 WORK_DIR := work_dirs/$(basename $(notdir $(CONFIG)))
@@ -109,7 +113,6 @@ $(BIN)/python:
 	    echo 'make: torch 2.13 and mmcv 2.1 need Python 3.10, 3.11 or 3.12, and $(PYTHON) is' "$$($(PYTHON) -V 2>&1);" \
 	         'name another: make PYTHON=python3.11' >&2; exit 1; }
 	@echo '== environment $(VENV)'
-	@rm -rf $(STAMPS)  # of an environment whose Python is gone
 	@$(PYTHON) -m venv $(VENV) || { \
 	    echo 'make: $(PYTHON) could not make an environment; on Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
 

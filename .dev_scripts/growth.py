@@ -132,13 +132,14 @@ def write(cfg, checkpoint, way, settings, mults, starts, stem):
         if way.startswith('identity'):
             swap.config.model.neck.pop('path_gate')
             swap.config.model.neck.update(WARM_START)
-            for name in layers:
-                keys.pop(name, None)
+            for key in [key for key in keys if key.startswith(tuple(layers))]:
+                keys.pop(key)
             layers += LAYERS_OF_PATH
         for mult, names in ((mults['gate'], GATE_PARAMETERS), (mults['layer'], layers)):
             if mult is not None:
                 for name in names:
-                    keys[name] = {**keys.get(name, {}), 'lr_mult': mult}
+                    for key in (name, *[key for key in keys if key.startswith(f'{name}.')]):
+                        keys[key] = {**keys.get(key, {}), 'lr_mult': mult}
         weights = Path(f'{stem}.pth').resolve()
         _, carried = swap_checkpoint(checkpoint, cfg, swap.config, weights)
         if way == 'fusion' and not starts.open_fusion:

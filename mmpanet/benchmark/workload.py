@@ -44,8 +44,9 @@ class Workload(NamedTuple):
                 f'{self.positives} positives must be {self.objects} or more, because the {self.objects} objects of an '
                 'image are RoIs too'
             )
-        if self.rois <= self.positives - self.objects:
-            raise BenchmarkError(f'{self.rois} RoIs must be more than the {self.positives} positives among them')
+        matching = self.positives - self.objects
+        if self.rois <= matching:
+            raise BenchmarkError(f'{self.rois} RoIs must be more than the {matching} of them that match an object')
 
     def make_images(self) -> Tensor:
         """(B, 3, H, W), distributed as normalized images are."""

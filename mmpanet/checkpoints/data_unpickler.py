@@ -11,7 +11,7 @@ import pickle
 import struct
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict
-from typing import IO, Any, Callable, Dict, NoReturn
+from typing import IO, Any, Callable, Dict, NoReturn, Sequence
 
 import numpy as np
 from mmengine.logging import HistoryBuffer
@@ -40,6 +40,8 @@ PLAIN_INSTRUCTIONS = (
     pickle.STACK_GLOBAL, pickle.BINPERSID,
 )
 # fmt: on
+COPIES = 16
+SIZED = (bytes, bytearray, str, list, tuple, dict)
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
@@ -71,6 +73,7 @@ class DataUnpickler(_PythonUnpickler):
     Args:
         stream: Where the pickle starts.
         load_storage: Gives the :class:`Storage` of a persistent id, see :func:`.storages.parse_storage_name`.
+        num_bytes: Length of the pickle, or of the file that it stands in. What calls copy may be a few times as large.
 
     Raises:
         UnknownContentError: On loading, if the pickle holds something else.
@@ -79,9 +82,10 @@ class DataUnpickler(_PythonUnpickler):
 
     dispatch: Dict[int, Callable] = {code[0]: _PythonUnpickler.dispatch[code[0]] for code in PLAIN_INSTRUCTIONS}
 
-    def __init__(self, stream: IO[bytes], load_storage: Callable[[Any], Storage]) -> None:
+    def __init__(self, stream: IO[bytes], load_storage: Callable[[Any], Storage], num_bytes: int) -> None:
         super().__init__(_Exact(stream), encoding='utf-8')
         self.persistent_load = load_storage
+        self.copies_left = COPIES * num_bytes
 
     def load(self) -> Any:
         try:
@@ -107,7 +111,14 @@ class DataUnpickler(_PythonUnpickler):
         function = self.stack[-1]
         if not any(function is allowed for allowed in FUNCTIONS.values()) or type(arguments) is not tuple:
             raise UnknownContentError(f'a call of {shown(function)}')
+        self._count_copies(arguments)
         self.stack[-1] = function(*arguments)
+
+    def _count_copies(self, values: Sequence[Any]) -> None:
+        """Refuse a pickle that lets one value be copied again and again."""
+        self.copies_left -= sum(len(value) for value in values if isinstance(value, SIZED))
+        if self.copies_left < 0:
+            raise UnknownContentError('copies of one value that are many times as large as the file')
 
     def _load_newobj(self) -> None:
         arguments = self.stack.pop()
@@ -120,6 +131,7 @@ class DataUnpickler(_PythonUnpickler):
         state = self.stack.pop()
         target = self.stack[-1]
         if type(target) is np.ndarray:
+            self._count_copies(state if isinstance(state, tuple) else ())
             fill_array(target, state)
         elif isinstance(target, np.dtype):
             set_byte_order(target, state)

@@ -32,6 +32,7 @@ from .storages import (
     restore_location,
 )
 
+PLAIN_BYTES = 2**20  # of the small pickles around the content of the older format
 ZIP_START = b'PK\x03\x04'
 LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001  # torch.serialization.MAGIC_NUMBER, PROTOCOL_VERSION
 
@@ -143,7 +144,8 @@ def _load_zip(stream: IO[bytes], map_location: MapLocation) -> Any:
                 raise MalformedError(f'storage {stored.key} has two sizes')
             return Storage(stored.dtype, storages[stored.key])
 
-        return DataUnpickler(io.BytesIO(archive.read(entries['data.pkl'])), load_storage).load()
+        pickled = archive.read(entries['data.pkl'])
+        return DataUnpickler(io.BytesIO(pickled), load_storage, len(pickled)).load()
 
 
 def _load_legacy(stream: IO[bytes], map_location: MapLocation) -> Any:
@@ -161,21 +163,23 @@ def _load_legacy(stream: IO[bytes], map_location: MapLocation) -> Any:
     stream.seek(start)
     named: Dict[str, StorageName] = {}
     storages: Dict[str, torch.UntypedStorage] = {}
+    left = [file_size]  # bytes that further storages may have
 
     def promise_storage(persistent_id: Any) -> Storage:
         """Its content comes behind the pickle."""
         stored = parse_storage_name(persistent_id)
         if named.setdefault(stored.key, stored).num_bytes != stored.num_bytes:
             raise MalformedError(f'storage {stored.key} has two sizes')
-        if sum(one.num_bytes for one in named.values()) > file_size:
-            raise EOFError(f'storage {stored.key} has {stored.num_bytes} bytes')
         if stored.key not in storages:
+            left[0] -= stored.num_bytes
+            if left[0] < 0:
+                raise EOFError(f'storage {stored.key} has {stored.num_bytes} bytes')
             storages[stored.key] = restore_location(new_storage(stored.num_bytes)[0], stored.location, map_location)
         return Storage(stored.dtype, storages[stored.key])
 
-    content = DataUnpickler(stream, promise_storage).load()
+    content = DataUnpickler(stream, promise_storage, file_size).load()
     keys: List[str] = _load_plain(stream)
-    if sorted(keys) != sorted(storages):
+    if not all(isinstance(key, str) for key in keys) or sorted(keys) != sorted(storages):
         raise MalformedError('the list of storages does not fit the content')
     for key in keys:
         storage, buffer = new_storage(named[key].num_bytes)
@@ -186,7 +190,7 @@ def _load_legacy(stream: IO[bytes], map_location: MapLocation) -> Any:
 
 
 def _load_plain(stream: IO[bytes]) -> Any:
-    return DataUnpickler(stream, refuse_storage).load()
+    return DataUnpickler(stream, refuse_storage, PLAIN_BYTES).load()
 
 
 def _read_into(stream: IO[bytes], content: memoryview) -> None:

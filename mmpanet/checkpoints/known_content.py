@@ -51,10 +51,10 @@ def _bytearray(content: Any = b'', encoding: str = 'latin1') -> bytearray:
 
 
 def check_keys(keys: Iterable[Any]) -> None:
-    """Refuse keys of tuples that hold tuples: to hash a few of them that hold one another may take years."""
+    """Refuse keys that hold tuples or sets: to hash or to compare a few that hold one another may take years."""
     for key in keys:
-        if isinstance(key, tuple) and any(isinstance(part, tuple) for part in key):
-            raise UnknownContentError('a key or an element of a set that is a tuple of tuples')
+        if isinstance(key, (tuple, frozenset)) and any(isinstance(part, (tuple, frozenset)) for part in key):
+            raise UnknownContentError('a key or an element of a set that holds a tuple or a set')
 
 
 def _listed(items: Any) -> Union[list, tuple]:

@@ -97,11 +97,11 @@ def export_detector(
     )
     folder = Path(folder)
     make_folder(folder, 'folder')
-    # The last one is replaced first: settings of another model would be believed.
     with atomic_write(folder / SETTINGS) as file, atomic_write(folder / GRAPH) as graph, _in_eval_mode(model):
         _export(EndToEnd(model, paste_masks, winograd).eval(), INPUT_TYPES[input_type], with_sizes, graph)
         file.write_text(json.dumps(settings, indent=2) + '\n')
-    (folder / INT8_GRAPH).unlink(missing_ok=True)  # of the model that was here before
+        for name in (SETTINGS, INT8_GRAPH):  # of the model that was here before: no graph may be read with them
+            (folder / name).unlink(missing_ok=True)
     return [folder / GRAPH, folder / SETTINGS]
 
 

@@ -35,22 +35,33 @@ def check_class_order(cfg: Config, graph: Union[str, Path]) -> None:
     Raises:
         DataError: If the classes of a test dataset are those of the file of settings in another order.
     """
-    settings = Path(graph).with_name(SETTINGS)
-    if not settings.is_file() or not cfg.get('check_annotations', True):
+    file = Path(graph).with_name(SETTINGS)
+    if not file.is_file() or not cfg.get('check_annotations', True):
         return
-    for fault in order_faults(cfg, 'test', json.loads(settings.read_text()).get('classes', ())):
-        raise DataError(f'{settings}: {fault}\n(check_annotations=False in the config leaves this check out)')
+    for fault in order_faults(cfg, 'test', _settings_of(graph).get('classes') or ()):
+        raise DataError(f'{file}: {fault}\n(check_annotations=False in the config leaves this check out)')
 
 
-def _has_inclusive_boxes(graph: Path) -> bool:
-    """What the file of settings beside a graph says."""
-    settings = graph.with_name(SETTINGS)
-    try:
-        return bool(json.loads(settings.read_text())['inclusive_boxes'])
-    except (OSError, ValueError, LookupError, TypeError) as error:
+def _has_inclusive_boxes(graph: Union[str, Path]) -> bool:
+    settings = _settings_of(graph)
+    if 'inclusive_boxes' not in settings:
         raise ExportError(
-            f'{settings}: does not say whether boxes end with their last pixel (inclusive_boxes): export again'
-        ) from error
+            f'{Path(graph).with_name(SETTINGS)}: does not say whether boxes end with their last pixel '
+            '(inclusive_boxes): export again'
+        )
+    return bool(settings['inclusive_boxes'])
+
+
+def _settings_of(graph: Union[str, Path]) -> Dict[str, Any]:
+    """The file of settings beside a graph."""
+    file = Path(graph).with_name(SETTINGS)
+    try:
+        settings = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ExportError(f'{file}: cannot be read, or is no JSON ({error}): export again') from error
+    if not isinstance(settings, dict):
+        raise ExportError(f'{file}: holds a {type(settings).__name__}, and an export writes a dict: export again')
+    return settings
 
 
 @MODELS.register_module()
@@ -83,7 +94,7 @@ class GraphDetector(BaseModel):
         super().__init__()
         self.run_graph = open_graph(graph, runtime, threads)
         self.mask_threshold = mask_threshold
-        self.inclusive_boxes = _has_inclusive_boxes(Path(graph)) if inclusive_boxes is None else inclusive_boxes
+        self.inclusive_boxes = _has_inclusive_boxes(graph) if inclusive_boxes is None else inclusive_boxes
 
     def forward(self, inputs: Any, data_samples: Optional[List[DetDataSample]] = None, mode: str = 'predict') -> Any:
         """Detect; for ``mode='predict'`` alone."""

@@ -164,12 +164,18 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
             'layer of the old head on each level, which needs the old checkpoint (--checkpoint). Its outputs are '
             'close to the old ones but not equal, because each RoI is now pooled from all levels.'
         )
-    if cfg.get('work_dir') or cfg.get('resume'):
-        # As in a config that a run has written: the new run would replace the checkpoints of the old one.
-        cfg.work_dir, cfg.resume = None, False
-        notes.append('work_dir and resume of the old run are left out: the new run gets a folder of its own')
     _import_mmpanet(cfg)
     return Swap(cfg, swapped, notes)
+
+
+def leave_out_run(swap: Swap) -> None:
+    """Leave out where the old run wrote to, which a config that a run has written says.
+
+    The new run would replace the checkpoints of the old one.
+    """
+    if swap.config.get('work_dir') or swap.config.get('resume'):
+        swap.config.work_dir, swap.config.resume = None, False
+        swap.notes.append('work_dir and resume of the old run are left out: the new run gets a folder of its own')
 
 
 def start_from(swap: Swap, checkpoint: str, path: Tuple[str, ...]) -> None:

@@ -70,10 +70,10 @@ def set_learning_rates(cfg: Config, notes: List[str]) -> None:
     for key in own_keys:
         if PARTS_WITH_GATES.intersection(key.split('.')):
             wins = len(key) > min(map(len, custom_keys))
+            parts = 'gates and layers behind them' if layer_lr_mult < 1 else 'gates'
             notes.append(
-                f'optim_wrapper.paramwise_cfg.custom_keys.{key} '
-                + ('may take in gates and layers behind them' if wins else 'leaves out gates and layers behind them')
-                + ', because mmengine takes the longest key that fits the name of a parameter: look at the rates in '
+                f'optim_wrapper.paramwise_cfg.custom_keys.{key} {"may take in" if wins else "leaves out"} {parts}'
+                ', because mmengine takes the longest key that fits the name of a parameter: look at the rates in '
                 'the log of the training'
             )
 
@@ -83,19 +83,23 @@ def _rates_of_layers(model: Any, paramwise: dict, lr_mult: float) -> Dict[str, d
 
     mmengine looks at those rates only for parameters that no custom key fits.
     """
-    bias, norm = dict(lr_mult=lr_mult), dict(lr_mult=lr_mult)
+
+    def rates(*names_of_decay: str) -> dict:
+        decays = [paramwise[name] for name in names_of_decay if paramwise.get(name) is not None]
+        return dict(lr_mult=lr_mult, **(dict(decay_mult=decays[0]) if decays else {}))
+
+    bias = rates('bias_decay_mult', 'flat_decay_mult')
     if paramwise.get('bias_lr_mult') is not None:
         bias['lr_mult'] *= paramwise['bias_lr_mult']
-    for rates, name in ((bias, 'bias_decay_mult'), (norm, 'norm_decay_mult')):
-        if paramwise.get(name) is not None:
-            rates['decay_mult'] = paramwise[name]
+    norm = rates('norm_decay_mult', 'flat_decay_mult')
+    bias_of_norm = rates('norm_decay_mult', 'bias_decay_mult', 'flat_decay_mult')
     keys: Dict[str, dict] = {}
     for layer in gated_layers(model):
-        keys[layer] = dict(lr_mult=lr_mult)
-        if bias != keys[layer]:
-            keys.update({f'{layer}.{name}': dict(bias) for name in ('bias', 'conv.bias')})
-        if norm != keys[layer]:
-            keys.update({f'{layer}.{name}': dict(norm) for name in NAMES_OF_NORMS})
+        keys[layer] = rates()
+        keys.update({f'{layer}.{name}': dict(bias) for name in ('bias', 'conv.bias') if bias != rates()})
+        for name in NAMES_OF_NORMS:
+            keys.update({f'{layer}.{name}': dict(norm)} if norm != rates() else {})
+            keys.update({f'{layer}.{name}.bias': dict(bias_of_norm)} if bias_of_norm != norm else {})
     return keys
 
 

@@ -14,6 +14,9 @@ from mmpanet.utils.errors import CheckpointError, ConfigError
 from mmpanet.utils.logging import quiet_logger
 from .warm_start import neutralize_fc_branches
 
+# What trackers, semi-supervised models and MMOCR call the detectors that they contain.
+WRAPPERS = ('detector', 'student', 'teacher', 'wrapped_model')
+
 
 class CarriedWeights(NamedTuple):
     """What became of each name in a state dict."""
@@ -121,13 +124,18 @@ def carry_weights(
 
 def _check_parts(missing: Sequence[str], unexpected: Sequence[str]) -> None:
     """Raise for a part of the model, such as its RoI head, that lacks weights and has others in their place."""
-    lacking, surplus = ({name.partition('.')[0] for name in names} for names in (missing, unexpected))
+    lacking, surplus = ({_part_of(name) for name in names} for names in (missing, unexpected))
     for part in sorted(lacking & surplus):
         absent, present = ([name for name in names if name.startswith(f'{part}.')] for names in (missing, unexpected))
         raise CheckpointError(
             f'the checkpoint is of another model: its {part} has {_first_names(present)}, and that of the old config '
             f'has {_first_names(absent)}'
         )
+
+
+def _part_of(name: str) -> str:
+    first, second = (*name.split('.'), '')[:2]
+    return f'{first}.{second}' if first in WRAPPERS else first
 
 
 def _init_new_parts(model: nn.Module) -> None:

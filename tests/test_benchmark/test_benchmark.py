@@ -168,7 +168,10 @@ def test_a_base_whose_neck_is_no_fpn(base):
 
 @pytest.mark.parametrize(
     'counts, message',
-    [(dict(positives=3), '3 positives must be 4 or more'), (dict(rois=8), '8 RoIs must be more than the 12 positives')],
+    [
+        (dict(positives=3), '3 positives must be 4 or more'),
+        (dict(rois=8), '8 RoIs must be more than the 8 of them that match'),
+    ],
 )
 def test_counts_that_the_rois_would_not_have(counts, message):
     with pytest.raises(BenchmarkError, match=message):

@@ -143,6 +143,12 @@ def nested() -> bytes:
     return b')q\x000' + b''.join(b'h%ch%c\x86q%c0' % (i, i, i + 1) for i in range(60)) + b'h%c' % 60
 
 
+def nested_sets() -> bytes:
+    """A frozenset of a pair of a frozenset of a pair ...: each knows its hash, but two such chains are compared."""
+    links = (b'(h%ch%c\x86%cq%c0' % (i, i, pickle.FROZENSET[0], i + 1) for i in range(60))
+    return b'(' + pickle.FROZENSET + b'q\x000' + b''.join(links) + b'h%c' % 60
+
+
 # A tensor of 10**9 numbers in four bytes.
 WIDE = REBUILD + instructions(b'(', storage(), 0, (10**9,), (0,), False, None, b't', b'R')[2:-1]
 ITERATING = ('builtins.set', 'builtins.frozenset', 'collections.Counter', 'collections.OrderedDict', 'torch.Size')
@@ -170,6 +176,12 @@ BOMBS: Dict[str, bytes] = {
     },
     'a wide tensor as flags': instructions(
         REBUILD, b'(', storage(), 0, (4,), (1,), False, None, WIDE, b't', b'R'
+    ),
+    'nested sets as keys': instructions(b'}(', nested_sets(), 1, nested_sets(), 2, b'u'),
+    'many copies of bytes': instructions(
+        pickle.BINBYTES + (10**5).to_bytes(4, 'little') + bytes(10**5) + b'q\x000](',
+        *[b'cbuiltins\nbytearray\nh\x00\x85R'] * 200,
+        b'e',
     ),
     'bytes beyond the end': instructions(b'\x96' + (10**9).to_bytes(8, 'little')),
 }  # fmt: skip

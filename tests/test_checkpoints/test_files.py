@@ -3,6 +3,7 @@
 
 import errno
 import io
+import pickle
 import shutil
 import tarfile
 import tracemalloc
@@ -28,7 +29,7 @@ from mmdet.models import SemiBaseDetector
 from mmdet.registry import MODELS
 from mmpanet.apis import load_inferencer
 from mmpanet.checkpoints import loader
-from mmpanet.checkpoints.files import load_untrusted, save_checkpoint
+from mmpanet.checkpoints.files import LEGACY_MAGIC, LEGACY_VERSION, load_untrusted, save_checkpoint
 from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.checkpoints.official_conversion import convert_file
 from mmpanet.checkpoints.publishing import publish
@@ -201,6 +202,15 @@ def test_small_files_cannot_fill_the_memory(name, tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
+
+
+def test_lists_in_the_older_format_are_those_of_storages(tmp_path):
+    """Lists that hold one another would be compared for years."""
+    parts = pickle.dumps(LEGACY_MAGIC, 2), pickle.dumps(LEGACY_VERSION, 2), pickle.dumps(dict(little_endian=True), 2)
+    chain = b']q\x000' + b''.join(b'](h%ch%ceq%c0' % (i, i, i + 1) for i in range(60)) + b'h%c' % 60
+    (tmp_path / 'a.pth').write_bytes(b''.join(parts) + pickle.dumps({}, 2) + instructions(b'](', chain, chain, b'e'))
+    with pytest.raises(CheckpointError, match='a.pth: is no checkpoint .*list of storages'):
+        load_untrusted(tmp_path / 'a.pth')
 
 
 def test_a_zip_archive_whose_files_share_their_bytes(tmp_path):

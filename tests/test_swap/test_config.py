@@ -9,7 +9,7 @@ from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 from mmpanet.models import PANetNeck
 from mmpanet.swap import SwapError, swap_config
-from mmpanet.swap.config import plan_swap
+from mmpanet.swap.config import leave_out_run, plan_swap
 from mmpanet.swap.model_search import find_models, necks_of
 from mmpanet.swap.options import SwapOptions
 from mmpanet.swap.weights import carry_weights
@@ -289,11 +289,12 @@ def test_a_config_that_a_run_has_written(zoo_config, tmp_path):
     cfg.work_dir, cfg.resume = 'work_dirs/old', True
     cfg.dump(tmp_path / 'old.py')
     swap = plan_swap(tmp_path / 'old.py')
+    leave_out_run(swap)
     assert any(note.startswith('work_dir and resume of the old run are left out') for note in swap.notes)
     write_config(swap.config, tmp_path / 'old.py', tmp_path / 'new.py')
     new = load_config(tmp_path / 'new.py')
     assert not new.work_dir and not new.resume
-    assert not any('work_dir' in note for note in plan_swap(zoo_config(RETINANET)).notes)
+    assert plan_swap(cfg).config.work_dir == 'work_dirs/old'  # a program may set it before
 
 
 def test_names_of_configs():

@@ -13,6 +13,7 @@ from mmengine.hooks import EMAHook
 from mmengine.runner import save_checkpoint
 from repository import ROOT
 from tiny_training import make_data, run_tool, tiny_config, write_config
+from torch.nn.parallel import DataParallel
 
 from mmdet.models.test_time_augs import DetTTAModel
 from mmdet.registry import MODELS
@@ -172,7 +173,7 @@ def test_hook_draws_no_image_that_is_augmented():
     """The RoIs of a flipped image lie elsewhere."""
     detector = MODELS.build(Config.fromfile(ROOT / 'configs/shapes/mask-rcnn_r18_panet_shapes.py').model)
     hook = LevelDistributionHook()
-    hook.before_run(SimpleNamespace(model=DetTTAModel(module=detector)))
+    hook.before_run(SimpleNamespace(model=DataParallel(DetTTAModel(module=detector))))
     assert hook.num_pictures == 0
 
 

@@ -24,7 +24,10 @@ def main():
         sys.exit('editable.py: pip could not install this checkout, see above')
     # pip takes the second place if it may not write into the first. Elsewhere may be traces of a build.
     places = [sysconfig.get_path('purelib'), site.getusersitepackages()]
-    [distribution, *_] = importlib.metadata.distributions(name='mmpanet', path=places)
+    found = importlib.metadata.distributions(name='mmpanet', path=places)
+    distribution = next((one for one in found if ROOT.as_uri() in (one.read_text('direct_url.json') or '')), None)
+    if distribution is None:
+        sys.exit(f'editable.py: pip has installed this checkout, but in none of {places}')
     [record] = [entry.locate() for entry in distribution.files if entry.name == 'RECORD']
     link = Path(record).parent.parent / 'mmpanet'
     if os.path.lexists(link):

@@ -9,7 +9,7 @@ from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.swap import swap_checkpoint, verify, write_config
-from mmpanet.swap.config import plan_swap, start_from
+from mmpanet.swap.config import leave_out_run, plan_swap, start_from
 from mmpanet.swap.options import SwapOptions
 from mmpanet.swap.written_config import check_config_target, config_diff
 from mmpanet.utils.configs import load_config
@@ -103,6 +103,7 @@ def main() -> None:
         args.checkpoint = resolve_checkpoint(args.checkpoint, args.config)
     options = {field.name: getattr(args, field.name) for field in fields(SwapOptions) if field.name != 'check_channels'}
     swap = plan_swap(cfg, SwapOptions(**options, check_channels=True))
+    leave_out_run(swap)
     for path in swap.models:
         where = '.'.join(path)
         if args.roi_head_only:

@@ -57,9 +57,10 @@ class LevelDistributionHook(Hook):
         self._drawn = 0
 
     def before_run(self, runner: Runner) -> None:
-        if isinstance(runner.model, BaseTTAModel):
+        model = _unwrapped(runner.model)
+        if isinstance(model, BaseTTAModel):
             self.num_pictures = 0  # RoIs of the other augmentations of an image lie elsewhere
-        self._recorder = LevelRecorder(_unwrapped(runner.model))
+        self._recorder = LevelRecorder(model)
         if not self._recorder.strides:
             raise ConfigError(
                 'LevelDistributionHook: the model has no roi_head with an AdaptiveFeaturePooling and a head of '

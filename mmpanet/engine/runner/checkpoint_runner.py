@@ -96,7 +96,7 @@ def resume_last(runner: Runner) -> None:
     if last is not None and '://' not in last and not all(all_gather_object(Path(last).is_file())):
         raise CheckpointError(
             f'{last}: is there for some processes only. Machines that do not share their work folders cannot resume, '
-            'unless the file is copied to each of them'
+            'unless each of them has a copy under this path'
         )
     if last is None:
         start = f'from {runner._load_from}' if runner._load_from else 'anew'

@@ -50,7 +50,7 @@ def for_mmcv(feats: Sequence[Tensor], rois: Tensor) -> Tuple[Tuple[Tensor, ...],
     """The maps and the RoIs in the form in which mmcv's operators read them correctly.
 
     They misread what is not contiguous. They compute in the precision of the maps, and half precision has too few bits
-    for coordinates: at stride 4, those of x = 1200 would be rounded to whole pixels of the image.
+    for coordinates: from 1024 on, float16 has whole numbers only. Such maps are copied to float32.
     """
     dtype = torch.promote_types(feats[0].dtype, torch.float32)
     return tuple(feat.to(dtype).contiguous() for feat in feats), rois.to(feats[0].device, dtype).contiguous()
