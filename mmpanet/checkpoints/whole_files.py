@@ -29,8 +29,7 @@ def last_whole_checkpoint(work_dir: Union[str, Path]) -> Optional[str]:
     numbered.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
     candidates = [folder / Path(named).name for folder in folders if named] + numbered
     for path in candidates:
-        fault = checkpoint_fault(path)
-        if not fault:
+        if is_whole(path):
             if named and path.name != Path(named).name:
                 print_log(f'{named} is not whole; going on from {path}', 'current')
             return str(path)
@@ -52,19 +51,13 @@ def remove_unfinished(folder: Union[str, Path]) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def checkpoint_fault(path: Union[str, Path]) -> str:
-    """Why a checkpoint file cannot be whole, or an empty string; nothing in it is unpickled.
+def is_whole(path: Union[str, Path]) -> bool:
+    """Whether a checkpoint file is there and whole; nothing in it is unpickled.
 
     Since torch 1.6 it is a zip file, with its list of contents at the end and a checksum for each of them.
     """
-    path = Path(path)
-    if not path.is_file():
-        return 'no such file'
-    if path.stat().st_size == 0:
-        return 'the file is empty'
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        return f'cut off, or no checkpoint of torch 1.6 or newer ({error})'
-    return f'damaged: {damaged} in it has another checksum' if damaged else ''
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError, OSError):
+        return False

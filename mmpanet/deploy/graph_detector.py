@@ -15,9 +15,9 @@ from torch import Tensor
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmpanet.datasets.checks import order_faults
+from mmpanet.datasets.checks import check_class_order
 from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead, end_after_last_pixel
-from mmpanet.utils.errors import DataError, ExportError
+from mmpanet.utils.errors import ExportError
 from .export import SETTINGS
 from .runtimes import open_graph
 
@@ -29,17 +29,11 @@ def has_inclusive_boxes(cfg: Config) -> bool:
     return isinstance(cls, type) and issubclass(cls, InclusiveBoxRoIHead)
 
 
-def check_class_order(cfg: Config, graph: Union[str, Path]) -> None:
-    """Refuse to test labels that the export numbered in another order.
-
-    Raises:
-        DataError: If the classes of a test dataset are those of the file of settings in another order.
-    """
+def check_classes(cfg: Config, graph: Union[str, Path]) -> None:
+    """Refuse to test labels that the export numbered in another order, if a file of settings says the order."""
     file = Path(graph).with_name(SETTINGS)
-    if not file.is_file() or not cfg.get('check_annotations', True):
-        return
-    for fault in order_faults(cfg, 'test', _settings_of(graph).get('classes') or ()):
-        raise DataError(f'{file}: {fault}\n(check_annotations=False in the config leaves this check out)')
+    if file.is_file():
+        check_class_order(cfg, _settings_of(graph).get('classes') or (), str(file))
 
 
 def _has_inclusive_boxes(graph: Union[str, Path]) -> bool:

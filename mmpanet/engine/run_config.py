@@ -13,7 +13,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 
 from mmdet.models import DetTTAModel
 from mmdet.registry import DATASETS, MODELS, TRANSFORMS
-from mmpanet.utils.configs import type_name
+from mmpanet.utils.configs import dicts_in, type_name
 from mmpanet.utils.errors import ConfigError
 
 NEEDED = dict(
@@ -183,7 +183,8 @@ def check_test_time_augmentation(cfg: Config) -> None:
     if isinstance(kind, str):  # mmdet's registry does not know its own scope in a name
         kind = MODELS.get(re.sub(r'^mmdet\.(\w+)$', r'\1', kind))
     only_boxes = kind is not None and getattr(kind, 'merge_preds', None) is DetTTAModel.merge_preds
-    head = next(_mask_heads(cfg.get('model'), 'model'), None)
+    heads = (f'{key}.mask_head' for key, node in dicts_in(cfg.get('model'), 'model') if node.get('mask_head'))
+    head = next(heads, None)
     if only_boxes and head:
         raise ConfigError(
             f'--tta merges only boxes by {kind.__name__}, and this model predicts masks ({head}). Leave them out: '
@@ -214,15 +215,3 @@ def use_test_time_augmentation(cfg: Config) -> None:
         cfg.tta_pipeline = [*deepcopy(dataset.pipeline[:-1]), dict(type='TestTimeAug', transforms=[flips, [pack]])]
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = dict(**(cfg.get('tta_model') or DEFAULT_TTA_MODEL), module=cfg.model)
-
-
-def _mask_heads(node: Any, key: str) -> Iterator[str]:
-    if isinstance(node, (list, tuple)):
-        for index, item in enumerate(node):
-            yield from _mask_heads(item, f'{key}[{index}]')
-    elif isinstance(node, dict):
-        for name, value in node.items():
-            if name == 'mask_head' and value:
-                yield f'{key}.{name}'
-            else:
-                yield from _mask_heads(value, f'{key}.{name}')

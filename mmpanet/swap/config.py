@@ -11,7 +11,7 @@ from mmdet.models.necks import FPN, PAFPN
 from mmdet.registry import MODELS
 from mmpanet import models
 from mmpanet.models import PANetNeck
-from mmpanet.utils.configs import load_config, type_name
+from mmpanet.utils.configs import dicts_in, load_config, type_name
 from mmpanet.utils.files import PathLike
 from mmpanet.utils.model_building import node_at, scope_of
 from .backbone_channels import correct_in_channels
@@ -274,14 +274,13 @@ def _import_mmpanet(cfg: Config) -> None:
         cfg.custom_imports = custom_imports
 
 
-def _name_classes(node: Any) -> None:
+def _name_classes(model: Any) -> None:
     """Put our classes in place of their names, which a new-style config may have too."""
-    for value in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
-        _name_classes(value)
-    kind = node.get('type') if isinstance(node, dict) else None
-    name = kind.rpartition('.')[2] if isinstance(kind, str) else ''
-    if name in models.__all__:
-        node['type'] = LazyObject('mmpanet.models', name)
+    for _, node in dicts_in(model, 'model'):
+        kind = node.get('type')
+        name = kind.rpartition('.')[2] if isinstance(kind, str) else ''
+        if name in models.__all__:
+            node['type'] = LazyObject('mmpanet.models', name)
 
 
 def is_new_style(cfg: Config) -> bool:

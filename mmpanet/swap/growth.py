@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterator, List
 from mmengine.config import Config
 
 from mmpanet.models.layers import GATE_PARAMETERS
-from mmpanet.utils.configs import type_name
+from mmpanet.utils.configs import dicts_in, type_name
 
 # Gates start at zero and have to move further than trained weights do.
 GATE_LR_MULT = 30
@@ -27,7 +27,7 @@ NAMES_OF_NORMS = ('bn', 'gn', 'ln', 'in', 'norm')
 
 def has_level_gates(node: Any) -> bool:
     """Whether a config's dict has a head with ``level_gate=True`` in it."""
-    return any(_gated_heads(node))
+    return any(part.get('level_gate') for _, part in dicts_in(node, ''))
 
 
 def set_learning_rates(cfg: Config, notes: List[str]) -> None:
@@ -105,15 +105,6 @@ def _rates_of_layers(model: Any, paramwise: dict, lr_mult: float) -> Dict[str, d
 
 def gated_layers(node: Any) -> Iterator[str]:
     """Parts of the names of the parameters behind the gates of heads: the layers for all levels except a RoI's own."""
-    for head in _gated_heads(node):
-        yield from (f'.0.levels.{i}' for i in range(1, head.get('num_levels', 4)))
-
-
-def _gated_heads(node: Any) -> Iterator[dict]:
-    if isinstance(node, dict):
-        if node.get('level_gate'):
-            yield node
-        node = [node[key] for key in list(node.keys())]
-    if isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _gated_heads(item)
+    for _, head in dicts_in(node, ''):
+        if head.get('level_gate'):
+            yield from (f'.0.levels.{i}' for i in range(1, head.get('num_levels', 4)))

@@ -3,7 +3,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Container, Iterator, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
@@ -56,6 +56,24 @@ def type_name(type_: Any) -> str:
         type_: A name, a name with a scope, a dotted path, or a class.
     """
     return type_.rpartition('.')[2] if isinstance(type_, str) else getattr(type_, '__name__', str(type_))
+
+
+def dicts_in(node: Any, key: str, skip: Container[str] = ()) -> Iterator[Tuple[str, dict]]:
+    """Each dict in a config with its place, such as ``model.bbox_head[0]``, from the outermost inwards.
+
+    Args:
+        node: The config, or a part of it.
+        key: The place of this part.
+        skip: Keys whose values are passed over.
+    """
+    if isinstance(node, dict):
+        yield key, node
+        for name, value in node.items():
+            if name not in skip:
+                yield from dicts_in(value, f'{key}.{name}', skip)
+    elif isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from dicts_in(item, f'{key}[{i}]', skip)
 
 
 def config_path(config: PathLike) -> Path:

@@ -138,6 +138,15 @@ def test_fields_of_the_evaluation_against_pycocotools(tmp_path, spoil, message):
         assert precisions == [pytest.approx(1)] * 2
 
 
+def test_entries_that_are_no_objects_are_counted(tmp_path):
+    data = make_coco()
+    data['annotations'][1:3] = [None, None]
+    faults = check_annotations(write_coco(tmp_path, data), CLASSES, masks=True).faults
+    assert [fault.partition(': ')[2] for fault in faults if 'it is' in fault] == [
+        'annotations[1]: it is None, it takes an object (2 annotations)'
+    ]
+
+
 def test_objects_of_other_categories_are_not_evaluated(tmp_path):
     data = make_coco()
     objects = list(data['annotations'])

@@ -14,7 +14,7 @@ from tiny_training import make_data, run_tool, tiny_config, write_config
 
 from mmdet.apis import DetInferencer
 from mmpanet.checkpoints.files import load_untrusted
-from mmpanet.checkpoints.whole_files import checkpoint_fault, last_whole_checkpoint
+from mmpanet.checkpoints.whole_files import is_whole, last_whole_checkpoint
 from mmpanet.engine.hooks import EvaluateMissedHook, SaveThenRemoveHook
 from mmpanet.engine.runner import build_runner
 from mmpanet.engine.runner.checkpoint_runner import WholeCheckpointRunner
@@ -101,9 +101,9 @@ def test_resumes_without_a_good_pointer(work_dir, pointer):
 
 @pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.9999])
 def test_a_cut_off_checkpoint_is_not_whole(work_dir, share):
-    assert not checkpoint_fault(work_dir / 'epoch_1.pth')
+    assert is_whole(work_dir / 'epoch_1.pth')
     cut(work_dir / 'epoch_1.pth', share)
-    assert checkpoint_fault(work_dir / 'epoch_1.pth')
+    assert not is_whole(work_dir / 'epoch_1.pth')
 
 
 def test_a_changed_byte_is_seen(work_dir):
@@ -111,7 +111,7 @@ def test_a_changed_byte_is_seen(work_dir):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(content)
-    assert 'checksum' in checkpoint_fault(path)
+    assert not is_whole(path)
 
 
 def test_resume_goes_on_from_the_whole_one(trained, work_dir):
@@ -219,7 +219,7 @@ def test_full_disk(trained, tmp_path, work_dir, keep):
     assert [path.name for path in work_dir.glob('epoch_*')] == ['epoch_1.pth']
     assert (work_dir / 'epoch_1.pth').read_bytes() == before
     run_tool('train', trained[0], '--work-dir', work_dir, '--resume')  # there is room again
-    assert not checkpoint_fault(work_dir / 'epoch_2.pth')
+    assert is_whole(work_dir / 'epoch_2.pth')
 
 
 def test_the_best_checkpoint_is_replaced_by_a_whole_one(data, tmp_path):

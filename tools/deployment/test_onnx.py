@@ -13,7 +13,7 @@ if 'OMP_WAIT_POLICY' not in os.environ:
 import mmpanet  # noqa: E402, F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.deploy import GraphDetector
 from mmpanet.deploy.export import SETTINGS
-from mmpanet.deploy.graph_detector import check_class_order, has_inclusive_boxes
+from mmpanet.deploy.graph_detector import check_classes, has_inclusive_boxes
 from mmpanet.deploy.runtimes import RUNTIMES
 from mmpanet.engine.hooks import LevelDistributionHook
 from mmpanet.engine.run_arguments import add_run_arguments, load_run_config
@@ -45,7 +45,7 @@ def test(args):
         hook for hook in cfg.get('custom_hooks') or [] if type_name(hook['type']) != LevelDistributionHook.__name__
     ]
     check_run_config(cfg, 'test')
-    check_class_order(cfg, args.graph)
+    check_classes(cfg, args.graph)
     settings = Path(args.graph).with_name(SETTINGS)
     rcnn = cfg.model.test_cfg.get('rcnn', {})
     cfg.model = dict(

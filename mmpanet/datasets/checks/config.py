@@ -2,6 +2,7 @@
 """What a config says about its data: datasets, classes, the heads of the model."""
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -13,7 +14,8 @@ from mmengine.registry import Registry, init_default_scope
 
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
-from mmpanet.utils.configs import type_name
+from mmpanet.utils.configs import dicts_in, type_name
+from mmpanet.utils.errors import DataError
 from mmpanet.utils.images import Loading, find_loading
 from .forms import argument_faults, dataset_form_faults
 from .values import is_integer, short, some
@@ -165,7 +167,8 @@ def _coco_class(node: dict) -> Optional[type]:
 
 def _source(node: dict, key: str, dataset_class: Any) -> CocoSource:
     root = node.get('data_root') or ''
-    steps = list(_steps(node.get('pipeline') or ()))
+    # Also those inside others, such as MultiBranch and RandomChoice.
+    steps = [step for _, step in dicts_in(node.get('pipeline') or (), 'pipeline') if 'type' in step]
     loaders = [step for step in steps if type_name(step.get('type')).endswith('LoadAnnotations')]
     return CocoSource(
         key=key,
@@ -180,18 +183,6 @@ def _source(node: dict, key: str, dataset_class: Any) -> CocoSource:
         indices=node.get('indices'),
         loading=find_loading(node.get('pipeline') or ()),
     )
-
-
-def _steps(node: Any) -> Iterator[dict]:
-    """The transforms of a pipeline, also those inside others (``MultiBranch``, ``RandomChoice``)."""
-    if isinstance(node, dict):
-        if 'type' in node:
-            yield node
-        for value in node.values():
-            yield from _steps(value)
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _steps(item)
 
 
 def class_names(source: CocoSource) -> Tuple[Tuple[str, ...], List[str]]:
@@ -236,11 +227,26 @@ def order_faults(cfg: Config, split: str, trained: Optional[Sequence[str]] = Non
             )
 
 
+def check_class_order(cfg: Config, trained: Sequence[str], where: str) -> None:
+    """Refuse to test labels that were numbered in another order.
+
+    Args:
+        cfg: The config of the test. ``check_annotations=False`` in it leaves this check out.
+        trained: The classes, in the order of their labels.
+        where: What says this order, for the message.
+
+    Raises:
+        DataError: If a test dataset has these classes in another order.
+    """
+    for fault in order_faults(cfg, 'test', trained) if cfg.get('check_annotations', True) else ():
+        raise DataError(f'{where}: {fault}\n(check_annotations=False in the config leaves this check out)')
+
+
 def head_faults(cfg: Config, source: CocoSource, classes: Sequence[str]) -> Iterator[str]:
     """Compare the number of classes of all heads, also those of nested models, with those of a dataset."""
     if source.return_classes:
         return
-    for key, count in _class_counts(cfg.get('model') or {}, 'model'):
+    for key, count in _class_counts(cfg.get('model')):
         if count != len(classes):
             yield f'{key}={count}, but {source.key} has {len(classes)} classes: {some(classes)}'
 
@@ -249,19 +255,9 @@ def head_faults(cfg: Config, source: CocoSource, classes: Sequence[str]) -> Iter
 _OTHER_HEADS = ('rpn_head', 'semantic_head', 'seg_head', 'segm_head')
 
 
-def _class_counts(node: Any, key: str) -> Iterator[Tuple[str, int]]:
-    if isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from _class_counts(item, f'{key}[{i}]')
-    elif isinstance(node, dict):
-        for name, value in node.items():
-            if name in _OTHER_HEADS or not isinstance(value, (dict, list, tuple)):
-                continue
-            where = f'{key}.{name}'
-            if name.endswith('_head'):
-                for i, head in enumerate(value if isinstance(value, (list, tuple)) else [value]):
-                    stage = f'{where}[{i}]' if isinstance(value, (list, tuple)) else where
-                    for option in ('num_classes', 'num_things_classes'):
-                        if isinstance(head, dict) and isinstance(head.get(option), int):
-                            yield f'{stage}.{option}', head[option]
-            yield from _class_counts(value, where)
+def _class_counts(model: Any) -> Iterator[Tuple[str, int]]:
+    for key, head in dicts_in(model, 'model', skip=_OTHER_HEADS):
+        if re.search(r'_head(\[\d+\])?$', key):
+            for option in ('num_classes', 'num_things_classes'):
+                if isinstance(head.get(option), int):
+                    yield f'{key}.{option}', head[option]

@@ -25,21 +25,18 @@ class Reading(NamedTuple):
     polygons_only: bool = False
 
 
-class LeftOut:
-    """Objects that MMDetection passes over without a message, counted by reason."""
+class Tally:
+    """Texts, each with the first annotation that it is about and their number."""
 
     def __init__(self) -> None:
-        self._reasons: Dict[str, Tuple[int, str]] = {}
+        self._found: Dict[str, Tuple[str, int]] = {}
 
-    def add(self, reason: str, first: str) -> None:
-        count, known = self._reasons.get(reason, (0, first))
-        self._reasons[reason] = (count + 1, known)
+    def add(self, text: str, first: str) -> None:
+        known, count = self._found.get(text, (first, 0))
+        self._found[text] = (known, count + 1)
 
-    def lines(self, total: int) -> List[str]:
-        return [
-            f'annotations: {count} of {total} {reason}; the first is {first}'
-            for reason, (count, first) in self._reasons.items()
-        ]
+    def __iter__(self) -> Iterator[Tuple[str, str, int]]:
+        return ((text, first, count) for text, (first, count) in self._found.items())
 
 
 class Boxes:
@@ -120,15 +117,14 @@ def check_objects(
         classes: The classes of the model.
         reading: What the run does with the file.
     """
-    faults: Dict[str, Tuple[str, int]] = {}  # the first annotation with a fault, and their number
-    left_out = LeftOut()
+    faults, left_out = Tally(), Tally()
     ids: Set[Any] = set()
     of_classes: Set[Any] = set()
     boxes = Boxes()
     per_class = dict.fromkeys(classes, 0)
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict):
-            faults[f'it is {short(entry)}, it takes an object'] = (f'annotations[{i}]', 1)
+            faults.add(f'it is {short(entry)}, it takes an object', f'annotations[{i}]')
             continue
         where = f'annotations[{i}] (id {short(entry.get("id"))})'
         references = list(_reference_faults(entry, images, categories))
@@ -139,8 +135,7 @@ def check_objects(
         if not references:
             found += _geometry_faults(entry, images[entry['image_id']], read)
         for fault in found:
-            first, count = faults.get(fault, (where, 0))
-            faults[fault] = (first, count + 1)
+            faults.add(fault, where)
         if found:
             continue
         name = categories[entry['category_id']]
@@ -153,12 +148,12 @@ def check_objects(
                 boxes.compare(where, entry)
         if name in per_class:
             of_classes.add(entry['image_id'])
-    lines = [
-        f'{where}: {fault}' + (f' ({count} annotations)' if count > 1 else '')
-        for fault, (where, count) in faults.items()
-    ]
+    lines = [f'{where}: {fault}' + (f' ({count} annotations)' if count > 1 else '') for fault, where, count in faults]
     lines += boxes.faults()
-    left_out_lines = left_out.lines(len(entries)) + boxes.lines(len(entries))
+    left_out_lines = [
+        f'annotations: {count} of {len(entries)} {reason}; the first is {first}' for reason, first, count in left_out
+    ]
+    left_out_lines += boxes.lines(len(entries))
     return ObjectFindings(lines, left_out_lines, per_class, of_classes)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from mmdet.registry import RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
-from mmpanet.datasets.checks import check_datasets, order_faults, unset_faults
+from mmpanet.datasets.checks import check_class_order, check_datasets, unset_faults
 from mmpanet.engine.fused_step import add_missing_momentum, with_fused_step, with_step_of
 from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
 from mmpanet.utils.files import make_folder
@@ -102,7 +102,7 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         if mismatch:
             raise CheckpointError(f'checkpoint {filename}: {mismatch}')
         if self.needs_all_weights:
-            self._check_class_order(filename, checkpoint)
+            check_class_order(self.cfg, trained_classes(checkpoint), f'checkpoint {filename}')
         if self._resume and isinstance(self.optim_wrapper, OptimWrapperDict):
             states = checkpoint.get('optimizer', {})
             for name, wrapper in self.optim_wrapper.items():
@@ -111,15 +111,6 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         elif self._resume and isinstance(self.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
             checkpoint['optimizer'] = with_step_of(self.optim_wrapper.optimizer, checkpoint['optimizer'])
         return checkpoint
-
-    def _check_class_order(self, filename: str, checkpoint: Dict[str, Any]) -> None:
-        """Refuse to test labels that the training numbered in another order."""
-        if not self.cfg.get('check_annotations', True):
-            return
-        for fault in order_faults(self.cfg, 'test', trained_classes(checkpoint)):
-            raise DataError(
-                f'checkpoint {filename}: {fault}\n(check_annotations=False in the config leaves this check out)'
-            )
 
     def _check_annotations(self, *splits: str) -> None:
         if not self.cfg.get('check_annotations', True):

@@ -21,14 +21,12 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from mmpanet.checkpoints.matching import STATISTICS
 from mmpanet.checkpoints.whole_files import last_whole_checkpoint, remove_unfinished
 from mmpanet.engine.hooks.evaluate_missed_hook import EvaluateMissedHook
 from mmpanet.engine.hooks.save_then_remove_hook import SaveThenRemoveHook
 from mmpanet.utils.errors import CheckpointError, ConfigError
 from mmpanet.utils.files import atomic_write
-
-# A step in half precision that overflows may change them, though the optimizer leaves it out.
-STATISTICS_OF_BN = ('running_mean', 'running_var')
 
 
 class WholeCheckpointRunner(Runner):
@@ -108,7 +106,8 @@ def resume_last(runner: Runner) -> None:
 
 def _check_finite(model: nn.Module, filename: str) -> None:
     model = model.module if is_model_wrapper(model) else model
-    statistics = ((name, buffer) for name, buffer in model.named_buffers() if name.endswith(STATISTICS_OF_BN))
+    # A step in half precision that overflows may change the statistics, though the optimizer leaves it out.
+    statistics = ((name, buffer) for name, buffer in model.named_buffers() if name.endswith(STATISTICS))
     for name, values in chain(model.named_parameters(), statistics):
         if not torch.isfinite(values).all():
             raise CheckpointError(
