@@ -16,7 +16,7 @@ name each fault: the file, the entry, its value and the allowed values.
 - :mod:`.datasets`: all of them together
 """
 
-from .config import CocoSource, check_class_order, find_datasets, unset_faults
+from .config import CocoSource, check_class_order, find_datasets, order_faults, unset_faults
 from .datasets import Findings, check_annotations, check_datasets
 from .rle import rle_runs
 
@@ -27,6 +27,7 @@ __all__ = [
     'check_class_order',
     'check_datasets',
     'find_datasets',
+    'order_faults',
     'rle_runs',
     'unset_faults',
 ]
