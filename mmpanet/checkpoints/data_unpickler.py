@@ -40,7 +40,7 @@ PLAIN_INSTRUCTIONS = (
     pickle.STACK_GLOBAL, pickle.BINPERSID,
 )
 # fmt: on
-COPIES = 16
+COPIES = 16  # how many times as large as the pickle all copies that its calls make may be
 SIZED = (bytes, bytearray, str, list, tuple, dict)
 _PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 

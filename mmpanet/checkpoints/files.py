@@ -163,16 +163,17 @@ def _load_legacy(stream: IO[bytes], map_location: MapLocation) -> Any:
     stream.seek(start)
     named: Dict[str, StorageName] = {}
     storages: Dict[str, torch.UntypedStorage] = {}
-    left = [file_size]  # bytes that further storages may have
+    left = file_size  # bytes that further storages may have
 
     def promise_storage(persistent_id: Any) -> Storage:
         """Its content comes behind the pickle."""
+        nonlocal left
         stored = parse_storage_name(persistent_id)
         if named.setdefault(stored.key, stored).num_bytes != stored.num_bytes:
             raise MalformedError(f'storage {stored.key} has two sizes')
         if stored.key not in storages:
-            left[0] -= stored.num_bytes
-            if left[0] < 0:
+            left -= stored.num_bytes
+            if left < 0:
                 raise EOFError(f'storage {stored.key} has {stored.num_bytes} bytes')
             storages[stored.key] = restore_location(new_storage(stored.num_bytes)[0], stored.location, map_location)
         return Storage(stored.dtype, storages[stored.key])

@@ -59,7 +59,8 @@ class RotatedAdaptiveFeaturePooling(AdaptiveFeaturePooling):
                 raise ConfigError(
                     f"roi_layer.type={kind!r} must be 'RoIAlignRotated'; AdaptiveFeaturePooling takes RoIAlign"
                 )
-            roi_layer = {FORMER_NAMES.get(key, key): value for key, value in roi_layer.items()}
+            roi_layer = dict(roi_layer.items())
+            use_new_names(roi_layer)
         super().__init__(roi_layer, out_channels, featmap_strides, **kwargs)
 
     def _pool_at_once(self, feats: Tuple[Tensor, ...], rois: Tensor, order: Optional[Tensor]) -> Tensor:
@@ -76,3 +77,10 @@ class RotatedAdaptiveFeaturePooling(AdaptiveFeaturePooling):
         rois[:, 3] *= width_factor
         rois[:, 4] *= height_factor
         return rois
+
+
+def use_new_names(roi_layer: dict) -> None:
+    """Rename arguments of a ``roi_layer``, in place, that have their former names."""
+    for old, new in FORMER_NAMES.items():
+        if old in roi_layer:
+            roi_layer[new] = roi_layer.pop(old)

@@ -18,7 +18,7 @@ from mmpanet.utils.model_building import build_model
 from .model_search import find_models, is_swapped
 from .targets import check_target
 from .warm_start import has_warm_start
-from .weights import CarriedWeights, carry_weights
+from .weights import NAMES_OF_DETECTORS, CarriedWeights, carry_weights
 
 # The parts of a checkpoint with which a run with the same parameters resumes. A swapped model starts a new run.
 RUN_STATE_KEYS = ('optimizer', 'param_schedulers', 'message_hub')
@@ -100,9 +100,7 @@ def find_model_of_checkpoint(state_dict: Dict[str, Tensor], new_cfg: Config) -> 
     """Find the model in the config that the weights belong to: the whole model, or the detector inside a tracker."""
     for path, model in find_models(new_cfg.model):
         if path != ('model',) and is_swapped(model):
-            # A semi-supervised model contains its detector twice, under the names "student" and "teacher". MMOCR's
-            # MMDetWrapper builds the detector of its cfg as wrapped_model.
-            prefixes_of_whole_model = (f'{".".join(path[1:])}.', 'student.', 'teacher.', 'wrapped_model.')
+            prefixes_of_whole_model = tuple(f'{name}.' for name in ('.'.join(path[1:]), *NAMES_OF_DETECTORS))
             if not any(name.startswith(prefixes_of_whole_model) for name in state_dict):
                 return path
     return ('model',)

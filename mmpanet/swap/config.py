@@ -13,7 +13,7 @@ from mmpanet import models
 from mmpanet.models import PANetNeck
 from mmpanet.utils.configs import dicts_in, load_config, type_name
 from mmpanet.utils.files import PathLike
-from mmpanet.utils.model_building import node_at, scope_of
+from mmpanet.utils.model_building import node_at, nodes_along, scope_of
 from .backbone_channels import correct_in_channels
 from .growth import set_learning_rates
 from .model_search import check_types, find_models, necks_of
@@ -150,8 +150,8 @@ def plan_swap(cfg: Union[Config, PathLike], options: SwapOptions = DEFAULT_OPTIO
         if options.check_channels and not options.roi_head_only:  # the neck may be any, with its own in_channels
             correct_in_channels(cfg, path, notes)
         swapped.append(path)
-        for end in range(1, len(path) + 1):
-            _note_pretrained(cfg, path[:end], options.swaps_roi_head, notes)
+        for end, node in enumerate(nodes_along(cfg, path), start=1):
+            _note_pretrained(node, path[:end], options.swaps_roi_head, notes)
     if not swapped:
         raise SwapError('nothing to swap: ' + ('; '.join(skipped) or 'no model in this config has a neck'))
     if cfg.get('load_from'):
@@ -243,13 +243,14 @@ def _swap_neck(neck: dict, scope: Optional[str], options: SwapOptions, notes: Li
         neck.update(WARM_START)
 
 
-def _note_pretrained(cfg: Config, path: Tuple[str, ...], roi_head: bool, notes: List[str]) -> None:
+def _note_pretrained(node: Any, path: Tuple[str, ...], roi_head: bool, notes: List[str]) -> None:
     """Add a note if ``init_cfg`` of what stands at ``path`` names the checkpoint of a whole model."""
-    node = node_at(cfg, path)
     init_cfgs = (node.get('init_cfg') or []) if isinstance(node, dict) else []
     for init_cfg in [init_cfgs] if isinstance(init_cfgs, dict) else init_cfgs:
         if type_name(init_cfg.get('type', '')) in ('Pretrained', 'PretrainedInit'):
-            notes.append(_note_of_old_checkpoint(f'{".".join(path)}.init_cfg', init_cfg['checkpoint'], roi_head))
+            note = _note_of_old_checkpoint(f'{".".join(path)}.init_cfg', init_cfg['checkpoint'], roi_head)
+            if note not in notes:  # two swapped models may stand in one
+                notes.append(note)
 
 
 def _note_of_old_checkpoint(key: str, checkpoint: str, roi_head: bool) -> str:

@@ -22,7 +22,7 @@ from mmpanet.models import (
     PANetShared4Conv1FCBBoxHead,
     RotatedAdaptiveFeaturePooling,
 )
-from mmpanet.models.rotated_adaptive_feature_pooling import FORMER_NAMES
+from mmpanet.models.rotated_adaptive_feature_pooling import use_new_names
 from mmpanet.utils.configs import type_name
 from .options import SwapOptions
 from .types import SwapError, class_of, retype
@@ -193,7 +193,7 @@ class _Branch:
     def swap(self, notes: List[str]) -> None:
         """Swap the extractors and heads in place."""
         for extractor in self.extractors:
-            _use_new_names(extractor['roi_layer'])
+            use_new_names(extractor['roi_layer'])
         output_size = self.extractors[0]['roi_layer'].get('output_size')
         num_levels = len(self.extractors[0]['featmap_strides'])
         if not self.shares_extractor:
@@ -267,10 +267,3 @@ def _as_list(value: Any) -> list:
 def _pair(size: Any) -> Tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
-
-
-def _use_new_names(roi_layer: dict) -> None:
-    """Rename arguments that mmcv still takes by their former names."""
-    for old, new in FORMER_NAMES.items():
-        if old in roi_layer:
-            roi_layer[new] = roi_layer.pop(old)

@@ -14,8 +14,9 @@ from mmpanet.utils.errors import CheckpointError, ConfigError
 from mmpanet.utils.logging import quiet_logger
 from .warm_start import neutralize_fc_branches
 
-# What trackers, semi-supervised models and MMOCR call the detectors that they contain.
-WRAPPERS = ('detector', 'student', 'teacher', 'wrapped_model')
+# What semi-supervised models (the first two) and MMOCR's MMDetWrapper call the detector that their configs name
+# otherwise.
+NAMES_OF_DETECTORS = ('student', 'teacher', 'wrapped_model')
 
 
 class CarriedWeights(NamedTuple):
@@ -135,7 +136,7 @@ def _check_parts(missing: Sequence[str], unexpected: Sequence[str]) -> None:
 
 def _part_of(name: str) -> str:
     first, second = (*name.split('.'), '')[:2]
-    return f'{first}.{second}' if first in WRAPPERS else first
+    return f'{first}.{second}' if first in ('detector', *NAMES_OF_DETECTORS) else first
 
 
 def _init_new_parts(model: nn.Module) -> None:
