@@ -337,7 +337,10 @@ ROWS = [
     (CAR_PARTS, 'afp-level-sum_12e', 'bpa-afp-level-sum_12e', ['model.neck.type']),
     (CAR_PARTS, 'bpa-afp-level-sum_12e', 'bpa-afp-ff-level-sum_12e', [f'{FC}fusion']),
     (CAR_PARTS, 'bpa-afp-ff-level-sum_12e', 'panet-level-sum_12e', ['model.roi_head.bbox_head']),
-    (CAR_PARTS, 'panet_12e', 'panet-level-sum_12e', LEVEL_FUSION),
+    *[
+        (CAR_PARTS, f'{row}_12e', f'{row}-level-sum_12e', LEVEL_FUSION)
+        for row in ('afp', 'bpa-afp', 'bpa-afp-ff', 'panet')
+    ],
     (CAR_PARTS, 'fpn_12e', 'pafpn_12e', ['model.neck.type']),
     (CAR_PARTS, 'panet-level-sum_12e', 'panet-level-sum-fc-norm_12e', ['model.roi_head.bbox_head.fc_norm_cfg']),
     (SCRATCH, 'fpn_24e', 'pafpn_24e', ['model.neck.type']),
