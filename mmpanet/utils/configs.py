@@ -92,7 +92,10 @@ def config_path(config: PathLike) -> Path:
     try:
         package = get_installed_path(MODULE2PACKAGE.get(scope, scope))
     except Exception as error:  # get_installed_path raises any error of the package metadata
-        raise ConfigError(f'config {config}: the package {scope!r} is not installed') from error
+        reason = f'the package {scope!r} is not installed'
+        if getattr(error, 'name', None) == 'pkg_resources':
+            reason = "mmengine needs pkg_resources, which setuptools 82 removed: pip install 'setuptools<81'"
+        raise ConfigError(f'config {config}: {reason}') from error
     root = Path(package, '.mim', 'configs')
     if not name.endswith('.py'):
         name += '.py'

@@ -17,6 +17,7 @@ from mmdet.datasets import CocoDataset
 from mmpanet.datasets.converters.dsb2018 import CLASSES
 from mmpanet.datasets.shapes import SHAPES, ShapesConfig, make_image, make_shapes
 from mmpanet.datasets.shapes.outlines import enclosed_area, rasterize
+from mmpanet.datasets.shapes.rendering import render
 from mmpanet.utils.errors import DataError
 
 TOOL = tool_path('make_shapes')
@@ -162,14 +163,19 @@ def test_hole_shows_what_lies_behind():
     """Neither the mask nor the picture of a ring covers its hole."""
     config = ShapesConfig(classes=['ring'], num_objects=(1, 1), area=(3000, 6000))
     for index in range(10):
-        _, objects = make_image(config, 'train', index)
-        for item in objects:
+        for item in make_image(config, 'train', index)[1]:
             rle = mask_utils.encode(np.asfortranarray(item.mask.view(np.uint8)))
             ys, xs = item.mask.nonzero()
             cy, cx = int(ys.mean()), int(xs.mean())
             whole = ys.min() > 0 and xs.min() > 0 and ys.max() < 255 and xs.max() < 255
             if whole:
                 assert mask_utils.decode(rle)[cy, cx] == 0
+                # The same ground with the ring and without it.
+                drawn, empty = (render(config, one, np.random.RandomState(0)).astype(int) for one in ([item], []))
+                change = np.abs((drawn - empty).reshape(-1, 3))
+                hole = np.zeros(config.image_size, bool)
+                hole[cy - 2 : cy + 3, cx - 2 : cx + 3] = True
+                assert change[hole.ravel()].mean() < 15 < 30 < change[item.mask.ravel()].mean()
                 return
     pytest.fail('no whole ring in ten images')
 

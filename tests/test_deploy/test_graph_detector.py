@@ -40,11 +40,13 @@ def samples(cfg, images):
     return pseudo_collate([load_image(path, i)[1] for i, path in enumerate(images)])
 
 
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
 @torch.no_grad()
-def test_predictions_are_those_of_mmdet_in_the_original_image(exported):
+def test_predictions_are_those_of_mmdet_in_the_original_image(exported, runtime):
+    pytest.importorskip(runtime)
     model, cfg, folder, images = exported
     assert not has_inclusive_boxes(cfg)
-    found = GraphDetector(folder / 'end2end.onnx').test_step(samples(cfg, images))
+    found = GraphDetector(folder / 'end2end.onnx', runtime).test_step(samples(cfg, images))
     check_equal(found, model.test_step(samples(cfg, images)))
 
 
@@ -75,6 +77,19 @@ def check_equal(found, expected):
         np.testing.assert_allclose(dets[right, 4], other.scores[left], atol=1e-4)
         assert one.masks.shape[1:] == other.masks.shape[1:] == (96, 128)
         assert (one.masks[right] != other.masks[left]).sum() <= 1e-3 * other.masks.sum()
+
+
+def check_similar(found, expected):
+    """Most objects are found again, with nearly the same masks. Eight bits move random scores past one another."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        one, other = one.pred_instances, other.pred_instances
+        dets = torch.cat([one.bboxes, one.scores[:, None]], dim=1).numpy()
+        pairs = match_detections(other, dets, one.labels.numpy())
+        assert len(pairs) >= 0.5 * len(other) > 2
+        masks = other.masks[pairs[:, 0]]
+        assert (one.masks[pairs[:, 1]] != masks).sum() <= 0.1 * masks.sum()
+        assert one.scores.max() == pytest.approx(other.scores.max().item(), abs=0.1)
 
 
 @torch.no_grad()
@@ -173,8 +188,10 @@ def test_eight_bits_of_a_graph_of_float_images(exported, tmp_path):
     model, cfg, _, images = exported
     export_detector(model, cfg, tmp_path, paste_masks=False, input_type='float32')
     quantize_graph(tmp_path / 'end2end.onnx', tmp_path / 'int8.onnx', cfg, images)
-    [found, *_] = GraphDetector(tmp_path / 'int8.onnx').test_step(samples(cfg, images))
-    assert len(found.pred_instances) > 5
+    check_similar(
+        GraphDetector(tmp_path / 'int8.onnx').test_step(samples(cfg, images)),
+        GraphDetector(tmp_path / 'end2end.onnx').test_step(samples(cfg, images)),
+    )
 
 
 @pytest.mark.slow
@@ -199,8 +216,7 @@ def test_eight_bits_change_little_and_leave_the_output_layers_alone(exported, tm
     assert small < 0.4 * whole
     eight = GraphDetector(tmp_path / 'int8.onnx', inclusive_boxes=False).test_step(samples(cfg, images))
     full = GraphDetector(folder / 'end2end.onnx').test_step(samples(cfg, images))
-    best = [(a.pred_instances.scores.max(), b.pred_instances.scores.max()) for a, b in zip(eight, full)]
-    np.testing.assert_allclose(*zip(*best), atol=0.1)
+    check_similar(eight, full)
 
 
 @pytest.mark.slow
@@ -292,8 +308,7 @@ def test_openvino_runs_eight_bits(exported, tmp_path):
         GraphDetector(tmp_path / 'int8.onnx', runtime, inclusive_boxes=False).test_step(samples(cfg, images))
         for runtime in ('openvino', 'onnxruntime')
     )
-    for a, b in zip(one, other):
-        assert a.pred_instances.scores.max() == pytest.approx(b.pred_instances.scores.max().item(), abs=0.1)
+    check_similar(one, other)
 
 
 @pytest.mark.slow

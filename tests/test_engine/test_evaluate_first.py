@@ -1,8 +1,10 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import pytest
+import torch
 from mmengine.hooks import Hook
 from tiny_training import make_data, tiny_config
 
+from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.engine.runner.checking_runner import build_runner
 from mmpanet.evaluation.run_log import RunLog
 from mmpanet.utils.errors import ConfigError
@@ -22,23 +24,32 @@ def cfg(data, tmp_path):
 
 
 class Evaluations(Hook):
-    """Keeps the iteration and the metrics of every evaluation, and checks that the steps run in training mode."""
+    """Keeps what every evaluation evaluated and found, and checks that the steps run in training mode."""
+
+    priority = 'LOWEST'  # after EMAHook, which puts the averaged weights into the model
 
     def __init__(self):
         self.seen = []
+        self.weights = []
 
     def before_train_iter(self, runner, *args, **kwargs):
         assert runner.model.training
+
+    def before_val_epoch(self, runner):
+        self.weights.append({name: value.clone() for name, value in runner.model.state_dict().items()})
 
     def after_val_epoch(self, runner, metrics=None):
         self.seen.append((runner.iter, metrics))
 
 
-def train(cfg):
+def train(cfg, first_weights=None):
+    """Returns iteration and metrics of every evaluation. The first one must be that of the weights of a file."""
+    expected = load_untrusted(first_weights)['state_dict'] if first_weights else {}
     evaluations = Evaluations()
     runner = build_runner(cfg)
     runner.register_hook(evaluations)
     runner.train()
+    assert all(torch.equal(evaluations.weights[0][name], value) for name, value in expected.items())
     return evaluations.seen
 
 
@@ -51,7 +62,7 @@ def test_the_first_evaluation_is_that_of_the_loaded_model(cfg, tmp_path, hooks):
 
     cfg.load_from, cfg.work_dir = str(tmp_path / 'run' / 'epoch_1.pth'), str(tmp_path / 'second')
     cfg.custom_hooks += hooks
-    second = train(cfg)
+    second = train(cfg, first_weights=tmp_path / 'run' / 'epoch_1.pth')
     assert [iteration for iteration, _ in second] == [0, 1] and second[0][1] == last[1]
 
 
@@ -61,7 +72,7 @@ def test_averaged_weights_are_those_that_the_config_initializes(cfg, tmp_path):
     cfg.model.init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'run' / 'epoch_1.pth'))
     cfg.work_dir = str(tmp_path / 'second')
     cfg.custom_hooks.append(dict(type='EMAHook'))
-    assert train(cfg)[0][1] == last[1]
+    assert train(cfg, first_weights=tmp_path / 'run' / 'epoch_1.pth')[0][1] == last[1]
 
 
 def test_a_resumed_training_does_not_evaluate_again(cfg, tmp_path):
@@ -87,7 +98,7 @@ def test_a_resumed_training_makes_up_for_a_missed_evaluation(cfg, tmp_path, max_
     drop_last_evaluation(tmp_path / 'run')
     cfg.train_cfg.max_epochs = max_epochs
     cfg.resume = True
-    seen = train(cfg)
+    seen = train(cfg, first_weights=tmp_path / 'run' / 'epoch_1.pth')
     assert [iteration for iteration, _ in seen] == expected and seen[0][1] == last[1]
     assert [one.epoch for one in RunLog.read(tmp_path / 'run').evaluations] == [0, *expected]
 

@@ -116,7 +116,9 @@ def test_a_changed_byte_is_seen(work_dir):
 
 def test_resume_goes_on_from_the_whole_one(trained, work_dir):
     cut(work_dir / 'epoch_2.pth')
+    first = (work_dir / 'epoch_1.pth').stat().st_mtime_ns
     run_tool('train', trained[0], '--work-dir', work_dir, '--resume')
+    assert (work_dir / 'epoch_1.pth').stat().st_mtime_ns == first  # a training from scratch would write it again
     again = load_untrusted(work_dir / 'epoch_2.pth')
     assert again['meta']['epoch'] == 2
     assert {int(state['step']) for state in again['optimizer']['state'].values()} == {2}
@@ -142,7 +144,9 @@ def test_resume_without_a_checkpoint_starts_from_the_weights_of_the_config(train
     assert parameters and all(torch.equal(tuned['state_dict'][name], before[name]) for name in parameters)
     assert {int(state['step']) for state in tuned['optimizer']['state'].values()} == {1}
     words[-1] = 'train_cfg.max_epochs=2'
+    first = (target / 'epoch_1.pth').stat().st_mtime_ns
     run_tool('train', *words)
+    assert (target / 'epoch_1.pth').stat().st_mtime_ns == first
     again = load_untrusted(target / 'epoch_2.pth')
     assert {int(state['step']) for state in again['optimizer']['state'].values()} == {2}
 

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import copy
+import sys
 
 import pytest
 import torch
@@ -306,6 +307,12 @@ def test_names_of_configs():
         load_config('mmnothing::mask-rcnn_r50')
     with pytest.raises(ConfigError, match='config nowhere.py: no such file'):
         load_config('nowhere.py')
+
+
+def test_a_setuptools_that_is_too_new_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)  # what Python does for a module that is not there
+    with pytest.raises(ConfigError, match="mmengine needs pkg_resources.*'setuptools<81'"):
+        load_config('mmdet::mask-rcnn_r50_fpn_1x_coco')
 
 
 def test_a_missing_import_is_named(tmp_path):

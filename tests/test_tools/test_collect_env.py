@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """tools/misc/collect_env.py and the summary of the environment."""
 
+import os
 import subprocess
 import sys
 
@@ -41,7 +42,7 @@ def test_report_comes_out_whole_where_a_part_of_the_stack_is_broken(broken, tmp_
         [sys.executable, str(tool_path('collect_env'))],
         capture_output=True,
         text=True,
-        env={'PYTHONPATH': f'{tmp_path}:{ROOT}', 'PATH': '/usr/bin:/bin'},
+        env={'PYTHONPATH': f'{tmp_path}:{ROOT}', 'PATH': os.environ['PATH']},
     )
     assert run.returncode == 0, run.stderr
     lines = read_report(run.stdout)

@@ -2,6 +2,7 @@
 """``make gpu``: its steps run on the CPU here."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -74,6 +75,6 @@ def test_all_steps_on_the_cpu(monkeypatch, tmp_path):
     report = (tmp_path / 'report.md').read_text()
     choice = json.loads((tmp_path / 'auto.json').read_text())['choice']
     assert 'CUDA operators of mmcv: not available' in report
-    assert '25 passed, 0 failed, 0 skipped.' in report
+    assert re.search(r'^[1-9]\d+ passed, 0 failed, 0 skipped\.$', report, re.MULTILINE)
     assert '| every level | training |' in report and f': {choice}.' in report
     assert '### float32' in report and '| panet | ' in report
