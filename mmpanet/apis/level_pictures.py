@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet.registry import DATASETS
+from mmpanet.datasets.checks import check_datasets
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.files import atomic_write, make_folder, write_json
 from mmpanet.visualization import LevelRecorder, draw_distribution, draw_gates, draw_levels, gate_openings, gate_values
@@ -27,6 +28,8 @@ def images_of_test_data(cfg: Config, number: int) -> List[Path]:
     if not cfg.get('test_dataloader'):
         raise ConfigError('the config has no test_dataloader: name images')
     init_default_scope(cfg.get('default_scope') or 'mmdet')
+    if cfg.get('check_annotations', True):
+        check_datasets(cfg, 'test')
     try:
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
     except FileNotFoundError as error:

@@ -27,8 +27,8 @@ from mmpanet.utils.files import atomic_folder
 
 IMAGE_DIR = 'images'
 SPLITS = ('train', 'val')
-# What a folder of this package holds, the mark of `make`, and what file managers leave.
-OWN_NAMES = {IMAGE_DIR, *(f'{split}.json' for split in SPLITS), '.made', '.DS_Store', 'Thumbs.db'}
+MARK_OF_MAKE = '.made'
+LEFT_BY_FILE_MANAGERS = {'.DS_Store', 'Thumbs.db'}
 
 
 def encode_instance(mask: np.ndarray, category_id: int) -> dict:
@@ -141,7 +141,7 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
 
     Raises:
         DataError: If ``out_dir`` holds other files, or another dataset and ``force`` is not given, or if it cannot be
-            replaced because a file system is mounted there.
+            replaced because a file system is mounted there. Also if files come into it during the ``with`` block.
     """
     recipe = json.loads(json.dumps(recipe))  # as it would be read again: JSON has no tuples
     out_dir = Path(out_dir)
@@ -170,23 +170,43 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
             f'out_dir {str(out_dir)!r} is where a file system is mounted, and cannot be replaced as a whole; give a '
             'folder below it'
         )
+    before = _contents(out_dir)
     with atomic_folder(out_dir) as building:
         (building / IMAGE_DIR).mkdir()
         yield building
+        changed = [path for path, time in _contents(out_dir).items() if before.get(path) != time]
+        if changed:
+            raise DataError(
+                f'out_dir {str(out_dir)!r}: {str(changed[0])!r} was written while the dataset was made, and would be '
+                'lost; give another folder'
+            )
 
 
 def _other_files(out_dir: Path) -> List[str]:
     """What a folder holds besides the files of its dataset, by name."""
-    own: Set[Path] = set()
+    own: Set[Path] = {Path(IMAGE_DIR), Path(MARK_OF_MAKE)}
     for split in SPLITS:
+        file = Path(f'{split}.json')
         try:
-            images = json.loads((out_dir / f'{split}.json').read_text(encoding='utf-8'))['images']
-            own.update(Path(IMAGE_DIR, image['file_name']) for image in images)
+            data = json.loads((out_dir / file).read_text(encoding='utf-8'))
+            data['info']['recipe']  # without it, the file was written by another program
+            own.update([file, *(Path(IMAGE_DIR, image['file_name']) for image in data['images'])])
         except (OSError, ValueError, LookupError, TypeError):
             continue  # a split that was lost; its images are said to be other files
     own.update(parent for path in list(own) for parent in path.parents)
-    found = [path.relative_to(out_dir) for path in (*out_dir.iterdir(), *(out_dir / IMAGE_DIR).rglob('*'))]
-    return sorted(str(path) for path in found if path.name not in OWN_NAMES and path not in own)
+    return sorted(str(path) for path in _contents(out_dir) if path not in own)
+
+
+def _contents(out_dir: Path) -> Dict[Path, int]:
+    """What lies in a folder and its ``images/``, and when each was written, without what file managers leave."""
+    if not out_dir.is_dir():
+        return {}
+    paths = [*out_dir.iterdir(), *(out_dir / IMAGE_DIR).rglob('*')]
+    return {
+        path.relative_to(out_dir): 0 if path.is_dir() else path.lstat().st_mtime_ns
+        for path in paths
+        if path.name not in LEFT_BY_FILE_MANAGERS
+    }
 
 
 def _difference(found: dict, recipe: dict) -> str:

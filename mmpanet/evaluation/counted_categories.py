@@ -4,7 +4,7 @@
 from typing import Container, List, Sequence
 
 from mmpanet.utils.errors import DataError
-from .instance_errors import Annotations
+from .annotations import Annotations
 
 
 def counted_categories(annotations: Annotations, classes: Sequence[str], found: Container[int]) -> List[int]:

@@ -2,7 +2,7 @@
 """The images on which two models disagree most, drawn beside the ground truth."""
 
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import cv2
 import mmcv
@@ -13,19 +13,9 @@ from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import make_folder, write_json, write_text
 from mmpanet.utils.images import decode_image
 from mmpanet.utils.palette import LIGHT_BLUE, VERMILION, WHITE, YELLOW, to_bgr
+from .annotations import Annotations, Instance, Rle, read_predictions
 from .counted_categories import counted_categories
-from .instance_errors import (
-    FOUND,
-    Annotations,
-    ErrorCounts,
-    ImageErrors,
-    Instance,
-    Rle,
-    error_tables,
-    find_errors,
-    read_predictions,
-    without_crowd_regions,
-)
+from .instance_errors import FOUND, ErrorCounts, ImageErrors, error_tables, find_errors, without_crowd_regions
 
 TRUTH_COLOR, FOUND_COLOR, FALSE_COLOR, MISSED_COLOR = WHITE, LIGHT_BLUE, VERMILION, YELLOW
 LEGEND = 'found: blue, false: vermilion, not found: yellow'
@@ -88,6 +78,9 @@ def compare_predictions(
     for image in images:
         for name, errors in zip(names, image.errors):
             counts[name].add(image.objects, errors)
+    first = [image for image in sorted(images, key=lambda image: image.gain) if image.gain < 0]
+    second = [image for image in sorted(images, key=lambda image: -image.gain) if image.gain > 0]
+    pictures = [_draw_images(ahead[:num_pictures], image_dir, names) for ahead in (first, second)]
     make_folder(out_dir, 'out_dir')
     write_text(out_dir / 'errors.md', error_tables(counts))
     write_json(out_dir / 'errors.json', {name: one.as_dict() for name, one in counts.items()})
@@ -97,14 +90,12 @@ def compare_predictions(
     ]
     write_json(out_dir / 'images.json', f1_by_image)
     yield error_tables(counts)
-    first = [image for image in sorted(images, key=lambda image: image.gain) if image.gain < 0]
-    second = [image for image in sorted(images, key=lambda image: -image.gain) if image.gain > 0]
     yield (
         f'{len(images)} images; {names[1]} is ahead on {len(second)}, {names[0]} on {len(first)} '
         f'(F1 of objects with a score from {score_thr} and an IoU from 0.5)'
     )
-    for name, ahead in ((names[0], first), (names[1], second)):
-        yield _draw_images(ahead[:num_pictures], image_dir, out_dir / f'better_{name}', names)
+    for name, drawn in zip(names, pictures):
+        yield _write_pictures(drawn, out_dir / f'better_{name}')
 
 
 def _compare_images(
@@ -112,7 +103,7 @@ def _compare_images(
 ) -> List[ComparedImage]:
     annotations = Annotations(annotation_file)
     annotations.check_masks()
-    everything = [read_predictions(file, annotations, 0.0) for file in files]
+    everything = [read_predictions(file, annotations) for file in files]
     found = {one['category_id'] for by_image in everything for instances in by_image.values() for one in instances}
     counted = counted_categories(annotations, classes, found)
 
@@ -130,7 +121,8 @@ def _compare_images(
     return images
 
 
-def _draw_images(images: Sequence[ComparedImage], image_dir: Path, folder: Path, names: Sequence[str]) -> str:
+def _draw_images(images: Sequence[ComparedImage], image_dir: Path, names: Sequence[str]) -> Dict[str, np.ndarray]:
+    """Pictures by the names of their files."""
     pictures = {}
     for place, compared in enumerate(images, start=1):
         file = image_dir / compared.file_name
@@ -138,6 +130,10 @@ def _draw_images(images: Sequence[ComparedImage], image_dir: Path, folder: Path,
             raise DataError(f'{file}: no such image')
         image = decode_image(file.read_bytes(), cv2.IMREAD_COLOR, str(file))
         pictures[f'{place:02}_{file.stem}.png'] = draw_comparison(image, compared, names)
+    return pictures
+
+
+def _write_pictures(pictures: Dict[str, np.ndarray], folder: Path) -> str:
     sheet = Path(f'{folder}.jpg')
     for old in (*folder.glob('[0-9][0-9]*_*.png'), sheet):  # of an earlier comparison
         if old.is_file():
@@ -182,7 +178,8 @@ def contact_sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
     heights = [0] * SHEET_COLUMNS
     for one in pictures:
         shortest = heights.index(min(heights))
-        scaled = cv2.resize(one, (width, round(one.shape[0] * width / one.shape[1])), interpolation=cv2.INTER_AREA)
+        height = max(1, round(one.shape[0] * width / one.shape[1]))
+        scaled = cv2.resize(one, (width, height), interpolation=cv2.INTER_AREA)
         columns[shortest].append(_on_white(scaled, scaled.shape[0] + MARGIN, width + MARGIN))
         heights[shortest] += scaled.shape[0] + MARGIN
     blank = np.full((0, width + MARGIN, 3), 255, np.uint8)
@@ -190,7 +187,7 @@ def contact_sheet(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _draw_outlines(image: np.ndarray, scale: float, outlines: Sequence[Tuple[Rle, str]]) -> np.ndarray:
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     panel = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     for mask, color in outlines:
         # An object that is smaller than a pixel of the panel must not vanish.

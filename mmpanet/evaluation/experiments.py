@@ -155,17 +155,33 @@ def _are_one(config: Path, other: Path) -> bool:
     return ends[0][-shared:] == ends[1][-shared:]
 
 
+def _digest(config: Path) -> str:
+    """A number of the settings of a config, or an empty string if it cannot be read, as the training will say."""
+    try:
+        settings = load_config(config).to_dict()
+    except MMPanetError:
+        return ''
+    text = json.dumps(settings, skipkeys=True, default=lambda value: getattr(value, '__qualname__', str(type(value))))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _claim(folder: Path, run: Run) -> None:
     """Note in a work folder which config is trained there, and refuse the folder of another one."""
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / NOTE_OF_CONFIG
+    digest = _digest(run.config)
     if not note.is_file():
-        write_text(note, f'{os.path.abspath(run.config)}\n')
+        write_text(note, f'{os.path.abspath(run.config)}\n{digest}\n')
         return
-    other = note.read_text(encoding='utf-8').strip()
+    other, *trained = note.read_text(encoding='utf-8').split('\n')
     if not _are_one(run.config, Path(other)):
         raise ConfigError(
             f'{folder} holds a training of {other}, and {run.config} has the same name; choose another --work-dir'
+        )
+    if digest and any(trained) and digest not in trained:
+        raise ConfigError(
+            f'{folder} holds a training of {run.config} with other settings: the config was changed; choose another '
+            '--work-dir, or remove the folder'
         )
 
 

@@ -5,23 +5,13 @@ Input are COCO's files: the annotations, and the ``<prefix>.segm.json`` that mmd
 ``outfile_prefix``.
 """
 
-import json
-import math
-from collections import Counter
-from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 
-from mmpanet.datasets.checks.rle import mask_faults
-from mmpanet.datasets.checks.values import is_number
-from mmpanet.utils.errors import DataError
 from mmpanet.utils.tables import markdown_table
-
-Rle = Dict[str, Any]  # COCO's compressed run-length encoding: size and counts
-Instance = Dict[str, Any]  # an object or a prediction: category_id, mask, and more
+from .annotations import Instance, Rle
 
 FOUND, MERGED, SPLIT, INEXACT, MISSED = 'found', 'merged', 'split', 'inexact', 'missed'
 OBJECT_KINDS = (FOUND, MERGED, SPLIT, INEXACT, MISSED)
@@ -138,128 +128,6 @@ def without_crowd_regions(
 def _is_in_crowd(prediction: Instance, crowds: Sequence[Instance]) -> bool:
     masks = [crowd['mask'] for crowd in crowds if crowd['category_id'] == prediction['category_id']]
     return bool(masks) and coco_mask.iou([prediction['mask']], masks, [1] * len(masks)).max() >= COVERED
-
-
-class Annotations:
-    """A COCO file of masks, image by image.
-
-    Raises:
-        DataError: If the file does not exist, or is not in COCO's format.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        try:
-            content = json.loads(Path(file).read_text(encoding='utf-8'))
-            self.coco = COCO()
-            self.coco.dataset = content
-            self.coco.createIndex()
-            self.images = {image['id']: image for image in content['images']}
-            named = content.get('categories') or [dict(id=one['category_id']) for one in content['annotations']]
-            self.categories = {category['id'] for category in named}
-            for one in content['annotations']:
-                one.setdefault('iscrowd', 0)
-                _check_annotation(one)
-            if len(self.coco.anns) < len(content['annotations']):
-                ids = [one['id'] for one in content['annotations']]
-                raise ValueError(f'annotation id {Counter(ids).most_common(1)[0][0]} is there several times')
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f'{file}: no annotations in COCO format ({type(error).__name__}: {error})') from error
-
-    def check_masks(self) -> None:
-        """Raise a DataError if an object has no mask, or one that is not in COCO's format."""
-        for one in self.coco.dataset['annotations']:
-            if not one.get('segmentation'):
-                raise DataError(f"{self.file}: annotation {one['id']} has no 'segmentation', and masks are compared")
-            image = self.images.get(one['image_id'])
-            if image is None:
-                continue  # of no image that is compared
-            missing = [side for side in ('height', 'width') if not is_number(image.get(side))]
-            if missing:
-                raise DataError(
-                    f'{self.file}: image {one["image_id"]} has no {missing[0]!r}, which the mask of annotation '
-                    f'{one["id"]} needs'
-                )
-            for fault in mask_faults(one['segmentation'], image):
-                raise DataError(f"{self.file}: annotation {one['id']}: 'segmentation' {fault}")
-
-    def check_result(self, result: Dict[str, Any]) -> None:
-        """Raise a ValueError if an entry of a file of predictions does not belong to these annotations."""
-        score, category, size = result['score'], result['category_id'], _size_of(result)
-        if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):
-            raise ValueError(f'score={score!r} must be a finite number')
-        if category not in self.categories:
-            raise ValueError(f'category_id={category!r} is not in {self.file}')
-        image = self.images.get(result['image_id'], {})
-        expected = [image.get('height'), image.get('width')]
-        if size is not None and None not in expected and list(size) != expected:
-            raise ValueError(
-                f'image_id={result["image_id"]}: the mask has the size {list(size)}, and the image {expected} '
-                '(height, width)'
-            )
-
-    def objects(self, image_id: int) -> List[Instance]:
-        """The objects of an image without its crowd regions."""
-        return self._instances(image_id, 0)
-
-    def crowds(self, image_id: int) -> List[Instance]:
-        """The crowd regions of an image."""
-        return self._instances(image_id, 1)
-
-    def _instances(self, image_id: int, crowd: int) -> List[Instance]:
-        return [
-            dict(category_id=one['category_id'], mask=self.coco.annToRLE(one), area=one['area'], bbox=one['bbox'])
-            for one in self.coco.imgToAnns[image_id]
-            if one.get('iscrowd', 0) == crowd
-        ]
-
-
-def _size_of(result: Dict[str, Any]) -> Optional[Sequence[int]]:
-    """Height and width of the mask of a prediction, or None if it is a box."""
-    if 'segmentation' not in result:
-        return None
-    mask = result['segmentation']
-    if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
-        raise ValueError(f"segmentation={str(mask)[:60]} must be COCO's RLE, with 'size' and 'counts'")
-    return mask['size']
-
-
-def _check_annotation(annotation: Dict[str, Any]) -> None:
-    """Raise a ValueError that names the object and the key that is not in COCO's format."""
-    where = f'annotation {annotation.get("id")}'
-    for key in ('id', 'image_id', 'category_id', 'area', 'bbox'):
-        if key not in annotation:
-            raise ValueError(f'{where} has no {key!r}')
-    if len(annotation['bbox']) != 4:
-        raise ValueError(f'{where}: bbox={annotation["bbox"]} must be x, y, width, height')
-
-
-def read_predictions(file: Path, annotations: Annotations, score_thr: float) -> Dict[int, List[Instance]]:
-    """Predictions by image, with a score of at least the threshold, best first.
-
-    Raises:
-        DataError: If the file does not exist, is not a list of masks, or names an image that is not annotated.
-    """
-    try:
-        content = json.loads(Path(file).read_text(encoding='utf-8'))
-        by_image: Dict[int, List[Instance]] = {image_id: [] for image_id in annotations.images}
-        for one in content:
-            found = by_image[one['image_id']]
-            entry = dict(category_id=one['category_id'], mask=one['segmentation'], score=one['score'])
-            annotations.check_result(one)
-            if one['score'] >= score_thr:
-                found.append(entry)
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{file}: no list of results in COCO's format ({error})") from error
-    except KeyError as error:
-        key = error.args[0]
-        reason = (
-            f'an entry has no {key!r}; it must be the .segm.json that CocoMetric writes'
-            if isinstance(key, str)
-            else f'image_id {key} is not in {annotations.file}'
-        )
-        raise DataError(f'{file}: {reason}') from error
-    return {image_id: sorted(found, key=lambda one: -one['score']) for image_id, found in by_image.items()}
 
 
 def are_crowded(objects: Sequence[Instance]) -> List[bool]:

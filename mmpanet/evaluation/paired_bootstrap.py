@@ -18,9 +18,9 @@ from pycocotools.cocoeval import COCOeval
 
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.tables import text_table
+from .annotations import Annotations
 from .coco_metrics import AP_KINDS
 from .counted_categories import counted_categories
-from .instance_errors import Annotations
 
 CONFIDENCE = 0.95
 AREAS = {'mAP_s': 'small', 'mAP_m': 'medium', 'mAP_l': 'large'}
@@ -162,9 +162,6 @@ def _read_predictions(file: Path, annotations: Annotations) -> List[Dict[str, An
         raise DataError(
             f"{file}: no list of results in COCO's format, as CocoMetric writes it ({type(error).__name__}: {error})"
         ) from error
-    unknown = {one['image_id'] for one in found} - annotations.images.keys()
-    if unknown:
-        raise DataError(f'{file}: image_id {min(unknown)} is not in {annotations.file}')
     try:
         for one in found:
             annotations.check_result(one)

@@ -580,6 +580,8 @@ def test_classes_of_another_order_than_in_training(tmp_path):
     ):
         check_datasets(cfg, 'train', 'val')
     assert not list(order_faults(cfg, 'val', CLASSES[::-1])) and list(order_faults(cfg, 'val', CLASSES))
+    assert list(order_faults(cfg, 'val', (CLASSES[0], 'other name')))  # one class is at another place
+    assert not list(order_faults(cfg, 'val', (CLASSES[1], 'other name')))  # one has another name, at the same place
     both = Config(dict(train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[]))))
     both.train_dataloader.dataset.datasets = [cfg[f'{split}_dataloader'].dataset for split in ('train', 'val')]
     assert len(list(order_faults(both, 'train'))) == 1  # half of the labels would be swapped

@@ -137,6 +137,31 @@ def test_files_beside_a_dataset_are_never_removed(tmp_path, name):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize('force', [False, True])
+def test_a_split_of_another_program_is_never_removed(tmp_path, force):
+    write(tmp_path / 'set')
+    (tmp_path / 'set' / 'train.json').write_text('{"info": {}, "images": [{"file_name": "a.png"}]}')
+    (tmp_path / 'set' / 'images' / 'a.png').touch()
+    before = tree(tmp_path)
+    with pytest.raises(DataError, match="holds '(images/a.png|train.json)' beside its dataset, which would be lost"):
+        write(tmp_path / 'set', force=force)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize('name', ['notes.txt', 'train.json'])
+@pytest.mark.parametrize('there', [False, True])
+def test_what_comes_into_the_folder_during_the_work_is_kept(tmp_path, name, there):
+    if there:
+        write(tmp_path / 'set')
+    with pytest.raises(DataError, match=f"{name}' was written while the dataset was made"), dataset_folder(
+        tmp_path / 'set', dict(RECIPE, size=(2, 5)), force=True
+    ) as building:
+        (building / 'train.json').write_text('{}')
+        (tmp_path / 'set').mkdir(exist_ok=True)
+        (tmp_path / 'set' / name).write_text('mine')
+    assert (tmp_path / 'set' / name).read_text() == 'mine' and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_mounted_folder_is_refused_before_the_work(tmp_path, monkeypatch):
     (tmp_path / 'set').mkdir()
     monkeypatch.setattr(os.path, 'ismount', lambda path: True)

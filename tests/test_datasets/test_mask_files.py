@@ -3,7 +3,9 @@
 
 import os
 import re
+import struct
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -96,6 +98,43 @@ def test_gray_of_16_bits_in_color_channels(tmp_path, suffix, channels):
     pixels = np.dstack([mask] * 3 + [np.full_like(mask, 65535)] * (channels - 3))
     cv2.imwrite(str(tmp_path / f'm{suffix}'), pixels)
     np.testing.assert_array_equal(read_mask(tmp_path / f'm{suffix}', 'm'), mask)
+
+
+def write_gray_png(path, values, bits):
+    """A PNG of 1 to 8 bits per pixel, which OpenCV and Pillow do not write."""
+
+    def chunk(kind, content):
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    height, width = values.shape
+    levels = np.unpackbits(values[..., None], axis=2)[..., 8 - bits :].reshape(height, -1)
+    rows = b''.join(b'\0' + row.tobytes() for row in np.packbits(levels, axis=1))
+    head = struct.pack('>IIBBBBB', width, height, bits, 0, 0, 0, 0)
+    path.write_bytes(
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b'')
+    )
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+def test_numbers_of_few_bits_are_not_spread(tmp_path, bits):
+    mask = labels(highest=2**bits - 1)
+    write_gray_png(tmp_path / 'a.png', mask, bits)
+    np.testing.assert_array_equal(read_mask(tmp_path / 'a.png', 'a.png'), mask)
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'I;16'])
+def test_a_tiff_whose_white_is_zero_is_refused(tmp_path, mode):
+    """Pillow inverts 1 and 8 bits of it, and leaves 16 as they are."""
+    image = Image.fromarray(labels(np.uint16 if mode == 'I;16' else np.uint8))
+    if mode != 'I;16':
+        image = image.convert(mode)
+    image.save(tmp_path / 'a.tif')
+    data = bytearray((tmp_path / 'a.tif').read_bytes())
+    entry = data.index(struct.pack('<HHI', 262, 3, 1))
+    data[entry + 8 : entry + 10] = struct.pack('<H', 0)
+    (tmp_path / 'a.tif').write_bytes(data)
+    with pytest.raises(DataError, match='a.tif: its PhotometricInterpretation is 0'):
+        read_mask(tmp_path / 'a.tif', 'a.tif')
 
 
 def test_gray_levels_of_a_gif_are_kept(tmp_path):

@@ -179,6 +179,20 @@ def test_a_run_without_an_evaluation_fails(folder, tmp_path):
         measurements(tmp_path)
 
 
+def test_the_folder_of_a_config_that_was_changed_is_refused(folder):
+    """Its training would go on from the last checkpoint of the old settings."""
+    run_some(folder, 'a', [0])
+    config, results = folder / 'a.py', Results(folder / 'second.jsonl')
+    text, said = config.read_text(), []
+    config.write_text(text + '\nmax_epochs = 99\n')
+    runs = plan_runs([config], [0], results)
+    assert run_all(runs, results, folder / 'work', Launcher(tools=folder), said.append) == 1
+    assert re.search(r'left out: .*seed_0 holds a training of .*a\.py with other settings', said[-1])
+    assert not results.file.exists()
+    config.write_text(text + '\n# a comment\n')
+    assert run_all(runs, results, folder / 'work', Launcher(tools=folder)) == 0
+
+
 def test_another_config_of_the_same_name_is_refused(folder):
     """It would go on from the checkpoint of the first, and its results would be taken for those of the first."""
     run_some(folder, 'a', [0])

@@ -9,16 +9,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tiny_training import run_tool
 
-from mmpanet.evaluation.disagreements import _draw_outlines, contact_sheet
-from mmpanet.evaluation.instance_errors import (
-    Annotations,
-    ErrorCounts,
-    are_crowded,
-    find_errors,
-    overlaps,
-    read_predictions,
-    without_crowd_regions,
-)
+from mmpanet.datasets.checks.rle import rle_runs
+from mmpanet.evaluation.annotations import Annotations, read_predictions
+from mmpanet.evaluation.disagreements import ComparedImage, _draw_outlines, contact_sheet, draw_comparison
+from mmpanet.evaluation.instance_errors import ErrorCounts, are_crowded, find_errors, overlaps, without_crowd_regions
 from mmpanet.utils.palette import WHITE
 
 HEIGHT, WIDTH = 60, 80
@@ -227,11 +221,11 @@ def test_tool(files, capsys):
     assert on_sheet.shape[1] == 1620 and on_sheet[:, 900:].min() > 250  # one picture leaves the second column white
 
 
-def test_predictions_have_the_lowest_score_or_more_and_come_in_its_order(files):
+def test_predictions_come_in_the_order_of_their_scores(files):
     found = [dict(LEFT, score=score) for score in (0.5, 0.9, 0.4, 0.7)]
     (files / 'first.segm.json').write_text(json.dumps(results([([], found)])))
-    read = read_predictions(files / 'first.segm.json', Annotations(files / 'truth.json'), 0.5)
-    assert [one['score'] for one in read[1]] == [0.9, 0.7, 0.5]
+    read = read_predictions(files / 'first.segm.json', Annotations(files / 'truth.json'))
+    assert [one['score'] for one in read[1]] == [0.9, 0.7, 0.5, 0.4]
 
 
 def test_categories_that_the_models_do_not_know(files, capsys):
@@ -298,12 +292,22 @@ def test_all_scores(files, capsys):
         (
             'first.segm.json',
             '[{"score": 1, "image_id": 99, "category_id": 1, "segmentation": {}}]',
-            'image_id 99 is not in .*truth.json',
+            'image_id=99 is not in .*truth.json',
         ),
         ('first.segm.json', RESULT.format(score=1, category=7, size=[60, 80]), 'category_id=7 is not in .*truth.json'),
         ('first.segm.json', RESULT.format(score='NaN', category=1, size=[60, 80]), 'score=nan must be a finite number'),
         ('first.segm.json', RESULT.format(score='"high"', category=1, size=[60, 80]), "score='high' must be a finite"),
         ('first.segm.json', RESULT.format(score=1, category=1, size=[61, 80]), r'the size \[61, 80\], and the image'),
+        (
+            'first.segm.json',
+            '[{"score": 1, "image_id": "1", "category_id": 1, "segmentation": {"size": [60, 80], "counts": [4800]}}]',
+            "image_id='1' is not in .*truth.json",
+        ),
+        (
+            'first.segm.json',
+            '[{"score": 1, "image_id": 1, "category_id": 1, "segmentation": {"size": [60, 80], "counts": [10, 20]}}]',
+            "image_id=1: 'segmentation' has counts that say 30 pixels, it takes 4800",
+        ),
         ('images/1.png', 'x', '1.png: not readable as an image'),
         ('images/1.png', '', '1.png: not readable as an image'),
     ],
@@ -328,6 +332,12 @@ def test_what_is_refused(files, file, content, message):
         ),
         (lambda data: data['images'][0].pop('width'), "has no 'width', which the mask of annotation"),
         (lambda data: data['images'][0].pop('file_name'), "image 1 has no 'file_name'"),
+        (lambda data: data['images'].append(data['images'][0]), 'image id 1 is there several times'),
+        (lambda data: data['categories'].append(data['categories'][0]), r'category id \d+ is there several times'),
+        (lambda data: data['annotations'][0].update(id='a17'), "annotation a17: id='a17' must be a whole number"),
+        (lambda data: data['annotations'][0].update(area=None), 'area=None must be a number of 0 or more'),
+        (lambda data: data['annotations'][0].update(iscrowd='no'), "iscrowd='no' must be 0 or 1"),
+        (lambda data: data['annotations'][0].update(bbox=[0, 0, 1, None]), 'bbox=.* must be x, y, width, height'),
     ],
 )
 def test_annotations_that_cannot_be_compared(files, change, message):
@@ -336,6 +346,37 @@ def test_annotations_that_cannot_be_compared(files, change, message):
     (files / 'truth.json').write_text(json.dumps(data))
     with pytest.raises(SystemExit, match=message):
         run(files)
+
+
+def test_counts_that_are_not_compressed_and_flags_that_are_null(files):
+    run(files)
+    expected = (files / 'out' / 'errors.json').read_text()
+    data = json.loads((files / 'truth.json').read_text())
+    for one in data['annotations']:
+        one['iscrowd'] = one['iscrowd'] or None
+    (files / 'truth.json').write_text(json.dumps(data))
+    found = json.loads((files / 'first.segm.json').read_text())
+    for one in found:
+        one['segmentation']['counts'] = rle_runs(one['segmentation']['counts']).tolist()
+    (files / 'first.segm.json').write_text(json.dumps(found))
+    run(files)
+    assert (files / 'out' / 'errors.json').read_text() == expected
+
+
+def test_a_missing_image_leaves_an_earlier_comparison_whole(files):
+    run(files)
+    before = {path: path.read_bytes() for path in (files / 'out').rglob('*') if path.is_file()}
+    (files / 'first.segm.json').write_text('[]')
+    (files / 'images' / '1.png').unlink()
+    with pytest.raises(SystemExit, match='1.png: no such image'):
+        run(files)
+    assert before == {path: path.read_bytes() for path in (files / 'out').rglob('*') if path.is_file()}
+
+
+def test_an_image_of_one_column_is_drawn():
+    image = np.zeros((2000, 1, 3), np.uint8)
+    picture = draw_comparison(image, ComparedImage(1, 'a.png', [], [[], []], [find_errors([], [])] * 2), ['a', 'b'])
+    assert contact_sheet([picture]).shape[1] == 1620
 
 
 def test_files_that_are_not_there(files):

@@ -191,10 +191,10 @@ def test_tool_with_masks(files, tmp_path, capsys):
         ('[{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}]', "KeyError: 'score'"),
         (
             '[{"image_id": 99, "category_id": 1, "score": 1, "bbox": [0, 0, 1, 1]}]',
-            'image_id 99 is not in .*truth.json',
+            'image_id=99 is not in .*truth.json',
         ),
         (
-            '[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {"size": [300, 300], "counts": "0"}}]',
+            '[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {"size": [300, 300], "counts": [90000]}}]',
             'both hold',
         ),
         ('[{"image_id": 1, "category_id": 1, "score": 1, "segmentation": {}}]', "with 'size' and 'counts'"),
@@ -241,6 +241,14 @@ def test_annotations_that_cannot_be_evaluated(files, change, message):
     files[0].write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=message):
         run_tool('paired_bootstrap', files[0], *files[1], '--against', *files[2])
+
+
+def test_annotations_without_names_of_categories(files):
+    expected = paired_bootstrap(*files, resamples=2)
+    content = json.loads(files[0].read_text())
+    del content['categories']
+    files[0].write_text(json.dumps(content))
+    assert paired_bootstrap(*files, resamples=2) == expected
 
 
 def test_annotations_without_crowd_flags(files):

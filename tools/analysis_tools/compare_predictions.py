@@ -56,7 +56,7 @@ def main():
             args.classes,
         ):
             print(line, flush=True)
-    except MMPanetError as error:
+    except (MMPanetError, OSError) as error:
         sys.exit(f'compare_predictions.py: {error}')
     print(LEGEND)
 

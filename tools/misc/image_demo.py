@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import List
 
@@ -90,6 +91,8 @@ def predict_all(args: argparse.Namespace) -> List[DataError]:
 
 def main() -> None:
     args = parse_args()
+    with suppress(AttributeError):  # of a stream in a notebook
+        sys.stdout.reconfigure(errors='backslashreplace')  # the name of a file need not be text
     try:
         failures = predict_all(args)
     except (MMPanetError, OSError) as error:

@@ -16,7 +16,9 @@ LOSSY_SUFFIXES = ('.jpg', '.jpeg', '.webp')
 LOSSLESS_FORMATS = ('PNG', 'TIFF', 'BMP', 'GIF', 'DIB')
 GRAY_MODES = ('1', 'L', 'LA', 'La', 'P', 'PA', 'I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')
 COLOR_MODES = ('RGB', 'RGBA', 'RGBX', 'RGBa')
-SAMPLE_FORMAT, SIGNED = 339, 2  # a tag of TIFF, and one of its values
+# Tags of TIFF, each with one of its values.
+SAMPLE_FORMAT, SIGNED = 339, 2
+PHOTOMETRIC_INTERPRETATION, WHITE_IS_ZERO = 262, 0
 
 
 def read_mask(source: Union[Path, bytes], name: str, size: Optional[Tuple[int, int]] = None) -> np.ndarray:
@@ -51,13 +53,21 @@ def read_mask(source: Union[Path, bytes], name: str, size: Optional[Tuple[int, i
     else:
         with open_image(source, name) as image:
             pixels = _pillow_values(image, name)
+        if info.mode == 'L' and info.bits in (2, 4):
+            pixels = pixels // (255 // (2**info.bits - 1))  # Pillow spreads 2 and 4 bits over the range of 8
     return _whole_numbers(_without_alpha(pixels, name), name)
 
 
 def _pillow_values(image: Image.Image, name: str) -> np.ndarray:
     if image.format not in LOSSLESS_FORMATS or 'jpeg' in str(image.info.get('compression')):
         raise DataError(f'{name}: holds {image.format} data, which changes values; save masks as PNG')
-    is_signed = image.format == 'TIFF' and SIGNED in np.atleast_1d(image.tag_v2.get(SAMPLE_FORMAT, 1))
+    tags = image.tag_v2 if image.format == 'TIFF' else {}
+    if tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+        raise DataError(
+            f'{name}: its PhotometricInterpretation is 0 (WhiteIsZero), and programs disagree on the values of such a '
+            'file; save the mask as PNG'
+        )
+    is_signed = SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1))
     image.load()
     if image.format == 'GIF':
         pixels = np.asarray(image.convert('RGB'))
