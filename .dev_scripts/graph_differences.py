@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 
 import mmpanet  # noqa: F401  registers the modules
 from mmdet.registry import MODELS
-from mmpanet.apis.prediction import find_inputs
+from mmpanet.apis.prediction import find_images
 from mmpanet.checkpoints.files import load_untrusted
 from mmpanet.deploy import compare_detections, export_detector
 from mmpanet.deploy.runtimes import RUNTIMES
@@ -102,7 +102,7 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     try:
-        images = find_inputs(args.images, videos=False, unique_stems=False)
+        images = find_images(args.images)
         images = images[:: max(1, len(images) // args.count)][: args.count]
         print(', '.join(f'{key} {value}' for key, value in environment_summary('cpu').items()))
         columns = ['RoI head', 'runtime', 'objects of PyTorch, found by the graph', 'found by the graph alone']

@@ -99,11 +99,17 @@ def tiny_config(path, data, more=''):
     return Config.fromfile(write_config(path, data, more))
 
 
-def run_tool(name, *words):
-    """The command line ``python tools/<name>.py <words>``, in this process."""
+def load_tool(name):
+    """The module of the command line ``tools/<name>.py``."""
     spec = importlib.util.spec_from_file_location(f'tool_{name}', tool_path(name))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def run_tool(name, *words):
+    """The command line ``python tools/<name>.py <words>``, in this process."""
+    module = load_tool(name)
     before = sys.argv, dict(os.environ)
     sys.argv = [f'{name}.py', *map(str, words)]
     try:

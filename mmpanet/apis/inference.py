@@ -69,12 +69,8 @@ class CheckedInferencer(DetInferencer):
         give_enough_colors(model.dataset_meta)
 
     def _get_chunk_data(self, inputs: Iterable[str], chunk_size: int) -> Iterator[List[Loaded]]:
-        paths = iter(inputs)
-        while True:
-            chunk = [self.load(path) for path in islice(paths, chunk_size)]
-            if not chunk:
-                return
-            yield chunk
+        loaded = map(self.load, inputs)
+        return iter(lambda: list(islice(loaded, chunk_size)), [])
 
 
 def load_inferencer(

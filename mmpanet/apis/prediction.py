@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import mmcv
 
@@ -15,27 +15,41 @@ from mmpanet.utils.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_files
 from .inference import CheckedInferencer
 from .video import VideoWriter, count_frames, frame_files
 
-Progress = Callable[[str], None]
 
-
-def find_inputs(paths: Sequence[Path], videos: bool = True, unique_stems: bool = True) -> List[Path]:
-    """Find images, and if wanted videos, among files and folders.
+def find_images(paths: Sequence[Path]) -> List[Path]:
+    """Find images among files and folders.
 
     Args:
         paths: Files, and folders of which the files right in them are taken.
-        videos: Whether videos are taken.
-        unique_stems: Whether files that differ in folder or suffix alone are refused, because what is written for them
-            would have one name.
 
     Returns:
         Files, in the order of ``paths``, those of a folder in the order of their names.
 
     Raises:
-        DataError: If there is none, one is not there or of no kind that can be read, or two would be written into
-            one file.
+        DataError: If a folder holds none, or a path is not there or of no kind that can be read.
     """
-    suffixes = IMAGE_SUFFIXES + VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
-    kinds = 'image or video' if videos else 'image'
+    return _find(paths, IMAGE_SUFFIXES, 'image')
+
+
+def find_inputs(paths: Sequence[Path]) -> List[Path]:
+    """Find images and videos, as :func:`find_images` finds images.
+
+    Raises:
+        DataError: Also if two differ in folder or suffix alone, because what is written for them would have one name.
+    """
+    found = _find(paths, IMAGE_SUFFIXES + VIDEO_SUFFIXES, 'image or video')
+    by_stem: Dict[str, Path] = {}
+    for path in found:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            raise DataError(
+                f'{other} and {path} would both be written to {path.stem}.json: predict them one by one, '
+                'into different folders'
+            )
+    return found
+
+
+def _find(paths: Sequence[Path], suffixes: Tuple[str, ...], kinds: str) -> List[Path]:
     found: List[Path] = []
     for path in paths:
         if path.is_dir():
@@ -49,14 +63,6 @@ def find_inputs(paths: Sequence[Path], videos: bool = True, unique_stems: bool =
             raise DataError(f'{path}: is no {kinds}; taken are {", ".join(suffixes)}')
         else:
             found.append(path)
-    by_stem: Dict[str, Path] = {}
-    for path in found if unique_stems else ():
-        other = by_stem.setdefault(path.stem, path)
-        if other is not path:
-            raise DataError(
-                f'{other} and {path} would both be written to {path.stem}.json: predict them one by one, '
-                'into different folders'
-            )
     return found
 
 
@@ -86,7 +92,6 @@ def predict(
     pictures: bool = True,
     predictions: bool = True,
     batch_size: int = 1,
-    progress: Progress = lambda line: None,
 ) -> Output:
     """Predict one image, or every frame of a video.
 
@@ -100,7 +105,6 @@ def predict(
             pixels) and masks in COCO's compressed RLE, of all objects. For a video it is a list with one entry for
             each frame.
         batch_size: Frames of a video that are predicted at once.
-        progress: Is called with a line about a video after each batch.
 
     Raises:
         ConfigError: If the detector predicts panoptic segments, or if the folders cannot be made.
@@ -126,7 +130,7 @@ def predict(
         files: Iterator[Path] = iter([source])
         if is_video:
             files = frame_files(source, Path(stack.enter_context(TemporaryDirectory())))
-        for batch in _batches(files, batch_size):
+        for batch in iter(lambda: list(islice(files, batch_size)), []):
             names = [str(file) for file in batch]
             result = inferencer(names, batch_size=len(names), return_vis=pictures, pred_score_thr=score_thr)
             found += result['predictions']
@@ -135,7 +139,6 @@ def predict(
             elif part:
                 mmcv.imwrite(result['visualization'][0][..., ::-1], str(part))
             if is_video:
-                progress(f'{source.name}: {len(found)} frames')
                 for frame in batch:
                     frame.unlink()
         if writer:
@@ -152,11 +155,3 @@ def _picture_name(source: Path) -> str:
         return f'{source.stem}.mp4'
     # A picture has colors, which this format has no place for.
     return f'{source.stem}.png' if source.suffix.lower() == '.pgm' else source.name
-
-
-def _batches(files: Iterator[Path], size: int) -> Iterator[List[Path]]:
-    while True:
-        batch = list(islice(files, size))
-        if not batch:
-            return
-        yield batch

@@ -3,6 +3,7 @@
 
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -22,7 +23,6 @@ from mmpanet.swap import swap_config
 from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import BenchmarkError
 from mmpanet.utils.logging import quiet_logger
-from mmpanet.utils.media import IMAGE_SUFFIXES
 from mmpanet.utils.model_building import build_model
 from .limits_of_mmcv import change_maps_of_mmdet, use_mmcv_in_float32
 from .workload import Workload, fix_proposals_and_detections
@@ -100,10 +100,6 @@ def find_model(
     return BenchmarkModel('+'.join([Path(model).stem, *options]), load_config(model), checkpoint, tuple(options))
 
 
-def _unchanged(cfg: Config) -> Config:
-    return cfg
-
-
 def _two_samples(cfg: Config) -> Config:
     for extractor in _roi_extractors(cfg):
         extractor.roi_layer.sampling_ratio = 2
@@ -125,23 +121,15 @@ def _pafpn(cfg: Config) -> Config:
     return cfg
 
 
-def _bottom_up_path(cfg: Config) -> Config:
-    return swap_config(cfg)
-
-
-def _panet(cfg: Config) -> Config:
-    return swap_config(cfg, roi_head=True)
-
-
 def _panet_without_fc_fusion(cfg: Config) -> Config:
-    cfg = _panet(cfg)
+    cfg = swap_config(cfg, roi_head=True)
     if cfg.model.roi_head.get('mask_head'):
         cfg.model.roi_head.mask_head.fc_fusion = None
     return cfg
 
 
 def _panet_with_mmcv_pooling(cfg: Config) -> Config:
-    cfg = _panet(cfg)
+    cfg = swap_config(cfg, roi_head=True)
     for extractor in _roi_extractors(cfg):
         extractor.backend = 'roi_align'
     return cfg
@@ -156,13 +144,13 @@ def _roi_extractors(cfg: Config) -> List[Any]:
 
 
 VARIANTS: Dict[str, Variant] = {
-    'fpn': Variant('the base as it is', _unchanged),
+    'fpn': Variant('the base as it is', lambda cfg: cfg),
     'fpn-s2': Variant('RoIAlign takes two samples per bin and axis, as in PANet', _two_samples),
     'fpn-s2-fast': Variant('fpn-s2 with the pooling op of mmpanet, each RoI from one level', _fast_pooling),
     'pafpn': Variant("mmdet's PAFPN in place of the FPN", _pafpn),
-    'bpa': Variant('bottom-up path augmentation, the neck alone', _bottom_up_path),
+    'bpa': Variant('bottom-up path augmentation, the neck alone', swap_config),
     'bpa-afp': Variant('bpa with adaptive feature pooling', _panet_without_fc_fusion),
-    'panet': Variant('bpa-afp with fully-connected fusion: all of PANet', _panet),
+    'panet': Variant('bpa-afp with fully-connected fusion: all of PANet', partial(swap_config, roi_head=True)),
     'panet-plain': Variant("panet with mmcv's RoIAlign, called once per level", _panet_with_mmcv_pooling),
 }
 
@@ -281,15 +269,3 @@ class PreparedModel:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
-
-
-def find_images(folder: Path) -> Tuple[str, ...]:
-    """The image files of a folder, sorted by name.
-
-    Raises:
-        BenchmarkError: If there are none.
-    """
-    files = tuple(str(file) for file in sorted(folder.glob('*')) if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise BenchmarkError(f'{folder} holds no image ({", ".join(IMAGE_SUFFIXES)})')
-    return files

@@ -19,6 +19,7 @@ from mmpanet.utils.palette import (
     YELLOW,
     line_styles,
 )
+from mmpanet.utils.plots import new_panels
 from mmpanet.utils.tables import markdown_table, text_table
 from .measure import OPTIMIZER, PARTS, REST
 from .models import MODES, TRAINING
@@ -210,15 +211,12 @@ def _parts_in_order(results: Iterable[ModelResult]) -> List[str]:
 
 def _plot_parts(benchmark: Benchmark, folder: Path) -> List[Path]:
     """Stacked bars of the seconds of each part, one bar per model and one plot per mode; none of compiled models."""
-    from matplotlib.figure import Figure
-
     files = []
     for mode in MODES:
         results = [one for one in benchmark.of_mode(mode) if one.seconds_by_part]
         if not results:
             continue
-        figure = Figure(figsize=(9, 1.4 + 0.5 * len(results)), layout='constrained')
-        axes = figure.subplots()
+        figure, [axes] = new_panels(1, (9, 1.4 + 0.5 * len(results)))
         names = [result.name for result in results]
         ends = [0.0] * len(results)
         for part in _parts_in_order(results):
@@ -243,22 +241,18 @@ def _plot_parts(benchmark: Benchmark, folder: Path) -> List[Path]:
         size = f'{benchmark.workload.height} x {benchmark.workload.width}'
         images = benchmark.settings.images
         axes.set_title(f'{mode}, {len(images)} images' if images else f'{mode}, {benchmark.workload.batch} x {size}')
-        axes.spines[['top', 'right']].set_visible(False)
         figure.legend(loc='outside lower center', ncols=5, frameon=False, fontsize='small')
         files.append(folder / f'{mode}.png')
-        figure.savefig(files[-1], dpi=150)
+        figure.savefig(files[-1])
     return files
 
 
 def _plot_sweep(swept: str, mode: str, benchmarks: Sequence[Tuple[int, Benchmark]], folder: Path) -> Path:
     """Seconds, and peak memory if it was measured, over the swept value: one line per model."""
-    from matplotlib.figure import Figure
-
     x = [one.workload.height * one.workload.width / 1e6 if swept == 'size' else value for value, one in benchmarks]
     lines = list(zip(*(one.of_mode(mode) for _, one in benchmarks)))  # the results of one model at all values
     with_memory = all(result.memory is not None for line in lines for result in line)
-    figure = Figure(figsize=(5 * (1 + with_memory), 3.6), layout='constrained')
-    panels = figure.subplots(1, 1 + with_memory, squeeze=False)[0]
+    figure, panels = new_panels(1 + with_memory, (5 * (1 + with_memory), 3.6))
     for line, style in zip(lines, line_styles(len(lines))):
         panels[0].plot(x, [result.median_seconds for result in line], marker='o', **style, label=line[0].name)
         if with_memory:
@@ -267,9 +261,8 @@ def _plot_sweep(swept: str, mode: str, benchmarks: Sequence[Tuple[int, Benchmark
         panel.set_xlabel(SWEEPABLE[swept])
         panel.set_ylabel(label)
         panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
-        panel.spines[['top', 'right']].set_visible(False)
     figure.suptitle(mode)
     panels[0].legend(frameon=False)
     file = folder / f'{swept}_{mode}.png'
-    figure.savefig(file, dpi=150)
+    figure.savefig(file)
     return file

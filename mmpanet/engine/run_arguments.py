@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmpanet.utils.argument_types import Overrides
+from mmpanet.utils.argument_types import add_cfg_options
 from mmpanet.utils.configs import load_config
 
 
@@ -18,14 +18,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for logs, checkpoints and metrics (default: the config's work_dir, or else "
         'work_dirs/<name of the config>)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Overrides,
-        metavar='KEY=VALUE',
-        help='settings that override the config, such as train_cfg.max_epochs=1 or '
-        'model.neck.fusion=weighted; write a list as key="[a,b]" or key=a,b and a nested list as '
-        'key="[(a,b),(c,d)]", in quotation marks and without blanks',
+    add_cfg_options(
+        parser,
+        'settings that override the config, such as train_cfg.max_epochs=1 or model.neck.fusion=weighted; write a list '
+        'as key="[a,b]" or key=a,b and a nested list as key="[(a,b),(c,d)]", in quotation marks and without blanks',
     )
     parser.add_argument(
         '--launcher',

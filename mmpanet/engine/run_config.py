@@ -108,18 +108,14 @@ def _is_scope(name: str) -> bool:
     return name in ROOT_MODELS.children or (name.isidentifier() and importlib.util.find_spec(name) is not None)
 
 
-def _old_arguments(node: Any, key: str) -> Iterator[Tuple[str, str]]:
-    if isinstance(node, (list, tuple)):
-        for index, item in enumerate(node):
-            yield from _old_arguments(item, f'{key}[{index}]')
-    elif isinstance(node, dict):
+def _old_arguments(loader: Any, key: str) -> Iterator[Tuple[str, str]]:
+    for place, node in dicts_in(loader, key):
         kind = node.get('type')
         if isinstance(kind, str) and kind in OLD_TRANSFORMS:
-            yield f'{key}.type={kind!r}', OLD_TRANSFORMS[kind]
-        for name, value in node.items():
+            yield f'{place}.type={kind!r}', OLD_TRANSFORMS[kind]
+        for name in node:
             if name in OLD_ARGUMENTS and not _takes(kind, name):
-                yield f'{key}.{name}', OLD_ARGUMENTS[name]
-            yield from _old_arguments(value, f'{key}.{name}')
+                yield f'{place}.{name}', OLD_ARGUMENTS[name]
 
 
 def _takes(kind: Any, argument: str) -> bool:

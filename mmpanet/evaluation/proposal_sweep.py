@@ -17,6 +17,7 @@ from mmpanet.utils.errors import ConfigError
 from mmpanet.utils.files import atomic_write, make_folder, write_json, write_text
 from mmpanet.utils.paired_times import Ratio, now, paired_ratio
 from mmpanet.utils.palette import line_styles
+from mmpanet.utils.plots import new_panels
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles, percent
 from .run_log import coco_metrics_in
@@ -163,11 +164,8 @@ def write_sweep(points: Sequence[SweepPoint], folder: Path) -> Iterator[Path]:
 
 def plot_sweep(points: Sequence[SweepPoint], file: Path) -> None:
     """AP over the time as multiples of the first model's, one line per model, with the number at each point."""
-    from matplotlib.figure import Figure
-
     metrics = [metric for metric in MAIN_METRICS if any(metric in one.metrics for one in points)]
-    figure = Figure(figsize=(4.8 * len(metrics), 3.8), layout='constrained')
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    figure, panels = new_panels(len(metrics), (4.8 * len(metrics), 3.8), grid='both')
     names = list(dict.fromkeys(one.model for one in points))
     for panel, (metric, title) in zip(panels, metric_titles(metrics).items()):
         for name, style in zip(names, line_styles(len(names))):
@@ -180,7 +178,5 @@ def plot_sweep(points: Sequence[SweepPoint], file: Path) -> None:
         panel.set_ylabel(title)
         panel.set_xlim(left=0)
         panel.margins(y=0.15)
-        panel.grid(alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
     panels[0].legend(frameon=False)
-    figure.savefig(file, dpi=150)
+    figure.savefig(file)

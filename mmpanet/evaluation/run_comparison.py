@@ -7,6 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import atomic_write, make_folder, write_json, write_text
 from mmpanet.utils.palette import line_styles
+from mmpanet.utils.plots import new_panels
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles, percent
 from .experiments import count_parameters
@@ -121,11 +122,8 @@ def write_comparison(runs: Sequence[ComparedRun], out_dir: Path) -> List[Path]:
 
 def plot_curves(runs: Sequence[ComparedRun], file: Path) -> None:
     """Training loss, and box and mask AP, over iterations."""
-    from matplotlib.figure import Figure
-
     metrics = [metric for metric in MAIN_METRICS if any(run.best(metric) is not None for run in runs)]
-    figure = Figure(figsize=(4.2 * (1 + len(metrics)), 3.4), dpi=150, layout='constrained')
-    panels = figure.subplots(1, 1 + len(metrics), squeeze=False)[0]
+    figure, panels = new_panels(1 + len(metrics), (4.2 * (1 + len(metrics)), 3.4), grid='both')
     for run, style in zip(runs, line_styles(len(runs))):
         steps = run.log.steps
         panels[0].plot([step['iter'] for step in steps], [step['loss'] for step in steps], **style, label=run.name)
@@ -137,8 +135,6 @@ def plot_curves(runs: Sequence[ComparedRun], file: Path) -> None:
     for panel, title in zip(panels, ['training loss', *metric_titles(metrics).values()]):
         panel.set_title(title, fontsize=10)
         panel.set_xlabel('iterations')
-        panel.grid(alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
     panels[0].set_ylim(bottom=0)
     panels[0].legend(fontsize=8, frameon=False)
     figure.savefig(file)

@@ -6,6 +6,7 @@ from statistics import mean, stdev
 from typing import Any, Dict, Mapping, Sequence
 
 from mmpanet.utils.palette import line_styles
+from mmpanet.utils.plots import new_panels
 from .coco_metrics import MAIN_METRICS, metric_titles
 
 Curve = Dict[int, Sequence[float]]  # by epoch, the values in percent, one per seed that was evaluated after it
@@ -37,11 +38,8 @@ def plot_seed_curves(curves: Mapping[str, Mapping[str, Curve]], file: Path) -> N
         curves: By label, then by metric.
         file: The picture.
     """
-    from matplotlib.figure import Figure
-
     metrics = [metric for metric in MAIN_METRICS if any(metric in one for one in curves.values())]
-    figure = Figure(figsize=(5 * len(metrics), 4 + 0.2 * len(curves)), dpi=150, layout='constrained')
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    figure, panels = new_panels(len(metrics), (5 * len(metrics), 4 + 0.2 * len(curves)), grid='both')
     for panel, (metric, title) in zip(panels, metric_titles(metrics).items()):
         for (label, one), style in zip(curves.items(), line_styles(len(curves))):
             curve = one.get(metric, {})
@@ -53,7 +51,5 @@ def plot_seed_curves(curves: Mapping[str, Mapping[str, Curve]], file: Path) -> N
         panel.set_title(title, fontsize=10)
         panel.set_xlabel('epochs')
         panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
     figure.legend(*panels[0].get_legend_handles_labels(), loc='outside lower center', fontsize=8, frameon=False)
     figure.savefig(file)

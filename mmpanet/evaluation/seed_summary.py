@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tu
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.files import atomic_write, make_folder, write_json, write_text
 from mmpanet.utils.palette import BLACK, BLUE
+from mmpanet.utils.plots import new_panels
 from mmpanet.utils.tables import markdown_table
 from .coco_metrics import MAIN_METRICS, metric_titles
 from .seed_curves import Curve, curves_of, plot_seed_curves
@@ -117,13 +118,11 @@ def write_seed_summary(summaries: Sequence[SeedSummary], folder: Path, stem: str
 
 def plot_seeds(summaries: Sequence[SeedSummary], file: Path) -> None:
     """Box and mask AP of each summary: one dot per seed, and a bar for mean and standard deviation."""
-    from matplotlib.figure import Figure
-
     metrics = [metric for metric in MAIN_METRICS if any(metric in one.values for one in summaries)]
     labels = [f'{one.name}\n{" ".join(map(_short, one.options))}'.rstrip() for one in summaries]
     label_width = 0.09 * max(len(line) for label in labels for line in label.splitlines())  # inches
-    figure = Figure(figsize=(3.8 * len(metrics) + label_width, 1 + 0.36 * len(summaries)), layout='constrained')
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    size = (3.8 * len(metrics) + label_width, 1 + 0.36 * len(summaries))
+    figure, panels = new_panels(len(metrics), size, grid='x', sharey=True)
     for panel, (metric, title) in zip(panels, metric_titles(metrics).items()):
         for place, one in enumerate(summaries):
             values = one.values.get(metric, [])
@@ -132,11 +131,9 @@ def plot_seeds(summaries: Sequence[SeedSummary], file: Path) -> None:
                 panel.errorbar(mean(values), place, xerr=error, fmt='|', color=BLACK, capsize=3, markersize=12)
                 panel.plot(values, [place] * len(values), 'o', color=BLUE, alpha=0.6, markersize=4)
         panel.set_xlabel(title)
-        panel.grid(axis='x', alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
     panels[0].set_yticks(range(len(summaries)), labels)
     panels[0].invert_yaxis()
-    figure.savefig(file, dpi=150)
+    figure.savefig(file)
 
 
 def _short(option: str) -> str:

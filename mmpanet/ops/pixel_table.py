@@ -145,6 +145,25 @@ class _PixelTable(torch.autograd.Function):
         return tuple(part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(grad.split(rows), ctx.shapes))
 
 
+def sample_places(num_bins: int, sampling_ratio: int, like: Tensor) -> Tensor:
+    """Where the samples of all bins lie along a side of a RoI, from 0 to 1: (bins * s,)."""
+    samples = torch.arange(num_bins * sampling_ratio, dtype=like.dtype, device=like.device)
+    return (samples + 0.5) / (num_bins * sampling_ratio)
+
+
+def neighbors(position: Tensor, limit: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    """The two pixels next to each sample along one axis (int32), and the weight of the second.
+
+    The rules for the border are mmcv's. A sample below 0 is moved to 0. A sample from ``limit - 1`` on reads only the
+    last pixel.
+    """
+    position = torch.minimum(position.clamp(min=0), limit - 1)
+    low = position.floor()
+    high = torch.minimum(low + 1, limit - 1)
+    # A RoI of NaN reads pixel 0 with weights of NaN.
+    return low.int().clamp(min=0), high.int().clamp(min=0), position - low
+
+
 def _drop_zeros(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     """Drop taps without weight: from bags of a fixed size (bags, taps) to 1D indices, weights and offsets."""
     kept = weights != 0

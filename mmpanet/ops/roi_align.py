@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .pixel_table import Levels, pool_bins
+from .pixel_table import Levels, neighbors, pool_bins, sample_places
 
 
 def multi_level_roi_align(
@@ -77,8 +77,7 @@ def _taps(
 def _axis_taps(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int, limit: Tensor) -> Tuple[Tensor, Tensor]:
     """Compute the pixels that the samples of each bin read along one axis.
 
-    The rules for the border are mmcv's. A sample outside [-1, limit] has no weight. A sample below 0 is moved to 0. A
-    sample from ``limit - 1`` on reads only the last pixel.
+    A sample outside [-1, limit] has no weight. The other rules for the border are in :func:`.pixel_table.neighbors`.
 
     Args:
         start (Tensor): Where the RoI starts, in pixels of the level, (N, L).
@@ -91,22 +90,17 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int, 
         tuple[Tensor, Tensor]: Pixel indices (int32) and weights, both (N, L, bins, 2s): the s lower neighbors, then
         the s upper ones.
     """
-    samples = torch.arange(num_bins * sampling_ratio, dtype=start.dtype, device=start.device)
-    fractions = (samples + 0.5) / (num_bins * sampling_ratio)
-    position = start[..., None] + size[..., None] * fractions
+    position = start[..., None] + size[..., None] * sample_places(num_bins, sampling_ratio, start)
     limit = limit[..., None]
     inside = (position >= -1) & (position <= limit)
-    position = torch.minimum(position.clamp(min=0), limit - 1)
-    lower = position.floor()
-    upper = torch.minimum(lower + 1, limit - 1)
-    upper_weight = (position - lower) * inside / sampling_ratio
-    lower_weight = (lower + 1 - position) * inside / sampling_ratio
+    lower, upper, fraction = neighbors(position, limit)
+    lower_weight = (1 - fraction) * inside / sampling_ratio
+    upper_weight = fraction * inside / sampling_ratio
 
     bins = (num_bins, sampling_ratio)
     indices = torch.cat([lower.unflatten(-1, bins), upper.unflatten(-1, bins)], dim=-1)
     weights = torch.cat([lower_weight.unflatten(-1, bins), upper_weight.unflatten(-1, bins)], dim=-1)
-    # A RoI of NaN reads pixel 0 with weights of NaN.
-    return indices.int().clamp(min=0), weights
+    return indices, weights
 
 
 def _merge_equal(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor]:

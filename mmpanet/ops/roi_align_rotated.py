@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .pixel_table import Levels, pool_bins
+from .pixel_table import Levels, neighbors, pool_bins, sample_places
 
 
 def multi_level_roi_align_rotated(
@@ -70,8 +70,8 @@ def _rotated_taps(
     cos, sin = (value[:, None, None, None] for value in (angle.cos(), angle.sin()))
 
     # Samples before the rotation, relative to the center: rows (N, L, h s, 1) and columns (N, L, 1, w s).
-    row = _fractions(output_size[0], sampling_ratio, size) * size[..., 1:]
-    column = _fractions(output_size[1], sampling_ratio, size) * size[..., :1]
+    row = (sample_places(output_size[0], sampling_ratio, size) - 0.5) * size[..., 1:]
+    column = (sample_places(output_size[1], sampling_ratio, size) - 0.5) * size[..., :1]
     row, column = row[..., :, None], column[..., None, :]
     # Samples (N, L, h s, w s). The y axis of an image points down.
     y = row * cos - column * sin + center[..., 1, None, None]
@@ -79,8 +79,8 @@ def _rotated_taps(
 
     height, width = levels.heights[..., None, None], levels.widths[..., None, None]
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-    y_low, y_high, y_fraction = _neighbors(y, height)
-    x_low, x_high, x_fraction = _neighbors(x, width)
+    y_low, y_high, y_fraction = neighbors(y, height)
+    x_low, x_high, x_fraction = neighbors(x, width)
     weight = inside.to(y.dtype) / sampling_ratio**2
     high_weight, low_weight = weight * y_fraction, weight * (1 - y_fraction)
     # Four taps of each sample, (4, N, L, h s, w s): upper left, upper right, lower left, lower right.
@@ -101,25 +101,6 @@ def _rotated_taps(
     if merge:
         _merge_samples(indices, weights)
     return tuple(taps.permute(2, 3, 4, 5, 1, 0).flatten(4) for taps in (indices, weights))
-
-
-def _fractions(num_bins: int, sampling_ratio: int, like: Tensor) -> Tensor:
-    """Where the samples of all bins lie along a side of the box, from -1/2 to 1/2."""
-    samples = torch.arange(num_bins * sampling_ratio, dtype=like.dtype, device=like.device)
-    return (samples + 0.5) / (num_bins * sampling_ratio) - 0.5
-
-
-def _neighbors(position: Tensor, limit: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """The two pixels next to each sample along one axis (int32), and the weight of the second.
-
-    The rules for the border are mmcv's. A sample below 0 is moved to 0. A sample from ``limit - 1`` on reads only the
-    last pixel.
-    """
-    position = torch.minimum(position.clamp(min=0), limit - 1)
-    low = position.floor()
-    high = torch.minimum(low + 1, limit - 1)
-    # A RoI of NaN reads pixel 0 with weights of NaN.
-    return low.int().clamp(min=0), high.int().clamp(min=0), position - low
 
 
 def _by_bins(taps: Tensor, output_size: Tuple[int, int], sampling_ratio: int) -> Tensor:

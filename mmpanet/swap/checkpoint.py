@@ -89,9 +89,10 @@ def read_checkpoint(path: PathLike) -> dict:
     if not os.path.isfile(path):
         raise CheckpointError(f'there is no checkpoint {path}')
     checkpoint = load_untrusted(path)
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get('state_dict', checkpoint), dict):
+    state_dict = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(state_dict, dict):
         raise CheckpointError(
-            f"{path} holds a {type(checkpoint).__name__}; a checkpoint is a state dict, or holds one under 'state_dict'"
+            f"checkpoint {path}: holds a {type(state_dict).__name__} under 'state_dict', where a checkpoint has a dict"
         )
     return checkpoint
 

@@ -46,13 +46,6 @@ class Verification(NamedTuple):
     before: Costs
     after: Costs
 
-    @property
-    def largest_difference(self) -> Optional[float]:
-        """The largest difference of all outputs, or None if an output cannot be compared."""
-        values = [difference for _, _, difference in self.differences.values()]
-        known = [value for value in values if value is not None]
-        return max(known) if len(known) == len(values) else None
-
     def report(self) -> str:
         """Two tables: the outputs, and the costs."""
         boxes_differ = self.differences.get('pred_instances.bboxes', (0, 0, 0))[2] != 0

@@ -149,10 +149,10 @@ def inheriting_source(cfg: Config, base: PathLike, out: PathLike) -> Optional[st
     return FormatCode('\n\n'.join(['\n'.join(head), *lines]) + '\n', style_config=style)[0]
 
 
-def config_diff(old: Config, new: Config, context: int = 1) -> str:
-    """The lines in which the full configs differ, with ``context`` lines around them."""
+def config_diff(old: Config, new: Config) -> str:
+    """The lines in which the full configs differ, with one line around them."""
     lines = difflib.unified_diff(
-        old.pretty_text.splitlines(), new.pretty_text.splitlines(), 'before', 'after', lineterm='', n=context
+        old.pretty_text.splitlines(), new.pretty_text.splitlines(), 'before', 'after', lineterm='', n=1
     )
     return '\n'.join(lines)
 

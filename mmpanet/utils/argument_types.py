@@ -44,3 +44,8 @@ class Overrides(DictAction):
             super().__call__(parser, namespace, values, option_string)
         except (AssertionError, ValueError) as error:
             parser.error(f'{option_string}: {error}')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, text: str = 'settings that override the config') -> None:
+    """Add ``--cfg-options KEY=VALUE ...`` with this help, under MMDetection's name."""
+    parser.add_argument('--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help=text)

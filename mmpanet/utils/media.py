@@ -2,6 +2,7 @@
 """The files that are taken for images and videos, and the files of a folder without those of the operating system."""
 
 import os
+import unicodedata
 from pathlib import Path
 from typing import Iterator, List, Optional, Sequence, Tuple
 
@@ -26,6 +27,16 @@ _SYSTEM_NAMES = {
 def is_system_file(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or left by an operating system."""
     return name.startswith('.') or name.lower() in _SYSTEM_NAMES
+
+
+def normalized(name: str) -> str:
+    """A name as most systems write it: macOS writes accents as characters of their own."""
+    return unicodedata.normalize('NFC', name)
+
+
+def folded_name(name: str) -> str:
+    """The form in which names are compared without regard to case."""
+    return normalized(name).casefold()
 
 
 def list_files(folder: Path, suffixes: Optional[Sequence[str]] = None, recursive: bool = True) -> List[Path]:

@@ -9,6 +9,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from mmpanet.utils.palette import GRAY, level_colors, line_styles
+from mmpanet.utils.plots import new_panels
 from .level_recorder import LevelDistribution, RoILevels, gate_openings
 
 
@@ -36,7 +37,7 @@ def draw_levels(
     """
     height, width, padded_height, padded_width = input_size
     columns = max(len(pyramid), len(levels_by_head) + 1)
-    figure, panels = _panels(2, columns, 2.4, image.shape[0] / image.shape[1])
+    figure, panels = _pictures(columns, image.shape[0] / image.shape[1])
     for panel, level in zip(panels[0], pyramid):
         magnitude = level.float().norm(dim=0, keepdim=True).cpu()
         rows = max(1, round(magnitude.shape[1] * height / padded_height))
@@ -85,8 +86,8 @@ def draw_distribution(distributions: Dict[str, LevelDistribution]) -> np.ndarray
     Returns:
         The picture, RGB, uint8.
     """
-    figure, panels = _panels(1, len(distributions), 3.6, 0.8, axes=True)
-    for panel, (name, distribution) in zip(panels[0], distributions.items()):
+    figure, panels = new_panels(len(distributions), (3.6 * len(distributions), 3.38), grid='both')
+    for panel, (name, distribution) in zip(panels, distributions.items()):
         places = range(len(distribution.strides))
         colors = level_colors(len(places))
         for row, count, stride, color in zip(distribution.means, distribution.counts, distribution.strides, colors):
@@ -116,8 +117,8 @@ def draw_gates(gates: Dict[str, Tensor]) -> np.ndarray:
     Returns:
         The picture, RGB, uint8.
     """
-    figure, panels = _panels(1, len(gates), 3.6, 0.8, axes=True)
-    for panel, (name, values) in zip(panels[0], gates.items()):
+    figure, panels = new_panels(len(gates), (3.6 * len(gates), 3.38), grid='both')
+    for panel, (name, values) in zip(panels, gates.items()):
         channels = np.linspace(0, 100, values.shape[1])
         lines = zip(values.sort(dim=1).values.numpy(), gate_openings(values), line_styles(len(values)))
         for number, (line, opening, style) in enumerate(lines, start=1):
@@ -128,14 +129,14 @@ def draw_gates(gates: Dict[str, Tensor]) -> np.ndarray:
     return _rendered(figure)
 
 
-def _panels(rows: int, columns: int, width: float, aspect: float, axes: bool = False) -> Tuple[Any, Any]:
+def _pictures(columns: int, aspect: float) -> Tuple[Any, Any]:
+    """A figure of two rows of pictures, without axes."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * columns, width * aspect * rows + 0.5), dpi=150, layout='constrained')
-    panels = figure.subplots(rows, columns, squeeze=False)
-    if not axes:
-        for panel in panels.flat:
-            panel.set_axis_off()
+    figure = Figure(figsize=(2.4 * columns, 4.8 * aspect + 0.5), dpi=150, layout='constrained')
+    panels = figure.subplots(2, columns, squeeze=False)
+    for panel in panels.flat:
+        panel.set_axis_off()
     return figure, panels
 
 
@@ -143,8 +144,6 @@ def _name_axes(panel: Any, title: str, x: str, y: str) -> None:
     panel.set_title(title, fontsize=9)
     panel.set_xlabel(x)
     panel.set_ylabel(y)
-    panel.grid(alpha=0.3)
-    panel.spines[['top', 'right']].set_visible(False)
 
 
 def _legend(figure: Any, texts: Sequence[str]) -> None:

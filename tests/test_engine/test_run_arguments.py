@@ -2,14 +2,14 @@
 """tools/train.py and tools/test.py: what their arguments make of a config, and what they refuse."""
 
 import argparse
-import importlib.util
 import os
 import sys
 
 import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
-from repository import ROOT, tool_path
+from repository import ROOT
+from tiny_training import load_tool
 
 from mmdet.models import DetTTAModel
 from mmpanet.engine import run_config
@@ -40,13 +40,6 @@ def load(config, *words):
     parser.add_argument('config')
     add_run_arguments(parser)
     return load_run_config(parser.parse_args([str(config), *words]))
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', tool_path(name))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_work_dir_comes_from_the_argument_the_config_or_its_name(config, monkeypatch):

@@ -9,16 +9,8 @@ from pathlib import Path
 import torch
 
 import mmpanet  # noqa: F401  registers its modules
-from mmpanet.benchmark.models import (
-    DEFAULT_BASE,
-    DTYPES,
-    INFERENCE,
-    MODES,
-    VARIANTS,
-    RunSettings,
-    find_images,
-    find_model,
-)
+from mmpanet.apis import find_images
+from mmpanet.benchmark.models import DEFAULT_BASE, DTYPES, INFERENCE, MODES, VARIANTS, RunSettings, find_model
 from mmpanet.benchmark.report import as_text, write_benchmark, write_sweep
 from mmpanet.benchmark.run import SWEEPABLE, run_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
@@ -147,7 +139,7 @@ def main():
         make_folder(args.out, '--out')
         if check_device(args.device).type == 'cpu':
             keep_freed_memory()
-        images = find_images(args.images) if args.images else ()
+        images = tuple(map(str, find_images([args.images]))) if args.images else ()
         settings = RunSettings(args.device, args.dtype, args.rois_per_chunk, images)
         warning = warning_of_bfloat16(args.device) if args.dtype == 'bfloat16' else None
         if warning:

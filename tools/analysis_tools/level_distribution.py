@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
-from mmpanet.apis import find_inputs, load_inferencer
+from mmpanet.apis import find_images, load_inferencer
 from mmpanet.apis.level_pictures import images_of_test_data, write_level_pictures
 from mmpanet.checkpoints.trained import resolve_checkpoint
-from mmpanet.utils.argument_types import Overrides, positive_int
+from mmpanet.utils.argument_types import add_cfg_options, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -40,9 +40,7 @@ def parse_args() -> argparse.Namespace:
         '--max-rois', type=positive_int, default=50, help='RoIs that are drawn for each head and image (%(default)s)'
     )
     parser.add_argument('--device', help='device, such as cuda:0 or cpu (default: a GPU if there is one)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_intermixed_args()  # inputs may follow options
 
 
@@ -50,11 +48,7 @@ def main() -> None:
     args = parse_args()
     try:
         cfg = load_config(args.config, args.cfg_options)
-        images = (
-            find_inputs(args.inputs, videos=False, unique_stems=False)
-            if args.inputs
-            else images_of_test_data(cfg, args.num_images)
-        )
+        images = find_images(args.inputs) if args.inputs else images_of_test_data(cfg, args.num_images)
         inferencer = load_inferencer(cfg, resolve_checkpoint(args.checkpoint, args.config), args.device)
         num_pictures = args.num_pictures or (len(images) if args.inputs else 3)
         for line in write_level_pictures(inferencer, images, args.out_dir, num_pictures, args.max_rois):

@@ -13,7 +13,7 @@ import mmpanet  # noqa: F401  registers PANet's modules, whether or not the conf
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.evaluation.proposal_sweep import sweep_proposals, sweep_table, write_sweep
 from mmpanet.utils.allocator import keep_freed_memory
-from mmpanet.utils.argument_types import Overrides, positive_int
+from mmpanet.utils.argument_types import add_cfg_options, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 from mmpanet.utils.files import make_folder
@@ -43,9 +43,7 @@ def parse_args():
         metavar='NUMBER',
         help='values of model.test_cfg.rpn.max_per_img (default: %(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override all configs'
-    )
+    add_cfg_options(parser, 'settings that override all configs')
     parser.add_argument('--out-dir', type=Path, default=Path('outputs', 'proposals'), help='(default: %(default)s)')
     args = parser.parse_args()
     args.names = args.names or [Path(config).stem for config, _ in args.models]

@@ -7,12 +7,12 @@ from pathlib import Path
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import load_inferencer
 from mmpanet.apis.image_loader import ImageLoader
-from mmpanet.apis.prediction import find_inputs
+from mmpanet.apis.prediction import find_images
 from mmpanet.checkpoints.trained import resolve_checkpoint
 from mmpanet.deploy import compare_detections, export_detector, quantize_graph
 from mmpanet.deploy.export import GRAPH, INPUT_TYPES, INT8_GRAPH
 from mmpanet.deploy.runtimes import RUNTIMES
-from mmpanet.utils.argument_types import Overrides
+from mmpanet.utils.argument_types import add_cfg_options
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
 
@@ -75,9 +75,7 @@ def parse_args():
         default=['onnxruntime'],
         help='what runs the graph for --verify (%(default)s)',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.int8 != bool(args.calibrate):
         parser.error('--int8 and --calibrate need each other')
@@ -92,10 +90,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    calibration, verification = (
-        find_inputs(images, videos=False, unique_stems=False) if images else []
-        for images in (args.calibrate, args.verify)
-    )
+    calibration, verification = (find_images(images or ()) for images in (args.calibrate, args.verify))
     cfg = load_config(args.config, args.cfg_options)
     load_image = ImageLoader(cfg)
     for path in [*calibration, *verification]:

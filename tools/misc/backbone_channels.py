@@ -10,7 +10,7 @@ import sys
 import mmpanet  # noqa: F401  registers what the config may name
 from mmpanet.swap.backbone_channels import backbone_maps, wrong_in_channels
 from mmpanet.swap.model_search import find_models
-from mmpanet.utils.argument_types import Overrides
+from mmpanet.utils.argument_types import add_cfg_options
 from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import ConfigError, MMPanetError
 
@@ -21,9 +21,7 @@ def parse_args():
         'with in_channels of the neck. The exit code is 1 if in_channels is wrong.'
     )
     parser.add_argument('config', help='path of the config, or a name such as mmdet::...')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

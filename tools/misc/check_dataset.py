@@ -6,7 +6,7 @@ import sys
 
 import mmpanet  # noqa: F401  registers what the config may name
 from mmpanet.datasets.checks import check_datasets, find_datasets
-from mmpanet.utils.argument_types import Overrides
+from mmpanet.utils.argument_types import add_cfg_options
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import DataError, MMPanetError
 
@@ -30,9 +30,7 @@ def parse_args():
         help='decode every image; otherwise the headers of up to 1000 images of each dataset are read, as by '
         'tools/train.py',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

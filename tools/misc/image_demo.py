@@ -9,7 +9,7 @@ from typing import List
 import mmpanet  # noqa: F401  registers PANet's modules, whether or not the config imports them
 from mmpanet.apis import find_inputs, load_inferencer, predict
 from mmpanet.checkpoints.trained import resolve_checkpoint
-from mmpanet.utils.argument_types import Overrides, fraction, positive_int
+from mmpanet.utils.argument_types import add_cfg_options, fraction, positive_int
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import DataError, MMPanetError
 from mmpanet.utils.media import list_files
@@ -47,9 +47,7 @@ def parse_args() -> argparse.Namespace:
         '--batch-size', type=positive_int, default=1, help='frames of a video that are predicted at once'
     )
     parser.add_argument('--device', help='device, such as cuda:0 or cpu (default: a GPU if there is one)')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', help='settings that override the config'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if not (args.pictures or args.predictions):
         parser.error('--no-pictures and --no-predictions leave nothing to write')

@@ -2,7 +2,6 @@
 """The image files of an annotation file: are they there, whole, of the annotated size, and loaded completely?"""
 
 import os
-import unicodedata
 from pathlib import Path, PureWindowsPath
 from typing import Dict, Iterable, Iterator, List, Optional
 
@@ -10,6 +9,7 @@ import cv2
 
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.images import Loading, check_loadable, check_whole, decode_image, read_image_info
+from mmpanet.utils.media import folded_name
 
 # Formats that every OpenCV reads; a file of another one is decoded to find out
 COMMON_FORMATS = ('JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'MPO', 'PPM')
@@ -62,12 +62,8 @@ def _hint(name: str, there: set) -> str:
     if '\\' in name:
         return '; it has backslashes, which only Windows reads as folders'
     last = PureWindowsPath(name).name
-    similar = [last] if last in there else sorted(one for one in there if _folded(one) == _folded(last))
+    similar = [last] if last in there else sorted(one for one in there if folded_name(one) == folded_name(last))
     return f'; {similar[0]!r} is there' if similar else ''
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize('NFC', name).casefold()  # macOS writes accents as characters of their own
 
 
 def _file_fault(path: Path, image: dict, decode: bool, loading: Loading) -> Optional[str]:

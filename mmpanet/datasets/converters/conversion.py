@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
+import numpy as np
 
 from mmpanet.datasets.coco_writer import IMAGE_DIR, SPLITS, dataset_folder, write_annotations
 from mmpanet.utils.errors import ConfigError, DataError
@@ -68,20 +69,20 @@ def split_samples(names: List[str], val_fraction: float, seed: int) -> Dict[str,
     return dict(train=sorted(drawn[num_val:]), val=sorted(drawn[:num_val]))
 
 
-def loaded_size(content: bytes, name: str) -> Tuple[int, int]:
-    """Height and width of an image as MMDetection loads it.
+def decode_whole(content: bytes, name: str, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Decode an image that can be loaded completely, by default as MMDetection loads it.
 
     Args:
         content (bytes): Content of its file.
         name (str): What messages call it.
+        flags (int): OpenCV's. Defaults to ``cv2.IMREAD_COLOR``.
 
     Raises:
         DataError: If it is damaged, has several pages, or more than 8 bits per channel.
     """
     check_loadable(read_image_info(content, name), name)
     check_whole(content, name)
-    height, width = decode_image(content, cv2.IMREAD_COLOR, name).shape[:2]
-    return height, width
+    return decode_image(content, flags, name)
 
 
 def fingerprint(source: Path, paths: Iterable[Path]) -> str:
@@ -98,26 +99,26 @@ def fingerprint(source: Path, paths: Iterable[Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_conversion(source: Path, val_fraction: float, on_error: str) -> None:
+def check_settings(val_fraction: float, on_error: str) -> None:
     """Check the arguments that all conversions have."""
-    if not source.is_dir():
-        raise DataError(f'source {str(source)!r} is not a folder')
     if not 0 < val_fraction < 1:
         raise ConfigError(f'val_fraction is {val_fraction!r}, it takes 0 to 1, exclusive')
     if on_error not in ON_ERROR:
         raise ConfigError(f'on_error is {on_error!r}, it takes {" or ".join(ON_ERROR)}')
 
 
-def check_out_dir(out_dir: Path, source: Path, key: str) -> None:
-    """Refuse to write a dataset into the folder that it is made from, or around it.
+def check_source(source: Path, out_dir: Path, key: str) -> None:
+    """Refuse what is no folder, and to write a dataset into the folder that it is made from, or around it.
 
     The next conversion would read its own files again, or ``--force`` would remove the source.
 
     Args:
-        out_dir (Path): The folder of the dataset.
         source (Path): The folder that is read.
+        out_dir (Path): The folder of the dataset.
         key (str): The argument that names ``source``.
     """
+    if not source.is_dir():
+        raise DataError(f'{key} {str(source)!r} is not a folder')
     if source.resolve() in (out_dir.resolve(), *out_dir.resolve().parents):
         raise ConfigError(f'out_dir {str(out_dir)!r} lies in {key} {str(source)!r}, where its own files would be read')
     if out_dir.resolve() in source.resolve().parents:
@@ -152,7 +153,7 @@ def convert_samples(
         read_sample (Callable): Takes a name, and a function that is called with the description of a part that is left
             out. Returns the :class:`Sample`, or raises :class:`DataError` if the whole sample has to be left out.
         out_dir (str | Path): The folder of the dataset.
-        recipe (dict): What identifies the dataset, see :mod:`mmpanet.datasets.coco_writer`.
+        recipe (dict): What identifies the dataset besides the settings below, see :mod:`mmpanet.datasets.coco_writer`.
         classes (Sequence[str]): Names of the categories.
         info (Mapping[str, str]): ``description`` of the dataset, and other entries of ``info``.
         val_fraction (float): Fraction of the samples for ``val``.
@@ -164,6 +165,7 @@ def convert_samples(
     Returns:
         Converted | None: None if the same dataset is there already.
     """
+    recipe = dict(recipe, val_fraction=val_fraction, seed=seed, on_error=on_error)
     counts: Dict[str, Tuple[int, int]] = {}
     problems: List[str] = []
 

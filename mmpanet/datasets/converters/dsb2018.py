@@ -16,9 +16,17 @@ import numpy as np
 
 from mmpanet.datasets.coco_writer import encode_instance
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.images import check_loadable, check_whole, decode_image, read_image_info
 from mmpanet.utils.media import is_system_file, list_files
-from .conversion import Converted, Report, Sample, check_conversion, check_out_dir, convert_samples, fingerprint
+from .conversion import (
+    Converted,
+    Report,
+    Sample,
+    check_settings,
+    check_source,
+    convert_samples,
+    decode_whole,
+    fingerprint,
+)
 from .mask_files import check_not_negative, read_mask
 
 GENERATOR = 'mmpanet.datasets.converters.dsb2018'
@@ -55,10 +63,8 @@ def read_sample(source: Path, name: str, report: Report) -> Sample:
     image_paths = _pngs(source / name / 'images', source)
     if len(image_paths) > 1:
         raise DataError(f'{name}/images: holds {len(image_paths)} images, not one')
-    shown, content = str(image_paths[0].relative_to(source)), image_paths[0].read_bytes()
-    check_loadable(read_image_info(content, shown), shown)
-    check_whole(content, shown)
-    image = decode_image(content, cv2.IMREAD_UNCHANGED, shown)
+    shown = str(image_paths[0].relative_to(source))
+    image = decode_whole(image_paths[0].read_bytes(), shown, cv2.IMREAD_UNCHANGED)
     if image.ndim == 3:
         image = image[..., :3]  # without alpha
         if (image == image[..., :1]).all():
@@ -110,8 +116,8 @@ def convert_dsb2018(
         DataError: If nothing can be converted, or at the first fault with ``on_error='raise'``.
     """
     source = Path(source)
-    check_conversion(source, val_fraction, on_error)
-    check_out_dir(Path(out_dir), source, 'source')
+    check_source(source, Path(out_dir), 'source')
+    check_settings(val_fraction, on_error)
     names = sorted(path.name for path in source.iterdir() if path.is_dir() and not is_system_file(path.name))
     if not names:
         raise DataError(f'source {str(source)!r} holds no samples')
@@ -120,9 +126,6 @@ def convert_dsb2018(
         generator=GENERATOR,
         version=VERSION,
         source=fingerprint(source, (path for name in names for path in list_files(source / name))),
-        val_fraction=val_fraction,
-        seed=seed,
-        on_error=on_error,
     )
     return convert_samples(
         names,

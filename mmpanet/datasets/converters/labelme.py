@@ -23,8 +23,8 @@ from .conversion import (
     Report,
     Sample,
     check_classes,
-    check_conversion,
-    check_out_dir,
+    check_settings,
+    check_source,
     convert_samples,
     fingerprint,
 )
@@ -90,6 +90,47 @@ def _pasted_mask(shape: dict, points: np.ndarray, size: Tuple[int, int], where: 
     return mask
 
 
+def _read_shape(shape: dict, size: Tuple[int, int], where: str, report: Report) -> Optional[np.ndarray]:
+    """A shape as its outline (V, 2), or as a mask, (H, W) bool; None for one without an area, which is reported."""
+    kind = shape.get('shape_type') or 'polygon'
+    if kind in WITHOUT_AREA:
+        report(f'{where}: a {kind} has no area')
+        return None
+    if kind not in KINDS:
+        raise DataError(f'{where}: shape_type is {kind!r}, which is not known')
+    points = _points(shape, kind, where)
+    if np.abs(points).max() > FARTHEST * sum(size):  # pycocotools would walk along every edge
+        raise DataError(
+            f'{where}: a point of it lies far beyond its image of {size[0]} x {size[1]} (height x width): '
+            f'{points[np.abs(points).max(axis=1).argmax()].tolist()}'
+        )
+    if kind == 'mask':
+        part = _pasted_mask(shape, points, size, where)
+        covered = int(part.sum())
+    else:
+        part = _outline(kind, points)
+        covered = encode_polygons([part], size, 0)['area']
+    if not covered:
+        report(f'{where}: a {kind} that covers no pixel')
+        return None
+    return part
+
+
+def _instance(parts: Sequence[np.ndarray], size: Tuple[int, int], category_id: int) -> dict:
+    """The annotation of an object: polygons, or RLE if one of its parts is a mask or goes far beyond the image."""
+    masks = [part for part in parts if part.dtype == bool]
+    polygons = [part for part in parts if part.dtype != bool]
+    outlines = [polygon.ravel().tolist() for polygon in polygons]
+    # Training refuses polygons that go far beyond their image; as a mask the object ends at the border.
+    is_far = any(is_far_outside(outline, dict(height=size[0], width=size[1])) for outline in outlines)
+    if not masks and not is_far:
+        return encode_polygons(polygons, size, category_id)
+    if polygons:
+        drawn = mask_utils.frPyObjects(outlines, *size)
+        masks.append(mask_utils.decode(mask_utils.merge(drawn)) > 0)
+    return encode_instance(np.any(masks, axis=0), category_id)
+
+
 def read_sample(
     path: Path, name: str, classes: Sequence[str], ignore: Sequence[str], encoding: Optional[str], report: Report
 ) -> Sample:
@@ -112,52 +153,20 @@ def read_sample(
     """
     data = read_json(path, name, encoding).data
     suffix, content, height, width = read_image(data, path, name)
-    # Outlines and masks by label and group, in the order of their first shapes
-    objects: Dict[Tuple[str, Hashable], Tuple[List[np.ndarray], List[np.ndarray]]] = {}
+    size = (height, width)
+    objects: Dict[Tuple[str, Hashable], List[np.ndarray]] = {}  # by label and group, in the order of their first shapes
     for index, shape in enumerate(data['shapes']):
-        label, kind = shape['label'], shape.get('shape_type') or 'polygon'
+        label = shape['label']
         where = f'{name}: shapes[{index}] ({label!r})'
         if label in ignore:
             continue
         if label not in classes:
             raise DataError(f'{where}: no such class, there are {", ".join(classes)}')
-        if kind in WITHOUT_AREA:
-            report(f'{where}: a {kind} has no area')
-            continue
-        if kind not in KINDS:
-            raise DataError(f'{where}: shape_type is {kind!r}, which is not known')
-        points = _points(shape, kind, where)
-        if np.abs(points).max() > FARTHEST * (height + width):  # pycocotools would walk along every edge
-            raise DataError(
-                f'{where}: a point of it lies far beyond its image of {height} x {width} (height x width): '
-                f'{points[np.abs(points).max(axis=1).argmax()].tolist()}'
-            )
-        if kind == 'mask':
-            mask = _pasted_mask(shape, points, (height, width), where)
-            covered, part = int(mask.sum()), (1, mask)
-        else:
-            polygon = _outline(kind, points)
-            covered, part = encode_polygons([polygon], (height, width), 0)['area'], (0, polygon)
-        if not covered:
-            report(f'{where}: a {kind} that covers no pixel')
-            continue
-        group = shape.get('group_id')
-        parts = objects.setdefault((label, ('alone', index) if group is None else str(group)), ([], []))
-        parts[part[0]].append(part[1])
-
-    instances: List[dict] = []
-    for (label, _), (polygons, masks) in objects.items():
-        category_id = list(classes).index(label) + 1
-        outlines = [polygon.ravel().tolist() for polygon in polygons]
-        # Training refuses polygons that go far beyond their image; as a mask the object ends at the border.
-        is_far = any(is_far_outside(outline, dict(height=height, width=width)) for outline in outlines)
-        if not masks and not is_far:
-            instances.append(encode_polygons(polygons, (height, width), category_id))
-            continue
-        if polygons:
-            drawn = mask_utils.frPyObjects(outlines, height, width)
-            masks.append(mask_utils.decode(mask_utils.merge(drawn)) > 0)
-        instances.append(encode_instance(np.any(masks, axis=0), category_id))
+        part = _read_shape(shape, size, where, report)
+        if part is not None:
+            group = shape.get('group_id')
+            objects.setdefault((label, ('alone', index) if group is None else str(group)), []).append(part)
+    instances = [_instance(parts, size, list(classes).index(label) + 1) for (label, _), parts in objects.items()]
     return Sample(name[: -len('.json')] + suffix, content, height, width, instances)
 
 
@@ -199,8 +208,8 @@ def convert_labelme(
         DataError: If nothing can be converted, or at the first fault with ``on_error='raise'``.
     """
     source = Path(source)
-    check_conversion(source, val_fraction, on_error)
-    check_out_dir(Path(out_dir), source, 'source')
+    check_source(source, Path(out_dir), 'source')
+    check_settings(val_fraction, on_error)
     names = check_classes(classes)
     if set(names) & set(ignore):
         raise ConfigError(f'ignore is {tuple(ignore)!r}, and {sorted(set(names) & set(ignore))} are among the classes')
@@ -227,9 +236,6 @@ def convert_labelme(
         source=fingerprint(source, [*survey.images, *survey.elsewhere, *paths.values()]),
         classes=names,
         ignore=sorted(ignore),
-        val_fraction=val_fraction,
-        seed=seed,
-        on_error=on_error,
         encoding=encoding,
     )
     return convert_samples(

@@ -14,7 +14,7 @@ import numpy as np
 from mmpanet.utils.errors import DataError
 from mmpanet.utils.images import decode_image
 from mmpanet.utils.media import IMAGE_SUFFIXES
-from .conversion import loaded_size
+from .conversion import decode_whole
 
 BYTE_ORDER_MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
 SAME = 8  # mean difference of gray levels below which two images are taken for the same
@@ -121,7 +121,7 @@ def read_image(data: dict, path: Path, name: str) -> LabelmeImage:
         contents.append(decode_base64(data['imageData'], f"{name}: 'imageData'"))
     if not contents:
         raise DataError(f"{name}: no image {image_path!r} beside it, and no 'imageData' in it")
-    sizes = [loaded_size(content, f'{name}: image {image_path!r}') for content in contents]
+    sizes = [decode_whole(content, f'{name}: image {image_path!r}').shape[:2] for content in contents]
     fitting = [
         LabelmeImage(suffix, content, *size)
         for content, size in zip(contents, sizes)

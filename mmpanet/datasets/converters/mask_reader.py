@@ -1,7 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Finding the masks of an image, and the objects in them."""
 
-import unicodedata
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from mmpanet.datasets.coco_writer import encode_instance
 from mmpanet.utils.errors import DataError
-from mmpanet.utils.media import list_files
+from mmpanet.utils.media import list_files, normalized
 from .conversion import Report
 from .mask_files import LOSSY_SUFFIXES, MASK_SUFFIXES, check_mask_name, check_not_negative, read_mask, unique_values
 
@@ -62,14 +61,14 @@ class MaskReader:
         self._by_name: Dict[str, List[Path]] = {}
         self._by_folded_name: Dict[str, List[Path]] = {}
         self._by_start: Dict[str, List[Path]] = {}  # by the name before further suffixes: a.nii.gz, a.ome.tif
-        exact = {_normalized(name + options.mask_suffix) for name in images}
+        exact = {normalized(name + options.mask_suffix) for name in images}
         self._images = {path.resolve() for path in images.values()}  # which may lie among the masks
         for path in self.files:
             relative = path.relative_to(root)
             stems = [relative.with_suffix('').as_posix()]
             if options.kind == 'files':
                 stems = [folder.as_posix() for folder in relative.parents if folder.as_posix() != '.']
-            for stem in map(_normalized, stems):
+            for stem in map(normalized, stems):
                 self._by_name.setdefault(stem, []).append(path)
                 if stem not in exact:
                     self._by_folded_name.setdefault(stem.casefold(), []).append(path)
@@ -117,7 +116,7 @@ class MaskReader:
 
     def _find(self, stem: str) -> List[Path]:
         """Files of this name: with any suffix, and if there is none, with letters in another case."""
-        stem = _normalized(stem)
+        stem = normalized(stem)
         found = self._by_name.get(stem) or self._by_folded_name.get(stem.casefold()) or []
         self.used.update(found)
         alike = [] if found else self._by_start.get(stem.casefold(), [])
@@ -224,12 +223,3 @@ def _starts(stem: str) -> List[str]:
     folder, slash, name = stem.rpartition('/')
     parts = name.split('.')
     return [folder + slash + '.'.join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _normalized(name: str) -> str:
-    return unicodedata.normalize('NFC', name)  # macOS writes accents as characters of their own
-
-
-def folded_name(name: str) -> str:
-    """The form of a name by which masks are found, if none has exactly the name."""
-    return _normalized(name).casefold()

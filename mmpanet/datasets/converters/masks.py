@@ -21,19 +21,19 @@ from typing import Dict, List, Optional, Sequence, Union
 
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.images import read_image_info
-from mmpanet.utils.media import IMAGE_SUFFIXES, list_files
+from mmpanet.utils.media import IMAGE_SUFFIXES, folded_name, list_files
 from .conversion import (
     Converted,
     Report,
     Sample,
     check_classes,
-    check_conversion,
-    check_out_dir,
+    check_settings,
+    check_source,
     convert_samples,
+    decode_whole,
     fingerprint,
-    loaded_size,
 )
-from .mask_reader import KINDS, MaskOptions, MaskReader, folded_name
+from .mask_reader import KINDS, MaskOptions, MaskReader
 
 GENERATOR = 'mmpanet.datasets.converters.masks'
 VERSION = 2
@@ -145,10 +145,8 @@ def convert_masks(
     """
     images, masks = Path(images), Path(masks)
     for key, folder in (('images', images), ('masks', masks)):
-        if not folder.is_dir():
-            raise DataError(f'{key} {str(folder)!r} is not a folder')
-        check_out_dir(Path(out_dir), folder, key)
-    check_conversion(images, val_fraction, on_error)
+        check_source(folder, Path(out_dir), key)
+    check_settings(val_fraction, on_error)
     names = check_classes(classes)
     if kind not in KINDS:
         raise ConfigError(f'kind is {kind!r}, it takes {", ".join(KINDS)}')
@@ -187,10 +185,10 @@ def convert_masks(
         path = found[name]
         content = path.read_bytes()
         file_name = path.relative_to(images).as_posix()
-        size = loaded_size(content, file_name)
+        height, width = decode_whole(content, file_name).shape[:2]
         if read_image_info(content, file_name).is_turned:
             turned.append(file_name)
-        return Sample(file_name, content, *size, reader.read(name, size, report))
+        return Sample(file_name, content, height, width, reader.read(name, (height, width), report))
 
     recipe = dict(
         generator=GENERATOR,
@@ -205,9 +203,6 @@ def convert_masks(
         min_area=min_area,
         mask_suffix=mask_suffix,
         empty_without_mask=empty_without_mask,
-        val_fraction=val_fraction,
-        seed=seed,
-        on_error=on_error,
     )
     return convert_samples(
         list(found),
