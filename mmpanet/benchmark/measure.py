@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import torch
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 from torch import Tensor
 
 from mmpanet.ops.flop_counter import count_flops
@@ -219,6 +220,8 @@ def _measure_memory(
 ) -> None:
     import mmpanet  # noqa: F401  registers its modules
 
+    if model.cfg.get('custom_imports'):  # which only a config that is read from a file imports
+        import_modules_from_strings(**model.cfg['custom_imports'])
     torch.set_num_threads(threads)
     device = torch.device(settings.device)
     before = _resident_bytes('RssAnon') if device.type == 'cpu' else 0

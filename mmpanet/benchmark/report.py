@@ -23,7 +23,8 @@ from mmpanet.utils.plots import new_panels
 from mmpanet.utils.tables import markdown_table, text_table
 from .measure import OPTIMIZER, PARTS, REST
 from .models import MODES, TRAINING
-from .run import SWEEPABLE, Benchmark, ModelResult, PoolingResult
+from .pooling import PoolingResult
+from .run import SWEEPABLE, Benchmark, ModelResult
 from .workload import Workload
 
 Rows = List[List[str]]

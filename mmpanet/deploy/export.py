@@ -133,7 +133,9 @@ def _resize(cfg: Config) -> Dict[str, Any]:
 
 def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path) -> None:
     height, width = EXAMPLE_SIZE
-    channels = next(part.in_channels for part in detector.backbone.modules() if isinstance(part, nn.Conv2d))
+    channels = detector.preprocessing.mean.size(1)
+    if channels == 1:  # of gray images, or one number for all channels
+        channels = next(part.in_channels for part in detector.backbone.modules() if isinstance(part, nn.Conv2d))
     image = torch.rand(2, channels, height, width).mul(255).to(dtype)
     names = ['dets', 'labels'] + (['masks'] if detector.masks is not None else [])
     axes = {name: {0: 'batch', 1: 'detections'} for name in names}
@@ -157,7 +159,7 @@ def _export(detector: EndToEnd, dtype: torch.dtype, with_sizes: bool, path: Path
                 opset_version=OPSET,
                 **_LEGACY_EXPORTER,
             )
-        except torch.onnx.errors.OnnxExporterError as error:
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             reason = str(error).strip().partition('\n')[0]
             raise ExportError(f'a part of this model cannot be exported: {reason}') from error
     _check_size(path)

@@ -17,6 +17,7 @@ from mmdet.models.task_modules import AnchorGenerator, DeltaXYWHBBoxCoder, MlvlP
 from mmdet.models.task_modules.coders import DistancePointBBoxCoder
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANetRoIHead
 from mmpanet.models.inclusive_boxes import InclusiveAnchorGenerator, InclusiveBBoxCoder, InclusiveBoxRoIHead
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ExportError
 from .roi_heads import each
 
@@ -157,7 +158,7 @@ def _check_nms(cfg: dict, key: str, in_original_image: bool = False) -> None:
     if not isinstance(nms, dict):
         raise ExportError(f"{key}={nms!r} must be a dict such as dict(type='nms', iou_threshold=0.5)")
     kind = nms.get('type', 'nms')
-    if kind != 'nms':
+    if type_name(kind) != 'nms':
         raise ExportError(f"{key}.type={kind!r}: only 'nms' can be exported")
     unknown = sorted(set(nms) - NMS_KEYS)
     if unknown:

@@ -122,6 +122,9 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
             rois = self.roi_rescale(rois, roi_scale_factor)
         if uses_embedding_bag(self.backend, self.roi_layers[0], feats[0], self.roi_layer_type):
             return self._pool_at_once(feats, rois, order)
+        if not len(rois):  # mmcv's operator fails on a GPU then
+            nothing = torch.cat([feat[:0].flatten() for feat in feats])  # with gradients of zero
+            return nothing.view(0, len(feats), self.out_channels, *self.output_size)
         inputs, rois = for_mmcv(feats, rois)
         pooled = torch.stack([layer(feat, rois) for layer, feat in zip(self.roi_layers, inputs)], dim=1).to(feats[0])
         return pooled if order is None else pooled[torch.arange(len(rois), device=rois.device)[:, None], order]

@@ -15,7 +15,8 @@ def fpn_levels(rois: Tensor, num_levels: int, finest_scale: int = 56) -> Tensor:
         finest_scale: RoIs whose area has a square root below twice this number of pixels belong to the finest level.
 
     Returns:
-        (N,), from 0 for the finest level to L - 1. A box that ends before it begins belongs to level 0.
+        (N,), from 0 for the finest level to L - 1. A box that ends before it begins in one direction belongs to
+        level 0.
     """
     rois = rois.to(torch.promote_types(rois.dtype, torch.float32))  # the largest number of float16 is 65504
     sizes = rois[:, 3:5] if rois.size(1) == 6 else rois[:, 3:] - rois[:, 1:3]

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmpanet.checkpoints.files import load_untrusted, save_checkpoint
 from mmpanet.utils.errors import CheckpointError
 from mmpanet.utils.files import PathLike
-from mmpanet.utils.model_building import build_model
+from mmpanet.utils.model_building import build_model, node_at, takes_weights_of_a_file
 from .model_search import find_models, is_swapped
 from .targets import check_target
 from .warm_start import has_warm_start
@@ -63,6 +63,7 @@ def swap_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # torch.manual_seed would change those of GPUs too
         old, new = build_model(cfg, path), build_model(new_cfg, path)
+        _check_pretrained_parts(node_at(cfg, path), old, state_dict)
         carried = carry_weights(state_dict, old, new, warm_start, path)
     swapped = {key: value for key, value in loaded.items() if 'state_dict' in loaded and key not in RUN_STATE_KEYS}
     swapped['state_dict'] = new.state_dict()
@@ -95,6 +96,17 @@ def read_checkpoint(path: PathLike) -> dict:
             f"checkpoint {path}: holds a {type(state_dict).__name__} under 'state_dict', where a checkpoint has a dict"
         )
     return checkpoint
+
+
+def _check_pretrained_parts(model: dict, old: nn.Module, state_dict: Dict[str, Tensor]) -> None:
+    """Refuse to write random weights for a part that the config takes from another file."""
+    for name, part in old.named_children():
+        is_pretrained = isinstance(model.get(name), dict) and takes_weights_of_a_file(model[name].get('init_cfg'))
+        if is_pretrained and part.state_dict() and not any(key.startswith(f'{name}.') for key in state_dict):
+            raise CheckpointError(
+                f'the checkpoint has no weight of {name}, which the config takes from {name}.init_cfg; give a '
+                'checkpoint of the whole model'
+            )
 
 
 def find_model_of_checkpoint(state_dict: Dict[str, Tensor], new_cfg: Config) -> Tuple[str, ...]:

@@ -98,7 +98,7 @@ def carry_weights(
         if old_name not in found:
             if old_name not in old_state:
                 new_names.append(name)
-            state[name] = value
+            state[name] = value.clone()  # ConvAWS changes its own values while they are loaded
             continue
         if old_state[old_name].shape != value.shape:
             raise ConfigError(

@@ -76,10 +76,10 @@ def without_downloads(node: Any) -> Any:
         copy = type(node)()
         for key in node:
             value = node[key]
-            if key == 'init_cfg' and _is_pretrained(value):
+            if key == 'init_cfg' and takes_weights_of_a_file(value):
                 continue
-            if key in ('pretrained', 'teacher_ckpt') and isinstance(value, str):
-                value = None
+            if key in ('pretrained', 'teacher_ckpt') and value:
+                value = None if isinstance(value, str) else False  # backbones of timm take True
             copy[key] = without_downloads(value)
         return copy
     if isinstance(node, (list, tuple)):
@@ -87,7 +87,8 @@ def without_downloads(node: Any) -> Any:
     return node
 
 
-def _is_pretrained(init_cfg: Any) -> bool:
+def takes_weights_of_a_file(init_cfg: Any) -> bool:
+    """Whether an ``init_cfg`` is one of 'Pretrained'."""
     init_cfgs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg or {}]
     return any('checkpoint' in one for one in init_cfgs)
 

@@ -162,6 +162,13 @@ CASES = [
     ),
     Case(
         SWAP,
+        'a number of samples without RoI heads',
+        swaps('--out', 'new.py', '--sampling-ratio', 4),
+        2,
+        ('--sampling-ratio', '--roi-head', '--roi-head-only'),
+    ),
+    Case(
+        SWAP,
         'an import that is not installed',
         swaps('--out', 'new.py', config="custom_imports = dict(imports=['my_package'])\n" + RETINA),
         1,
@@ -579,9 +586,15 @@ CASES = [
     Case(
         SEEING,
         'predictions to compare of other images',
-        compares(*PREDICTIONS, name='compare_predictions', truth=TRUTH, one=[], two=[dict(image_id=7, score=1.0)]),
+        compares(
+            *PREDICTIONS,
+            name='compare_predictions',
+            truth=TRUTH,
+            one=[],
+            two=[dict(image_id=7, score=1.0, category_id=1, segmentation=dict(size=[4, 4], counts=[16]))],
+        ),
         1,
-        ('two.json', 'image_id 7', 'not in truth.json'),
+        ('two.json', 'image_id=7', 'not in truth.json'),
     ),
     Case(
         SEEING,

@@ -1,5 +1,6 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import csv
+import importlib
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +17,9 @@ from mmpanet.apis import find_images
 from mmpanet.benchmark import measure, run
 from mmpanet.benchmark.measure import count_by_part, flops_by_part, peak_memory, seconds_by_part
 from mmpanet.benchmark.models import MODES, VARIANTS, PreparedModel, RunSettings, build, find_model
+from mmpanet.benchmark.pooling import run_pooling_benchmark
 from mmpanet.benchmark.report import as_text, pooling_text, write_benchmark, write_sweep
-from mmpanet.benchmark.run import SWEEPABLE, Benchmark, ModelResult, run_benchmark, run_pooling_benchmark, run_sweep
+from mmpanet.benchmark.run import SWEEPABLE, Benchmark, ModelResult, run_benchmark, run_sweep
 from mmpanet.benchmark.workload import Workload
 from mmpanet.models import AdaptiveFeaturePooling, FastSingleRoIExtractor, PANetNeck
 from mmpanet.models.layers import FastConv2d
@@ -469,6 +471,26 @@ def test_compiled_models_have_no_times_by_part(monkeypatch):
     assert plain.seconds_by_part and not compiled.seconds_by_part and compiled.flops == plain.flops
     costs, parts = (one for one in as_text(found).split('\n\n') if one.startswith('inference'))
     assert 'panet+compile' in costs and 'panet+compile' not in parts
+
+
+@pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the system does not tell')
+def test_memory_of_a_config_with_modules_of_its_own(tmp_path, monkeypatch):
+    """The process that measures it imports them. Where it fails, the times stay."""
+    (tmp_path / 'backbone_of_mine.py').write_text(
+        'from mmdet.models import ResNet\nfrom mmdet.registry import MODELS\n\n\n'
+        '@MODELS.register_module(force=True)\nclass BackboneOfMine(ResNet):\n    pass\n'
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = small()
+    model.cfg.custom_imports = dict(imports=['backbone_of_mine'], allow_failed_imports=False)
+    model.cfg.model.backbone.type = 'BackboneOfMine'
+    importlib.import_module('backbone_of_mine')
+    said = []
+    [result] = run_benchmark([model], ['inference'], SMALL, RunSettings(), 1, progress=said.append).results
+    assert result.memory > 0
+    model.cfg.custom_imports = None
+    [result] = run_benchmark([model], ['inference'], SMALL, RunSettings(), 1, progress=said.append).results
+    assert result.memory is None and result.seconds and 'warning: fpn: the process that measures' in said[-1]
 
 
 def test_memory_is_left_out_where_the_system_does_not_tell(monkeypatch, tmp_path):

@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from mmcv.ops import nms
 from mmengine.config import Config
 from small_detectors import FPN, build, config, one_stage
 
@@ -69,6 +70,12 @@ def test_what_cannot_be_exported_is_named_and_nothing_written(tmp_path, options,
     with pytest.raises(ExportError, match=message):
         export_detector(model, cfg, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_nms_may_be_the_function_of_mmcv(tmp_path):
+    cfg = config(FPN)
+    model = build(cfg, **{'model.test_cfg.rcnn.nms.type': nms})
+    assert export_detector(model, cfg, tmp_path, paste_masks=False)[0].is_file()
 
 
 @pytest.mark.parametrize('name', ['predict', 'extract_feat'])

@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import pytest
 import torch
+from torch import nn
 
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead, Shared4Conv1FCBBoxHead
 from mmdet.registry import MODELS
@@ -115,6 +116,14 @@ def test_every_parameter_gets_a_gradient(kind, norm_cfg, num):
         assert torch.isfinite(parameter.grad).all(), name
     for name, buffer in head.named_buffers():
         assert torch.isfinite(buffer.float()).all(), name
+
+
+@pytest.mark.parametrize('kind', [nn.BatchNorm2d, 'torch.nn.modules.batchnorm.BatchNorm2d'], ids=str)
+def test_a_norm_may_be_a_class(kind):
+    """As in configs that import what they name. BN means BN1d for an fc."""
+    head = build(norm_cfg=dict(type=kind))
+    assert all(isinstance(fc.norm, nn.BatchNorm1d) for fc in head.shared_fcs[1:])
+    head(grids())
 
 
 @pytest.mark.parametrize('norm_cfg', NORMS[1:], ids=str)

@@ -80,6 +80,25 @@ def test_what_the_checkpoint_lacks_is_initialized_as_the_config_says(small_confi
     assert (state['roi_head.mask_head.conv_logits.bias'] == 0).all()  # FCNMaskHead's own rule
 
 
+def test_a_part_whose_weights_come_from_another_file_is_not_drawn_at_random(small_config, trained_like):
+    small_config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
+    cfg, checkpoint = swap_config(small_config), checkpoint_of(trained_like)
+    swap_checkpoint(checkpoint, small_config, cfg)
+    for name in [name for name in checkpoint['state_dict'] if name.startswith('backbone.')]:
+        del checkpoint['state_dict'][name]
+    with pytest.raises(CheckpointError, match=r'no weight of backbone, which the config takes from backbone\.init_cfg'):
+        swap_checkpoint(checkpoint, small_config, cfg)
+
+
+def test_new_layers_that_normalize_their_weights_start_as_from_scratch(small_config):
+    """ConvAWS replaces gamma and beta as it loads, if they are not in the file."""
+    small_config.model.neck.conv_cfg = dict(type='ConvAWS')
+    old = MODELS.build(small_config.model)
+    swapped, carried = swap_checkpoint(checkpoint_of(old), small_config, swap_config(small_config))
+    gammas = [name for name in carried.new if name.endswith('weight_gamma')]
+    assert gammas and all((swapped['state_dict'][name] == 1).all() for name in gammas)
+
+
 def test_cold_start_carries_everything_too(small_config, trained_like):
     cfg = swap_config(small_config)
     checkpoint, _ = swap_checkpoint(checkpoint_of(trained_like), small_config, cfg)

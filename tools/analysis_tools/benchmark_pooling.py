@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 import mmpanet  # noqa: F401  registers its modules
+from mmpanet.benchmark.pooling import run_pooling_benchmark
 from mmpanet.benchmark.report import pooling_text
-from mmpanet.benchmark.run import run_pooling_benchmark
 from mmpanet.benchmark.workload import Workload
 from mmpanet.utils.argument_types import positive_int
 from mmpanet.utils.environment import environment_summary

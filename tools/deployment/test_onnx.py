@@ -46,6 +46,9 @@ def test(args):
     ]
     check_run_config(cfg, 'test')
     check_classes(cfg, args.graph)
+    exported = [key for key in args.cfg_options or () if key.split('.')[0] == 'model']
+    if exported and not exported[0].endswith('.mask_thr_binary'):
+        raise ConfigError(f'--cfg-options {exported[0]}: the graph holds the model; export it again with this setting')
     settings = Path(args.graph).with_name(SETTINGS)
     rcnn = cfg.model.test_cfg.get('rcnn', {})
     cfg.model = dict(

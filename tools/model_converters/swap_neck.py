@@ -60,10 +60,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--sampling-ratio',
         type=int,
-        default=2,
         metavar='N',
-        help='with --roi-head: number of samples per bin along each axis, where the config derives it from the size '
-        'of the RoI; 0 keeps this; default: 2',
+        help='with --roi-head or --roi-head-only: number of samples per bin along each axis, where the config derives '
+        'it from the size of the RoI; 0 keeps this; default: 2',
     )
     parser.add_argument(
         '--checkpoint', metavar='IN.pth', help='checkpoint of the old model, or `trained` for the weights of its config'
@@ -87,6 +86,10 @@ def parse_args() -> argparse.Namespace:
         parser.error('--roi-head-only leaves the neck as it is, and --warm-start and --fusion are settings of the neck')
     if args.level_fusion != 'max' and not (args.grow and (args.roi_head or args.roi_head_only)):
         parser.error('--level-fusion is a setting of --grow with --roi-head or --roi-head-only')
+    if args.sampling_ratio is not None and not (args.roi_head or args.roi_head_only):
+        parser.error('--sampling-ratio is a setting of --roi-head and --roi-head-only')
+    if args.sampling_ratio is None:
+        args.sampling_ratio = 2
     if args.image and not args.verify:
         parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):

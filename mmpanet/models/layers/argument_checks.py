@@ -6,6 +6,7 @@ from typing import Any, List, Union
 from mmcv import ops
 from mmengine.registry import MODELS
 
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ConfigError
 
 EXTRA_CONVS = (False, True, 'on_input', 'on_lateral', 'on_output')
@@ -43,7 +44,7 @@ def check_norm_cfg(name: str, value: Any, channels: int, others: str = 'None') -
                 raise ConfigError(
                     f"{name}={dict(value)!r} must have a registered norm for its type, such as 'BN', 'SyncBN' or 'GN'"
                 )
-    if value['type'] == 'GN':
+    if type_name(value['type']) in ('GN', 'GroupNorm'):
         groups = value.get('num_groups')
         if not isinstance(groups, int) or groups < 1 or channels % groups:
             raise ConfigError(f'{name}={dict(value)!r} must have a num_groups that divides {channels} channels')

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mmdet.utils import OptConfigType
 from mmpanet.ops import linear
+from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ConfigError
 
 
@@ -38,7 +39,7 @@ class FCModule(nn.Linear):
         self.norm = None
         if norm_cfg is not None:
             norm_cfg = dict(norm_cfg)
-            if norm_cfg['type'] in ('BN', 'BN2d'):
+            if type_name(norm_cfg['type']) in ('BN', 'BN2d', 'BatchNorm2d'):
                 norm_cfg['type'] = 'BN1d'
             self.norm = build_norm_layer(norm_cfg, out_features)[1]
             is_batch_norm = isinstance(self.norm, nn.modules.batchnorm._BatchNorm)
