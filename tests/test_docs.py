@@ -157,8 +157,9 @@ def make_targets():
 def options_of(tool):
     """What a tool's parser is given, its own and what it takes from the package."""
     source = tool.read_text()
-    for module in re.findall(r'^from (mmpanet[\w.]*arguments) import', source, re.MULTILINE):
-        source += (ROOT / (module.replace('.', '/') + '.py')).read_text()
+    for _ in range(2):  # those of a tool may take theirs from others
+        for module in set(re.findall(r'^from (mmpanet[\w.]*argument\w*) import', source, re.MULTILINE)):
+            source += (ROOT / (module.replace('.', '/') + '.py')).read_text()
     return set(re.findall(r"'(--[\w-]+)'", source))
 
 
