@@ -8,12 +8,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
 from repository import ROOT
 
 import mmpanet
-from mmdet.registry import MODELS
+from mmdet.registry import HOOKS, MODELS, TRANSFORMS
+from mmpanet.utils.model_building import without_downloads
 
 DOCS = ROOT / 'docs'
 NOTEBOOK = DOCS / 'tutorial.ipynb'
@@ -148,6 +150,40 @@ def test_configs_in_the_pages_are_built(page, block, tmp_path):
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
     assert type(model.neck).__name__ == 'PANetNeck'
+
+
+PARTS_OF_CONFIGS = ('model = dict', 'train_pipeline = ', 'custom_hooks = ', "_base_ = './")
+
+
+@pytest.mark.parametrize(
+    'page, block',
+    [
+        pytest.param(page, block, id=name_of(page))
+        for page, block in blocks('python')
+        if block.startswith(PARTS_OF_CONFIGS)
+    ],
+)
+def test_parts_of_configs_in_the_pages_fit_the_whole(page, block, tmp_path):
+    """Each is a child of the config in the README, whose names of types and arguments must all be known."""
+    [whole] = [one for where, one in blocks('python') if where.name == 'README.md' and one.startswith('_base_')]
+    (tmp_path / 'whole.py').write_text(whole)
+    child = tmp_path / 'child.py'
+    child.write_text("_base_ = './whole.py'\n" + re.sub(r'^_base_ = .*\n', '', block))
+    cfg = Config.fromfile(child)
+    cfg.model = without_downloads(cfg.model)
+    model = MODELS.build(cfg.model)
+    assert type(model.neck).__name__ == 'PANetNeck'
+    if 'backbone=' in block:
+        assert [len(one[0]) for one in model.backbone(torch.zeros(1, 3, 64, 64))] == cfg.model.neck.in_channels
+    if 'classes = ' in block:
+        assert model.roi_head.bbox_head.num_classes == model.roi_head.mask_head.num_classes == len(cfg.classes)
+        for split in ('train', 'val', 'test'):
+            dataset = cfg[f'{split}_dataloader'].dataset
+            assert dataset.metainfo.classes == cfg.classes and dataset.ann_file in ('train.json', 'val.json')
+    for step in cfg.train_pipeline:
+        TRANSFORMS.build(step)
+    for hook in cfg.get('custom_hooks', []):
+        HOOKS.build(hook)
 
 
 def make_targets():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from repository import ROOT
+from tiny_training import run_tool
 
 from mmdet.structures.bbox import bbox_overlaps
 from mmpanet.apis import find_images
@@ -471,6 +472,26 @@ def test_compiled_models_have_no_times_by_part(monkeypatch):
     assert plain.seconds_by_part and not compiled.seconds_by_part and compiled.flops == plain.flops
     costs, parts = (one for one in as_text(found).split('\n\n') if one.startswith('inference'))
     assert 'panet+compile' in costs and 'panet+compile' not in parts
+
+
+def test_what_the_command_line_hands_on(tmp_path, monkeypatch):
+    def stop(*args):
+        seen.append(args)
+        raise BenchmarkError('enough')
+
+    seen = []
+    for name in ('run_benchmark', 'run_sweep'):
+        monkeypatch.setattr(run, name, stop)
+    words = ['fpn', 'panet', '--base', BASE, '--out', tmp_path, '--size', 96, 128, '--batch', 2, '--rois', 40]
+    words += ['--detections', 6, '--positives', 12, '--rois-per-chunk', 7, '--rounds', 3, '--no-memory']
+    for more in (['--mode', 'training', '--dtype', 'float16'], ['--sweep', 'rois', 20, 30]):
+        with pytest.raises(SystemExit, match='enough'):
+            run_tool('benchmark', *words, *more)
+    (models, modes, workload, settings, rounds, memory, _), swept = seen
+    assert [model.name for model in models] == ['fpn', 'panet'] and list(modes) == ['training']
+    assert workload == Workload(96, 128, 2, 40, 6, 12) and settings == RunSettings('cpu', 'float16', 7)
+    assert rounds == 3 and memory is False
+    assert swept[0] == 'rois' and list(swept[1]) == [20, 30]
 
 
 @pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the system does not tell')

@@ -17,6 +17,23 @@ def ap_of(folder):
     return json.loads(file.read_text())
 
 
+def test_what_the_command_line_of_the_export_hands_on(tmp_path, monkeypatch):
+    config = write_config(tmp_path / 'tiny.py', str(tmp_path / 'data'))
+    torch.save(dict(state_dict=build(Config.fromfile(config)).state_dict()), tmp_path / 'a.pth')
+    seen = []
+    monkeypatch.setattr('mmpanet.deploy.export_detector', lambda *args: seen.append(args[2:]) or [])
+    words = [config, tmp_path / 'a.pth', '--out', tmp_path / 'out']
+    run_tool('export_onnx', *words)
+    run_tool('export_onnx', *words, '--masks', 'box', '--input-type', 'float32', '--sizes')
+    run_tool('export_onnx', *words, '--winograd')
+    assert [args[2:] for args in seen] == [
+        (True, None, False, False),
+        (False, 'float32', True, False),
+        (True, None, False, True),
+    ]
+    assert all(str(args[0]) == str(tmp_path / 'out') for args in seen)
+
+
 def test_from_a_checkpoint_to_the_ap_of_its_graphs(tmp_path, capsys):
     data = make_data(tmp_path / 'data', num_train=1, num_val=2, empty_fraction=0.0)
     config = write_config(tmp_path / 'tiny.py', data)
