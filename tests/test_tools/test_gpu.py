@@ -70,7 +70,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_all_steps_on_the_cpu(monkeypatch, tmp_path):
     words = ['--device', 'cpu', '--out', tmp_path, '--models', 'fpn', 'panet', '--dtypes', 'float32']
-    words += ['--size', 64, 96, '--rois', 20, '--rounds', 1]
+    words += ['--size', 64, 96, '--rois', 80, '--rounds', 1]
     run_main(monkeypatch, *words, '--pytest', ROOT / 'tests/test_models/test_fast_single_roi_extractor.py')
     report = (tmp_path / 'report.md').read_text()
     choice = json.loads((tmp_path / 'auto.json').read_text())['choice']
