@@ -75,6 +75,7 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         return built
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """As mmengine does, but with the fused step of torch's optimizers where they have one."""
         optimizer = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
         if isinstance(optimizer, dict):
             # A copy, because the config is written down as the user gave it.
