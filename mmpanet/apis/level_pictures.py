@@ -11,7 +11,6 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet.registry import DATASETS
-from mmpanet.datasets.checks import check_datasets
 from mmpanet.utils.errors import ConfigError, DataError
 from mmpanet.utils.files import atomic_write, make_folder, write_json
 from mmpanet.visualization import LevelRecorder, draw_distribution, draw_gates, draw_levels, gate_openings, gate_values
@@ -23,18 +22,21 @@ def images_of_test_data(cfg: Config, number: int) -> List[Path]:
 
     Raises:
         ConfigError: If the config has no test data.
-        DataError: If the data are not there.
+        DataError: If the data are not there, or cannot be read.
     """
     if not cfg.get('test_dataloader'):
         raise ConfigError('the config has no test_dataloader: name images')
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    if cfg.get('check_annotations', True):
-        check_datasets(cfg, 'test')
     try:
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
     except FileNotFoundError as error:
         raise DataError(
             f'test_dataloader.dataset: {error.filename}: no such file; get the data, or name images'
+        ) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f'test_dataloader.dataset: cannot be read ({type(error).__name__}: {error}); '
+            'tools/misc/check_dataset.py says what is wrong with it'
         ) from error
     return [Path(dataset.get_data_info(index)['img_path']) for index in range(min(number, len(dataset)))]
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""Three benchmarks: models side by side, the same for several values of one number, and the pooling op alone."""
+"""Two benchmarks: models side by side, and the same for several values of one number."""
 
 import gc
 from collections import defaultdict

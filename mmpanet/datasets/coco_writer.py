@@ -174,7 +174,7 @@ def dataset_folder(out_dir: Path, recipe: dict, force: bool = False) -> Iterator
     with atomic_folder(out_dir) as building:
         (building / IMAGE_DIR).mkdir()
         yield building
-        changed = [path for path, time in _contents(out_dir).items() if before.get(path) != time]
+        changed = [path for path, state in _contents(out_dir).items() if before.get(path) != state]
         if changed:
             raise DataError(
                 f'out_dir {str(out_dir)!r}: {str(changed[0])!r} was written while the dataset was made, and would be '
@@ -197,16 +197,22 @@ def _other_files(out_dir: Path) -> List[str]:
     return sorted(str(path) for path in _contents(out_dir) if path not in own)
 
 
-def _contents(out_dir: Path) -> Dict[Path, int]:
-    """What lies in a folder and its ``images/``, and when each was written, without what file managers leave."""
+def _contents(out_dir: Path) -> Dict[Path, Tuple[int, ...]]:
+    """What lies in a folder and its ``images/``, without what file managers leave, and the state of each file."""
     if not out_dir.is_dir():
         return {}
     paths = [*out_dir.iterdir(), *(out_dir / IMAGE_DIR).rglob('*')]
     return {
-        path.relative_to(out_dir): 0 if path.is_dir() else path.lstat().st_mtime_ns
+        path.relative_to(out_dir): () if path.is_dir() else _state(path)
         for path in paths
         if path.name not in LEFT_BY_FILE_MANAGERS
     }
+
+
+def _state(path: Path) -> Tuple[int, ...]:
+    """Numbers that change when a file is written. Two writes within a tick of the clock have the same time."""
+    found = path.lstat()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _difference(found: dict, recipe: dict) -> str:

@@ -1,5 +1,8 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""COCO's files of annotations and of predictions with masks, image by image."""
+"""COCO's files of annotations and of predictions with masks, image by image.
+
+Predictions are the ``<prefix>.segm.json`` that mmdet's ``CocoMetric`` writes if it has an ``outfile_prefix``.
+"""
 
 import json
 import math
@@ -11,7 +14,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from mmpanet.datasets.checks.rle import mask_faults
-from mmpanet.datasets.checks.values import is_number, is_whole
+from mmpanet.datasets.checks.values import is_integer, is_number, is_whole
 from mmpanet.utils.errors import DataError
 
 Rle = Dict[str, Any]  # COCO's compressed run-length encoding: size and counts
@@ -65,7 +68,10 @@ class Annotations:
                 raise DataError(f"{self.file}: annotation {one['id']}: 'segmentation' {fault}")
 
     def check_result(self, result: Dict[str, Any]) -> None:
-        """Raise a ValueError if an entry of a file of predictions does not belong to these annotations."""
+        """Raise a ValueError if an entry of a file of predictions does not belong to these annotations.
+
+        Counts that are not compressed are replaced by compressed ones, which pycocotools takes.
+        """
         if result['image_id'] not in self.images:
             raise ValueError(f'image_id={result["image_id"]!r} is not in {self.file}')
         score, category, size = result['score'], result['category_id'], _size_of(result)
@@ -110,7 +116,10 @@ def _size_of(result: Dict[str, Any]) -> Optional[Sequence[int]]:
     mask = result['segmentation']
     if not isinstance(mask, dict) or 'size' not in mask or 'counts' not in mask:
         raise ValueError(f"segmentation={str(mask)[:60]} must be COCO's RLE, with 'size' and 'counts'")
-    return mask['size']
+    size = mask['size']
+    if not isinstance(size, list) or len(size) != 2 or not all(is_integer(side) and side > 0 for side in size):
+        raise ValueError(f'size={size!r} of a mask must be its height and width')
+    return size
 
 
 def _check_annotation(annotation: Dict[str, Any]) -> None:

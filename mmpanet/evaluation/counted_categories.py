@@ -19,8 +19,7 @@ def counted_categories(annotations: Annotations, classes: Sequence[str], found: 
         DataError: If there is no such class, if no object is left, or, without ``classes``, if nobody has found a
             category that has objects.
     """
-    named = {one['id']: str(one.get('name')) for one in annotations.coco.dataset.get('categories') or ()}
-    names = {category: named.get(category, str(category)) for category in annotations.categories}
+    names = {one['id']: str(one.get('name', one['id'])) for one in annotations.coco.dataset['categories']}
     unknown = sorted(set(classes) - set(names.values()))
     if unknown:
         raise DataError(

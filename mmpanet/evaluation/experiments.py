@@ -178,11 +178,13 @@ def _claim(folder: Path, run: Run) -> None:
         raise ConfigError(
             f'{folder} holds a training of {other}, and {run.config} has the same name; choose another --work-dir'
         )
-    if digest and any(trained) and digest not in trained:
+    if digest and any(trained) and digest not in trained and any(folder.glob('*.pth')):
         raise ConfigError(
             f'{folder} holds a training of {run.config} with other settings: the config was changed; choose another '
             '--work-dir, or remove the folder'
         )
+    if digest and digest not in trained:  # nothing of the old settings is there to go on with
+        write_text(note, f'{other}\n{digest}\n')
 
 
 def run_all(

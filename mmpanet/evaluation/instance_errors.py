@@ -1,9 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
-"""What goes wrong with single objects: which are found, missed, merged or split, and which predictions are false.
-
-Input are COCO's files: the annotations, and the ``<prefix>.segm.json`` that mmdet's ``CocoMetric`` writes if it has an
-``outfile_prefix``.
-"""
+"""What goes wrong with single objects: which are found, missed, merged or split, and which predictions are false."""
 
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """Load configs, with a clear error for a config that cannot be loaded."""
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any, Container, Iterator, Optional, Tuple
@@ -93,7 +94,7 @@ def config_path(config: PathLike) -> Path:
         package = get_installed_path(MODULE2PACKAGE.get(scope, scope))
     except Exception as error:  # get_installed_path raises any error of the package metadata
         reason = f'the package {scope!r} is not installed'
-        if getattr(error, 'name', None) == 'pkg_resources':
+        if getattr(error, 'name', None) == 'pkg_resources' and importlib.util.find_spec(scope):
             reason = "mmengine needs pkg_resources, which setuptools 82 removed: pip install 'setuptools<81'"
         raise ConfigError(f'config {config}: {reason}') from error
     root = Path(package, '.mim', 'configs')

@@ -576,7 +576,7 @@ def test_classes_of_another_order_than_in_training(tmp_path):
         cfg[f'{split}_dataloader'].dataset.data_prefix.img = str(tmp_path / split / 'images')
     check_datasets(cfg, 'train')
     with pytest.raises(
-        DataError, match='val_dataloader.dataset.metainfo.classes is .* the training has them in another'
+        DataError, match='val_dataloader.dataset.metainfo.classes is .* the training has its classes in another'
     ):
         check_datasets(cfg, 'train', 'val')
     assert not list(order_faults(cfg, 'val', CLASSES[::-1])) and list(order_faults(cfg, 'val', CLASSES))

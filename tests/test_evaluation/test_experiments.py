@@ -184,6 +184,8 @@ def test_the_folder_of_a_config_that_was_changed_is_refused(folder):
     run_some(folder, 'a', [0])
     config, results = folder / 'a.py', Results(folder / 'second.jsonl')
     text, said = config.read_text(), []
+    [trained] = (folder / 'work').glob('*/seed_0')
+    (trained / 'epoch_1.pth').touch()
     config.write_text(text + '\nmax_epochs = 99\n')
     runs = plan_runs([config], [0], results)
     assert run_all(runs, results, folder / 'work', Launcher(tools=folder), said.append) == 1
@@ -191,6 +193,15 @@ def test_the_folder_of_a_config_that_was_changed_is_refused(folder):
     assert not results.file.exists()
     config.write_text(text + '\n# a comment\n')
     assert run_all(runs, results, folder / 'work', Launcher(tools=folder)) == 0
+
+
+def test_a_failed_start_is_repeated_with_the_config_mended(folder):
+    run_some(folder, 'a', [0])  # leaves no checkpoint here
+    config, results = folder / 'a.py', Results(folder / 'second.jsonl')
+    config.write_text(config.read_text() + '\nmax_epochs = 99\n')
+    assert run_all(plan_runs([config], [0], results), results, folder / 'work', Launcher(tools=folder)) == 0
+    [note] = (folder / 'work').glob('*/seed_0/config.txt')
+    assert len(note.read_text().split()) == 2  # the new settings
 
 
 def test_another_config_of_the_same_name_is_refused(folder):

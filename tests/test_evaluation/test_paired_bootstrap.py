@@ -249,6 +249,7 @@ def test_annotations_without_names_of_categories(files):
     del content['categories']
     files[0].write_text(json.dumps(content))
     assert paired_bootstrap(*files, resamples=2) == expected
+    assert paired_bootstrap(*files, resamples=2, classes=['1', '2']) == expected  # their ids are their names
 
 
 def test_annotations_without_crowd_flags(files):
@@ -274,7 +275,7 @@ def test_ids_of_annotations_may_be_negative(files):
 
 
 def test_categories_as_files_from_elsewhere_have_them(files):
-    """Crowd regions alone are no objects, and two categories may have one name or none."""
+    """Crowd regions alone are no objects, and two categories may have one name or none, and then its id is its name."""
     truth, first, second = files
     content = json.loads(truth.read_text())
     expected = paired_bootstrap(truth, first, second, resamples=2)
@@ -283,7 +284,7 @@ def test_categories_as_files_from_elsewhere_have_them(files):
     content['categories'] = [dict(id=1), dict(id=2, name='b'), dict(id=3, name='b')]
     truth.write_text(json.dumps(content))
     assert paired_bootstrap(truth, first, second, resamples=2) == expected
-    assert paired_bootstrap(truth, first, second, resamples=2, classes=['None', 'b']) == expected
+    assert paired_bootstrap(truth, first, second, resamples=2, classes=['1', 'b']) == expected
     content['categories'].append(dict(id=4, name='d'))
     truth.write_text(json.dumps(content))
     with pytest.raises(DataError, match='there is no object of d'):

@@ -1,6 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import copy
-import sys
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from mmpanet.swap.model_search import find_models, necks_of
 from mmpanet.swap.options import SwapOptions
 from mmpanet.swap.weights import carry_weights
 from mmpanet.swap.written_config import write_config
+from mmpanet.utils import configs
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import ConfigError
 
@@ -310,9 +310,14 @@ def test_names_of_configs():
 
 
 def test_a_setuptools_that_is_too_new_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'pkg_resources', None)  # what Python does for a module that is not there
+    def fail(package):
+        raise ModuleNotFoundError("No module named 'pkg_resources'", name='pkg_resources')
+
+    monkeypatch.setattr(configs, 'get_installed_path', fail)
     with pytest.raises(ConfigError, match="mmengine needs pkg_resources.*'setuptools<81'"):
         load_config('mmdet::mask-rcnn_r50_fpn_1x_coco')
+    with pytest.raises(ConfigError, match="the package 'mmnothing' is not installed"):
+        load_config('mmnothing::mask-rcnn_r50')
 
 
 def test_a_missing_import_is_named(tmp_path):

@@ -46,9 +46,13 @@ def test(args):
     ]
     check_run_config(cfg, 'test')
     check_classes(cfg, args.graph)
-    exported = [key for key in args.cfg_options or () if key.split('.')[0] == 'model']
-    if exported and not exported[0].endswith('.mask_thr_binary'):
-        raise ConfigError(f'--cfg-options {exported[0]}: the graph holds the model; export it again with this setting')
+    of_model = [key for key in args.cfg_options or () if key.split('.')[0] == 'model']
+    exported = [key for key in of_model if not key.endswith('.mask_thr_binary')]
+    if exported:
+        raise ConfigError(
+            f'--cfg-options {exported[0]}: the graph holds the model as it was exported; leave this out, or export it '
+            'again with it'
+        )
     settings = Path(args.graph).with_name(SETTINGS)
     rcnn = cfg.model.test_cfg.get('rcnn', {})
     cfg.model = dict(

@@ -205,7 +205,7 @@ def class_names(source: CocoSource) -> Tuple[Tuple[str, ...], List[str]]:
 
 
 def order_faults(cfg: Config, split: str, trained: Optional[Sequence[str]] = None) -> Iterator[str]:
-    """Datasets of a split with the classes of the training in another order.
+    """Datasets of a split that have a class of the training at another place.
 
     MMDetection numbers labels in the order of each dataset, so their objects would be taken for those of other classes.
     Models that are given class names as text do not depend on the order.
@@ -224,7 +224,7 @@ def order_faults(cfg: Config, split: str, trained: Optional[Sequence[str]] = Non
         )
         if moved and not source.return_classes:
             yield (
-                f'{source.key}.metainfo.classes is {some(names)}, and the training has them in another order, '
+                f'{source.key}.metainfo.classes is {some(names)}, and the training has its classes in another order, '
                 f'{some(trained)}: the model numbers labels in that one. Bring the categories of {source.ann_file} and '
                 'the classes into it'
             )
@@ -239,7 +239,7 @@ def check_class_order(cfg: Config, trained: Sequence[str], where: str) -> None:
         where: What says this order, for the message.
 
     Raises:
-        DataError: If a test dataset has these classes in another order.
+        DataError: If a test dataset has one of these classes at another place.
     """
     for fault in order_faults(cfg, 'test', trained) if cfg.get('check_annotations', True) else ():
         raise DataError(f'{where}: {fault}\n(check_annotations=False in the config leaves this check out)')

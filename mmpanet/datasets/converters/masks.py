@@ -36,7 +36,7 @@ from .conversion import (
 from .mask_reader import KINDS, MaskOptions, MaskReader
 
 GENERATOR = 'mmpanet.datasets.converters.masks'
-VERSION = 2
+VERSION = 3
 
 
 def _is_among(path: Path, images: Path, masks: Path) -> bool:
