@@ -497,15 +497,15 @@ def test_what_the_command_line_hands_on(tmp_path, monkeypatch):
 @pytest.mark.skipif(not Path('/proc/self/clear_refs').exists(), reason='the system does not tell')
 def test_memory_of_a_config_with_modules_of_its_own(tmp_path, monkeypatch):
     """The process that measures it imports them. Where it fails, the times stay."""
-    (tmp_path / 'backbone_of_mine.py').write_text(
+    (tmp_path / 'backbone_with_a_module.py').write_text(
         'from mmdet.models import ResNet\nfrom mmdet.registry import MODELS\n\n\n'
-        '@MODELS.register_module(force=True)\nclass BackboneOfMine(ResNet):\n    pass\n'
+        '@MODELS.register_module(force=True)\nclass BackboneWithAModule(ResNet):\n    pass\n'
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     model = small()
-    model.cfg.custom_imports = dict(imports=['backbone_of_mine'], allow_failed_imports=False)
-    model.cfg.model.backbone.type = 'BackboneOfMine'
-    importlib.import_module('backbone_of_mine')
+    model.cfg.custom_imports = dict(imports=['backbone_with_a_module'], allow_failed_imports=False)
+    model.cfg.model.backbone.type = 'BackboneWithAModule'
+    importlib.import_module('backbone_with_a_module')
     said = []
     [result] = run_benchmark([model], ['inference'], SMALL, RunSettings(), 1, progress=said.append).results
     assert result.memory > 0
