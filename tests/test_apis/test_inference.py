@@ -168,8 +168,8 @@ def test_without_labels_fewer_pixels_are_painted(folder, tmp_path):
         )
         assert not (tmp_path / name / 'preds').exists()
         pictures.append(cv2.imread(str(tmp_path / name / 'vis' / images(folder)[0].name)))
-    image = cv2.imread(str(images(folder)[0]))
-    labeled, unlabeled = ((picture != image).any(-1).sum() for picture in pictures)
+    image = cv2.imread(str(images(folder)[0])).astype(int)
+    labeled, unlabeled = ((np.abs(picture - image) > 40).any(-1).sum() for picture in pictures)  # old matplotlib blurs
     assert labeled > unlabeled + 50 and unlabeled > 0
     assert UnlabeledVisualizer().draw_texts('text', None) is not None
 
