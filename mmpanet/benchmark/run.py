@@ -157,8 +157,9 @@ def run_sweep(
     """
     if swept == 'size' and any(value % SIZE_DIVISOR for value in values):
         raise ConfigError(f'--sweep size {" ".join(map(str, values))}: sizes must be multiples of {SIZE_DIVISOR}')
-    for value in values if swept == 'rois' and TRAINING in modes else ():
-        workload._replace(rois=value).check_training()
+    if swept == 'rois' and TRAINING in modes:
+        for value in values:
+            workload._replace(rois=value).check_training()
     for value in values:
         changed_workload, changed_settings = workload, settings
         if swept == 'size':

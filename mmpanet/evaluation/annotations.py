@@ -8,7 +8,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional
 
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -81,10 +81,9 @@ class Annotations:
             raise ValueError(f'category_id={category!r} is not in {self.file}')
         image = self.images[result['image_id']]
         expected = [image.get('height'), image.get('width')]
-        if size is not None and None not in expected and list(size) != expected:
+        if size is not None and None not in expected and size != expected:
             raise ValueError(
-                f'image_id={result["image_id"]}: the mask has the size {list(size)}, and the image {expected} '
-                '(height, width)'
+                f'image_id={result["image_id"]}: the mask has the size {size}, and the image {expected} (height, width)'
             )
         if size is not None:
             own = dict(height=size[0], width=size[1])
@@ -105,11 +104,11 @@ class Annotations:
         return [
             dict(category_id=one['category_id'], mask=self.coco.annToRLE(one), area=one['area'], bbox=one['bbox'])
             for one in self.coco.imgToAnns[image_id]
-            if one.get('iscrowd', 0) == crowd
+            if one['iscrowd'] == crowd
         ]
 
 
-def _size_of(result: Dict[str, Any]) -> Optional[Sequence[int]]:
+def _size_of(result: Dict[str, Any]) -> Optional[List[int]]:
     """Height and width of the mask of a prediction, or None if it is a box."""
     if 'segmentation' not in result:
         return None

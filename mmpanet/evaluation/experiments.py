@@ -178,13 +178,15 @@ def _claim(folder: Path, run: Run) -> None:
         raise ConfigError(
             f'{folder} holds a training of {other}, and {run.config} has the same name; choose another --work-dir'
         )
-    if digest and any(trained) and digest not in trained and any(folder.glob('*.pth')):
+    if not digest or digest in trained:
+        return
+    if any(trained) and any(folder.glob('*.pth')):
         raise ConfigError(
             f'{folder} holds a training of {run.config} with other settings: the config was changed; choose another '
             '--work-dir, or remove the folder'
         )
-    if digest and digest not in trained:  # nothing of the old settings is there to go on with
-        write_text(note, f'{other}\n{digest}\n')
+    # Nothing of other settings is there to go on with, or the note is of before notes had settings.
+    write_text(note, f'{other}\n{digest}\n')
 
 
 def run_all(

@@ -46,13 +46,12 @@ def test(args):
     ]
     check_run_config(cfg, 'test')
     check_classes(cfg, args.graph)
-    of_model = [key for key in args.cfg_options or () if key.split('.')[0] == 'model']
-    exported = [key for key in of_model if not key.endswith('.mask_thr_binary')]
-    if exported:
-        raise ConfigError(
-            f'--cfg-options {exported[0]}: the graph holds the model as it was exported; leave this out, or export it '
-            'again with it'
-        )
+    for key in args.cfg_options or ():
+        if key.split('.')[0] == 'model' and not key.endswith('.mask_thr_binary'):
+            raise ConfigError(
+                f'--cfg-options {key}: the graph holds the model as it was exported; leave this out, or export it '
+                'again with it'
+            )
     settings = Path(args.graph).with_name(SETTINGS)
     rcnn = cfg.model.test_cfg.get('rcnn', {})
     cfg.model = dict(

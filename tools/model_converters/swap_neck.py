@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         metavar='N',
         help='with --roi-head or --roi-head-only: number of samples per bin along each axis, where the config derives '
-        'it from the size of the RoI; 0 keeps this; default: 2',
+        f'it from the size of the RoI; 0 keeps this; default: {SwapOptions.sampling_ratio}',
     )
     parser.add_argument(
         '--checkpoint', metavar='IN.pth', help='checkpoint of the old model, or `trained` for the weights of its config'
@@ -89,7 +89,7 @@ def parse_args() -> argparse.Namespace:
     if args.sampling_ratio is not None and not (args.roi_head or args.roi_head_only):
         parser.error('--sampling-ratio is a setting of --roi-head and --roi-head-only')
     if args.sampling_ratio is None:
-        args.sampling_ratio = 2
+        args.sampling_ratio = SwapOptions.sampling_ratio
     if args.image and not args.verify:
         parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):
