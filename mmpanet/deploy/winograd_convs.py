@@ -35,7 +35,7 @@ class WinogradConv(nn.Module):
         """From (N, C, h, w) to (N, C', h, w). A graph holds h and w as constants, and N is open."""
         channels, in_channels = self.weight.shape[:2]
         height, width = (int(side) for side in x.shape[-2:])
-        tile = best_tile(height, width)
+        tile = best_tile(height, width, winograd.TILES)
         rows_in, rows_out = self._constants(*matrices_of_axis(height, tile))
         columns_in, columns_out = self._constants(*matrices_of_axis(width, tile))
         [matrix] = self._constants(matrices_of_kernel(tile))

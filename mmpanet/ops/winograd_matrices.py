@@ -5,20 +5,18 @@ from typing import Tuple
 
 import numpy as np
 
-# Tiles of 4 x 4 and 5 x 5 outputs: 2.25 and 1.96 products per output in place of 9. Smaller ones save less, and larger
-# ones are rounded more.
-TILES = (4, 5)
-# Of the sets that were tried, the one with the smallest error for both sizes.
-POINTS = (0, 1, -1, -2, 0.5, 2)
+# The points for tiles of m x m outputs: 2.25, 1.96 and 1.65 products per output in place of 9. Smaller tiles save less,
+# and larger ones are rounded more. Of the sets that were tried, these have the smallest error.
+POINTS = {4: (0, 1, -1, -2, 0.5), 5: (0, 1, -1, -2, 0.5, 2), 7: (0, -1, -2, -0.6, 1 / 3, 0.75, 4 / 3, 8 / 3)}
 
 
-def best_tile(height: int, width: int) -> int:
-    """m of :data:`TILES`: the tile with the fewest products for a grid."""
+def best_tile(height: int, width: int, tiles: Tuple[int, ...]) -> int:
+    """m of ``tiles``: the tile with the fewest products for a grid."""
 
     def num_products(tile: int) -> int:
         return -(-height // tile) * -(-width // tile) * (tile + 2) ** 2
 
-    return min(TILES, key=num_products)
+    return min(tiles, key=num_products)
 
 
 def matrices_of_kernel(tile: int) -> np.ndarray:
@@ -45,9 +43,9 @@ def matrices_of_axis(length: int, tile: int, halo: int = 0) -> Tuple[np.ndarray,
 
 
 def matrices_of_tile(tile: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A^T (m, n), G (n, 3) and B^T (n, n) of the paper, by the Toom-Cook method with the first n - 1 ``POINTS``."""
+    """A^T (m, n), G (n, 3) and B^T (n, n) of the paper, by the Toom-Cook method with n - 1 points."""
     size = tile + 2
-    points = np.array(POINTS[: size - 1], dtype=float)
+    points = np.array(POINTS[tile], dtype=float)
     output, kernel, data = np.zeros((tile, size)), np.zeros((size, 3)), np.zeros((size, size))
     output[:, :-1] = points ** np.arange(tile)[:, None]
     output[-1, -1] = 1  # the point at infinity

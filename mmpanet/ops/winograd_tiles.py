@@ -19,7 +19,7 @@ class Transforms(NamedTuple):
     rows: int  # T_h
     columns: int  # T_w
     strips: int  # S
-    kernel: Tensor  # G (x) G, (n^2, 9)
+    kernel: Tensor  # G, (n, 3)
     input_rows: Tensor  # B^T, (n, n)
     input_columns: Tensor  # B^T of all tiles, (n T_w, w), or (n T_w, w + 2) of wide grids
     output_rows: Tensor  # A^T, (m, n)
@@ -65,6 +65,22 @@ def gather_rows(x: Tensor, block: Block, by: Transforms, size: int, pad: int, ha
         tiles[i, :, : of_rows.start] = 0
         tiles[i, :, of_rows.stop :] = 0
     return tiles
+
+
+def add_rows(pixels: Tensor, out: Tensor, block: Block, by: Transforms) -> None:
+    """Add what the inputs (n, w + 2 halo, T_h, S, N, C) of a block's tiles get, to (N, h, W, C).
+
+    It is the transposed operation of :func:`gather_rows` with ``pad=1``.
+    """
+    top = block.first_row * by.tile - 1
+    of_block = out[block.grids]
+    for i, of_row in enumerate(pixels):
+        rows, of_rows = _inside(top + i, by.tile, block.num_rows, out.size(1))
+        for strip in range(by.strips):
+            left = strip * by.width - by.halo
+            right = min(left + len(of_row), out.size(2))
+            inside = of_row[max(-left, 0) : right - left, of_rows, strip]
+            of_block[:, rows, max(left, 0) : right] += inside.permute(2, 1, 0, 3)
 
 
 def _strips(rows: Tensor, by: Transforms, halo: int) -> Tensor:

@@ -33,13 +33,20 @@ SHAPES = [  # N, C, C', h, w
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Count the calls of the fast convolution, and call it for grids of any size, in several blocks."""
-    calls, convolve = [], winograd._convolve
+    """Count the results of the fast convolution and the gradients of its inputs, for grids of any size in blocks."""
+    calls, convolve, gradients = [], winograd._convolve, winograd._gradients
+
+    def count_gradients(x, weight, grad, needs_x, needs_weight):
+        if needs_x:
+            calls.append(len(x))
+        return gradients(x, weight, grad, needs_x, needs_weight)
+
     monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)
     monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
     monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
     monkeypatch.setattr(winograd, 'BLOCK', 2**16)
     monkeypatch.setattr(winograd, '_convolve', lambda *args: calls.append(len(args[0])) or convolve(*args))
+    monkeypatch.setattr(winograd, '_gradients', count_gradients)
     return calls
 
 
@@ -64,11 +71,21 @@ def outputs_and_gradients(function, inputs, dtype=torch.float32):
 def test_forward_and_backward_against_float64(counted, shape, bias):
     inputs = inputs_of(*shape, bias=bias)
     expected = outputs_and_gradients(direct, inputs, torch.float64)
-    for one, other in zip(outputs_and_gradients(conv3x3, inputs), expected):
+    for i, (one, other) in enumerate(zip(outputs_and_gradients(conv3x3, inputs), expected)):
         assert one.shape == other.shape
         scale = other.abs().max().item() if other.numel() else 1.0
-        torch.testing.assert_close(one.double(), other, rtol=0, atol=3e-5 * max(scale, 1e-6))
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=(2e-4 if i else 3e-5) * max(scale, 1e-6))
     assert len(counted) == 2  # the result, and the gradient of x
+
+
+@pytest.mark.parametrize('size, of_output, of_gradients', [(7, 2e-6, 2e-5), (14, 5e-6, 2e-5), (40, 4e-6, 4e-6)])
+def test_rounding(counted, size, of_output, of_gradients):
+    """Root mean squares, with the channels of PANet's heads. That of F.conv2d is 0.6e-6."""
+    inputs = inputs_of(20, 256, 128, size, size, bias=False)
+    results = [outputs_and_gradients(*with_type) for with_type in ((conv3x3, inputs), (direct, inputs, torch.float64))]
+    for one, other, allowed in zip(*results, [of_output, of_gradients, of_gradients]):
+        assert ((one - other).square().mean() / other.square().mean()).sqrt() < allowed
+    assert counted
 
 
 def test_a_pixel_sees_its_neighbors_only(counted):
@@ -83,7 +100,7 @@ def test_a_pixel_sees_its_neighbors_only(counted):
     assert out[far].abs().max() < 1e-5 and torch.equal(out[::2], torch.zeros(2, 2, 14, 14))
 
 
-@pytest.mark.parametrize('tile', winograd_matrices.TILES)
+@pytest.mark.parametrize('tile', winograd_matrices.POINTS)
 def test_the_matrices_convolve_in_one_dimension(tile):
     output, kernel, data = winograd_matrices.matrices_of_tile(tile)
     x, weight = np.random.RandomState(0).randn(tile + 2), np.array([0.3, -1.2, 0.7])
@@ -114,6 +131,9 @@ def test_results_and_gradients_have_the_memory_format_of_the_input(counted):
 
 def test_relu_in_place_and_frozen_inputs(counted):
     x, weight, bias = inputs_of(4, 8, 8, 7, 7)
+    changed = torch.relu_(conv3x3(x.to(memory_format=torch.channels_last), weight, bias))
+    assert changed.grad_fn.name() == 'ReluBackward0'  # a view has CopySlices, which copies the gradients twice
+    del counted[:]
     results = []
     for function in (conv3x3, direct):
         out = torch.relu_(function(x, weight, bias))
@@ -232,7 +252,7 @@ def test_others_are_torchs(counted, monkeypatch):
 
 @pytest.mark.parametrize('height, width', [(14, 14), (120, 160), (200, 336), (336, 20)])
 def test_blocks_cover_all_rows_of_all_grids_once(height, width):
-    by = winograd._transforms(height, width)
+    by = winograd._transforms(height, width, winograd.TILES)
     per_row = by.size**2 * by.columns * by.strips * 256
     for count in (0, 1, 2, 13, 1001):
         blocks = list(winograd._blocks(torch.zeros(count, 256, 1, 1), 256, by))
@@ -250,9 +270,9 @@ def test_blocks_cover_all_rows_of_all_grids_once(height, width):
 
 def test_strips_waste_few_columns():
     for width in range(winograd.WIDEST + 1, 400):
-        by = winograd._transforms(20, width)
+        by = winograd._transforms(20, width, winograd.TILES)
         assert width <= by.strips * by.width < width + 3 * by.tile and by.halo == 1
-    narrow = winograd._transforms(20, winograd.WIDEST)
+    narrow = winograd._transforms(20, winograd.WIDEST, winograd.TILES)
     assert (narrow.strips, narrow.width, narrow.halo) == (1, winograd.WIDEST, 0)
 
 

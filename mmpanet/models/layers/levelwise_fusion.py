@@ -6,7 +6,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmpanet.ops import maximum
+from mmpanet.ops import maximum, unbind_levels
 from mmpanet.utils.errors import ConfigError
 from .argument_checks import check_count
 
@@ -108,7 +108,7 @@ class LevelwiseFusion(BaseModule):
         if isinstance(x, Tensor):
             if x.dim() != 5 or x.size(1) != self.num_levels:
                 raise self._misfit(str(tuple(x.shape)))
-            x = x.unbind(1)
+            x = unbind_levels(x)
         elif len(x) != self.num_levels:
             raise self._misfit(f'{len(x)} tensors')
         if self.fuse_first:
