@@ -261,7 +261,7 @@ class TestParts:
     @pytest.mark.skipif(not HAS_FLOP_COUNTER, reason='this torch has no counter of FLOPs')
     def test_flops_do_not_depend_on_how_this_processor_convolves(self, monkeypatch):
         monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
-        monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+        monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 0)
         flops = []
         for prefers_winograd in (True, False):
             monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', prefers_winograd)

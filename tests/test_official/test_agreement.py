@@ -31,7 +31,7 @@ def official_outputs(model, image, rois) -> dict:
 
 
 def test_every_array_agrees(kind, monkeypatch):
-    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 0)
     calls, convolve = [], winograd._convolve
     monkeypatch.setattr(winograd, '_convolve', lambda *args: calls.append(len(args[0])) or convolve(*args))
     monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)  # when the model is built

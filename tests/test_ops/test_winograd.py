@@ -43,7 +43,7 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(winograd, 'PREFERS_WINOGRAD', True)
     monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
-    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 0)
     monkeypatch.setattr(winograd, 'BLOCK', 2**16)
     monkeypatch.setattr(winograd, '_convolve', lambda *args: calls.append(len(args[0])) or convolve(*args))
     monkeypatch.setattr(winograd, '_gradients', count_gradients)
@@ -241,13 +241,22 @@ def test_others_are_torchs(counted, monkeypatch):
     assert torch.equal(compiled(x, weight, bias), direct(x, weight, bias))
     with direct_convolutions():
         assert torch.equal(conv3x3(x, weight, bias), direct(x, weight, bias))
-    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 3 * 49 + 1)
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 3 * 49 + 1)
     assert torch.equal(conv3x3(x, weight, bias), direct(x, weight, bias))
-    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 0)
     monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 17)
     assert torch.equal(conv3x3(x, weight, bias), direct(x, weight, bias))
     assert not counted
     assert winograd.PREFERS_WINOGRAD
+
+
+@pytest.mark.parametrize('threads, is_ours', [(2, True), (3, False)])
+def test_more_threads_need_more_pixels(counted, monkeypatch, threads, is_ours):
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 3 * 49 // 2)
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+    x, weight, bias = (one.detach() for one in inputs_of(3, 4, 4, 7, 7))
+    conv3x3(x, weight, bias)
+    assert bool(counted) == is_ours
 
 
 @pytest.mark.parametrize('height, width', [(14, 14), (120, 160), (200, 336), (336, 20)])

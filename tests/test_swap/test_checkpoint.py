@@ -333,7 +333,7 @@ def test_a_part_that_does_not_take_its_arguments(small_config, trained_like):
 
 def test_verify_does_not_depend_on_how_this_processor_convolves(small_config, monkeypatch):
     monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
-    monkeypatch.setattr(winograd, 'FEWEST_PIXELS', 0)
+    monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 0)
     cfg = swap_config(small_config, warm_start=True)
     macs = []
     for prefers_winograd in (True, False):
