@@ -9,7 +9,6 @@ from .onednn_linear import linear
 from .roi_align import multi_level_roi_align
 from .roi_align_rotated import multi_level_roi_align_rotated
 from .roi_levels import fpn_levels
-from .unbind_levels import unbind_levels
 from .winograd import conv3x3, direct_convolutions
 
 __all__ = [
@@ -20,5 +19,4 @@ __all__ = [
     'maximum',
     'multi_level_roi_align',
     'multi_level_roi_align_rotated',
-    'unbind_levels',
 ]

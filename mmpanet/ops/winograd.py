@@ -26,9 +26,9 @@ from .winograd_matrices import best_tile, matrices_of_axis, matrices_of_tile
 from .winograd_tiles import Block, Transforms, add_rows, gather_rows, scatter_rows
 
 SWITCH = 'MMPANET_WINOGRAD'
-# With fewer channels (C times C') the transforms of the grids cost more than they save. With fewer pixels the transform
-# of the kernel does, and the threads have too little to share.
+# C times C'. With fewer channels the transforms of the grids cost more than they save.
 SMALLEST_KERNEL = 128 * 128
+# With fewer pixels the transform of the kernel does. Measured with one and two threads.
 FEWEST_PIXELS_PER_THREAD = 1024
 # Wider grids are cut into strips, because the matrices of all their columns would be mostly zero.
 WIDEST = 32
@@ -39,8 +39,8 @@ TILE_OF_STRIPS = 4
 # The tiles of grids, of which the one with the fewest products is taken. Outputs need more digits than gradients.
 TILES = (4, 5)
 TILES_OF_GRADIENTS = (4, 5, 7)
-# Numbers per block of transformed grids. Smaller blocks stay in the cache between the steps, larger ones read the
-# kernel less often. Of 2, 4, 8 and 16 Mi, this is the fastest in training on Zen 4, also if it is held to AVX2.
+# Numbers per block of transformed grids. Smaller blocks stay in the cache between the steps. Larger ones read the
+# kernel less often. Of 2, 4, 8 and 16 Mi this is the fastest in training, on Zen 4 and on Zen 4 that is held to AVX2.
 BLOCK = 8 * 2**20
 
 
@@ -53,11 +53,11 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         bias (Tensor, optional): (C',). Defaults to None.
 
     Returns:
-        Tensor: (N, C', h, w). It equals the result of ``F.conv2d`` up to rounding, and so do the gradients. With 256
-        channels the error by Winograd's algorithm is 1e-6 to 3e-6 of the result, and up to 1.4e-5 of the gradients of
-        grids with at most 32 columns (root mean squares in comparison with float64; ``F.conv2d``: 2e-7 to 1e-6).
-        Winograd's algorithm has no second derivatives (``create_graph=True``); within :func:`direct_convolutions` there
-        are.
+        Tensor: (N, C', h, w). It equals the result of ``F.conv2d`` up to rounding, and so do the gradients. These
+        errors are root mean squares in comparison with float64, for 256 channels: 1e-6 to 3e-6 of the result, up to
+        2e-6 of the gradients of maps, and 1.4e-5 of those of grids with at most 32 columns. ``F.conv2d`` has 2e-7 to
+        1e-6. Winograd's algorithm has no second derivatives (``create_graph=True``). Within
+        :func:`direct_convolutions` there are.
     """
     if _is_faster_by_winograd(x, weight, bias):
         return _in_format_of(x, _Conv3x3.apply(x, weight, bias))
@@ -111,7 +111,8 @@ class _Conv3x3(torch.autograd.Function):
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         # The forward ran without autocast, so the gradients are float32, whoever calls for them.
         with torch.autocast('cpu', enabled=False):
-            return (*_gradients(x, weight, grad, needs_x, needs_weight), grad.sum((0, 2, 3)) if needs_bias else None)
+            of_x, of_weight = _gradients(x, weight, grad, needs_x, needs_weight)
+            return of_x, of_weight, grad.sum((0, 2, 3)) if needs_bias else None
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
@@ -127,8 +128,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tenso
     for block in _blocks(x, channels, by):
         tiles = _transform_input(x, block, by).view(size**2, -1, in_channels)
         products = torch.bmm(tiles, kernel).view(size, size * by.columns, -1)
-        rows = _multiply_each(by.output_columns, products)
-        pixels = torch.mm(by.output_rows, rows.view(size, -1))
+        pixels = _multiply_back(products, by.output_columns, by.output_rows)
         pixels = pixels.view(by.tile, by.width, block.num_rows, by.strips, -1, channels)
         scatter_rows(pixels, bias, out.permute(0, 2, 3, 1), block)
     return out
@@ -158,17 +158,17 @@ def _gradients(
         kernel = _transform_kernel(weight, by).transpose(1, 2)
         of_x = x.new_zeros(len(x), height, width, in_channels)
     of_kernel = None
-    for block in _blocks(x, channels, by):
+    for block in _blocks(x, channels, by) if needs_x or needs_weight else ():
         rows = gather_rows(grad, block, by, by.tile, 0, 0)
         products = _multiply(rows, by.output_rows.t(), by.output_columns.t()).view(size**2, -1, channels)
         if needs_weight:
             tiles = _transform_input(x, block, by).view(size**2, -1, in_channels).transpose(1, 2)
             of_kernel = torch.bmm(tiles, products) if of_kernel is None else of_kernel.baddbmm_(tiles, products)
         if needs_x:
-            tiles = torch.bmm(products, kernel).view(size, size * by.columns, -1)
-            rows = _multiply_each(by.input_columns.t(), tiles)
-            pixels = torch.mm(by.input_rows.t(), rows.view(size, -1))
-            add_rows(pixels.view(size, rows.size(1), block.num_rows, by.strips, -1, in_channels), of_x, block, by)
+            of_tiles = torch.bmm(products, kernel).view(size, size * by.columns, -1)
+            pixels = _multiply_back(of_tiles, by.input_columns.t(), by.input_rows.t())
+            pixels = pixels.view(size, -1, block.num_rows, by.strips, block.num_grids, in_channels)
+            add_rows(pixels, of_x, block, by)
     of_weight = None
     if needs_weight:
         of_weight = torch.zeros_like(weight) if of_kernel is None else _transform_kernel_back(of_kernel, by)
@@ -185,7 +185,7 @@ def _transform_kernel_back(of_kernel: Tensor, by: Transforms) -> Tensor:
 def _transform_kernel(weight: Tensor, by: Transforms) -> Tensor:
     """G g G^T: (n^2, C, C')."""
     channels, in_channels = weight.shape[:2]
-    kernel = _multiply(weight.permute(2, 3, 1, 0).reshape(3, 3, -1), by.kernel, by.kernel)
+    kernel = _multiply(weight.permute(2, 3, 1, 0).contiguous().view(3, 3, -1), by.kernel, by.kernel)
     return kernel.view(-1, in_channels, channels)
 
 
@@ -195,10 +195,15 @@ def _transform_input(x: Tensor, block: Block, by: Transforms) -> Tensor:
 
 
 def _multiply(rows: Tensor, row_matrix: Tensor, column_matrix: Tensor) -> Tensor:
-    """Multiply the rows of all tiles (size, w, ...), and then the columns: (n, n T_w, ...)."""
+    """Multiply the rows of (rows, columns, ...), and then the columns."""
     width = rows.size(1)
     transformed = torch.mm(row_matrix, rows.view(len(rows), -1)).view(len(row_matrix), width, -1)
     return _multiply_each(column_matrix, transformed)
+
+
+def _multiply_back(tiles: Tensor, column_matrix: Tensor, row_matrix: Tensor) -> Tensor:
+    """Multiply the columns of (rows, columns, ...), and then the rows: (rows, columns times the rest)."""
+    return torch.mm(row_matrix, _multiply_each(column_matrix, tiles).view(len(tiles), -1))
 
 
 def _multiply_each(matrix: Tensor, batch: Tensor) -> Tensor:
@@ -210,7 +215,7 @@ def _multiply_each(matrix: Tensor, batch: Tensor) -> Tensor:
 
 
 def _blocks(x: Tensor, channels: int, by: Transforms) -> Iterator[Block]:
-    """Blocks of equal size, so that what is computed for one of them stays in the cache.
+    """Blocks of about equal size, of at most :data:`BLOCK` numbers per transformed array.
 
     A block has all rows of tiles of some grids. If one grid is too large, a block has some of its rows.
     """

@@ -48,6 +48,10 @@ class Block(NamedTuple):
     first_row: int
     num_rows: int
 
+    @property
+    def num_grids(self) -> int:
+        return self.grids.stop - self.grids.start
+
 
 def gather_rows(x: Tensor, block: Block, by: Transforms, size: int, pad: int, halo: int) -> Tensor:
     """Gather the rows of each tile of a block: (size, w + 2 halo, T_h, S, N, C).
@@ -68,9 +72,9 @@ def gather_rows(x: Tensor, block: Block, by: Transforms, size: int, pad: int, ha
 
 
 def add_rows(pixels: Tensor, out: Tensor, block: Block, by: Transforms) -> None:
-    """Add what the inputs (n, w + 2 halo, T_h, S, N, C) of a block's tiles get, to (N, h, W, C).
+    """Add the gradients (n, w + 2 halo, T_h, S, N, C) of a block's tiles to those of the grids, (N, h, W, C).
 
-    It is the transposed operation of :func:`gather_rows` with ``pad=1``.
+    It is the transposed operation of :func:`gather_rows` of n rows with ``pad=1``.
     """
     top = block.first_row * by.tile - 1
     of_block = out[block.grids]
@@ -80,7 +84,7 @@ def add_rows(pixels: Tensor, out: Tensor, block: Block, by: Transforms) -> None:
             left = strip * by.width - by.halo
             right = min(left + len(of_row), out.size(2))
             inside = of_row[max(-left, 0) : right - left, of_rows, strip]
-            of_block[:, rows, max(left, 0) : right] += inside.permute(2, 1, 0, 3)
+            of_block[:, rows, max(left, 0) : right].add_(inside.permute(2, 1, 0, 3))
 
 
 def _strips(rows: Tensor, by: Transforms, halo: int) -> Tensor:

@@ -41,7 +41,8 @@ class Costs(NamedTuple):
 class Verification(NamedTuple):
     """The result of :func:`verify`."""
 
-    # For each output: its shape before and after, and the largest difference, or None if the shapes differ.
+    # For each output: its shape before and after, and the largest difference, or None if the shapes differ. For masks
+    # it is the share of the pixels that differ.
     differences: Dict[str, Tuple[tuple, tuple, Optional[float]]]
     before: Costs
     after: Costs
@@ -55,7 +56,8 @@ class Verification(NamedTuple):
             if difference is None:
                 lines.append(f'{name:{width}}  {_shape(old)} before, {_shape(new)} after: not comparable')
             else:
-                lines.append(f'{name:{width}}  {_shape(old):24}  {difference:.3g}')
+                of_what = ' of the pixels' if name.endswith('masks') else ''
+                lines.append(f'{name:{width}}  {_shape(old):24}  {difference:.3g}{of_what}')
         if boxes_differ:
             lines.append(
                 'The boxes differ, so the labels, scores and masks in the two columns belong to different objects.'
@@ -222,6 +224,8 @@ def _compare_tensors(old: Optional[Tensor], new: Optional[Tensor]) -> Tuple[tupl
         return old_shape, new_shape, None
     if not old.numel():
         return old_shape, new_shape, 0.0
+    if old.dtype == torch.bool:
+        return old_shape, new_shape, (old != new).double().mean().item()
     # Values that are both infinite, or both not a number, count as equal.
     difference = (old.double() - new.double()).abs()
     same = (old == new) | (old.isnan() & new.isnan()) if old.is_floating_point() else old == new

@@ -6,7 +6,7 @@ import torch.nn as nn
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmpanet.ops import maximum, unbind_levels
+from mmpanet.ops import maximum
 from mmpanet.utils.errors import ConfigError
 from .argument_checks import check_count
 
@@ -108,7 +108,7 @@ class LevelwiseFusion(BaseModule):
         if isinstance(x, Tensor):
             if x.dim() != 5 or x.size(1) != self.num_levels:
                 raise self._misfit(str(tuple(x.shape)))
-            x = unbind_levels(x)
+            x = _unbind_levels(x)
         elif len(x) != self.num_levels:
             raise self._misfit(f'{len(x)} tensors')
         if self.fuse_first:
@@ -130,3 +130,15 @@ class LevelwiseFusion(BaseModule):
         yield first
         for gate, output in zip(gates, outputs):
             yield output * gate.to(output.dtype).view(1, -1, *[1] * (output.dim() - 2))
+
+
+def _unbind_levels(x: Tensor) -> Sequence[Tensor]:
+    """Take grids (N, L, C, h, w) apart as ``x.unbind(1)`` does.
+
+    The backward stacks the gradients of the levels. If the channels of x come last in memory, as the pooling gives
+    them, so do those of the stack, and the pooling need not copy it.
+    """
+    grids = x.permute(0, 1, 3, 4, 2)
+    if x.requires_grad and grids.is_contiguous():
+        return [grid.permute(0, 3, 1, 2) for grid in grids.unbind(1)]
+    return x.unbind(1)
