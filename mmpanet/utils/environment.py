@@ -24,6 +24,8 @@ INSTRUCTION_SETS = {
     'AMX': ('amx_tile',),
     'SVE': ('sve',),
 }
+# What holds torch, oneDNN and MKL to fewer of them.
+LIMITS = ('ATEN_CPU_CAPABILITY', 'ONEDNN_MAX_CPU_ISA', 'MKL_ENABLE_INSTRUCTIONS')
 MODULES = ('torch', 'torchvision', 'numpy', 'cv2', 'pycocotools', 'mmengine', 'mmcv', 'mmdet', 'mmpanet')
 # Several distributions install the same modules. Where two of them are installed, one has overwritten the other.
 DISTRIBUTIONS = (
@@ -87,10 +89,11 @@ def commit(folder: Path) -> Optional[str]:
 
 
 def cpu_name() -> str:
-    """The CPU's model and its instruction sets, such as ``'AMD EPYC (AVX2, AVX512)'``."""
+    """The CPU's model and its instruction sets, such as ``'AMD EPYC (AVX2, AVX512)'``, and the limits that are set."""
     model = cpu_fields().get('model name') or platform.processor() or platform.machine()
     found = instruction_sets()
-    return model + (f' ({", ".join(found)})' if found else '')
+    limits = [f'{name}={os.environ[name]}' for name in LIMITS if os.environ.get(name)]
+    return model + (f' ({", ".join(found)})' if found else '') + (f' with {", ".join(limits)}' if limits else '')
 
 
 def instruction_sets() -> List[str]:

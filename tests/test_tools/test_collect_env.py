@@ -74,7 +74,11 @@ def test_summary_on_the_cpu():
 def test_instruction_sets_of_a_cpu(info, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(environment, 'CPU_INFO', tmp_path / 'cpuinfo')
     environment.CPU_INFO.write_text(info)
+    for name in environment.LIMITS:
+        monkeypatch.delenv(name, raising=False)
     assert cpu_name().endswith(expected)
+    monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'AVX2')
+    assert cpu_name().endswith(f'{expected} with ONEDNN_MAX_CPU_ISA=AVX2')
 
 
 def test_commit_says_that_files_were_changed(tmp_path):

@@ -133,11 +133,12 @@ def test_hook_draws_at_every_validation(trained):
     assert list((run / 'vis_data').glob('events.out.tfevents*'))
 
 
-def test_hook_draws_the_gates(tmp_path, data):
+@pytest.mark.parametrize('heads', [GATES_OF_HEAD, ONE_LEVEL], ids=['gates in neck and head', 'in the neck alone'])
+def test_hook_draws_the_gates(tmp_path, data, heads):
     cfg = tiny_config(
         tmp_path / 'tiny.py',
         data,
-        HOOK + GATES_OF_NECK + "train_cfg['max_epochs'] = 1\ntrain_cfg['val_interval'] = 1\n",
+        HOOK + GATES_OF_NECK + heads + "train_cfg['max_epochs'] = 1\ntrain_cfg['val_interval'] = 1\n",
     )
     cfg.work_dir = str(tmp_path / 'work')
     runner = build_runner(cfg)
@@ -149,6 +150,12 @@ def test_hook_draws_the_gates(tmp_path, data):
     expected = runner.model.neck.path_gates.abs().mean(dim=1).tolist()
     assert [line[f'level_gate/neck/{i}'] for i in (1, 2, 3)] == pytest.approx(expected)
     assert any(expected)
+    has_levels = heads == GATES_OF_HEAD
+    if has_levels:
+        (gates,) = (value for name, value in runner.model.named_parameters() if name.endswith('level_gates'))
+        found = [line[f'level_gate/bbox_head.shared_fcs.0/{i}'] for i in (1, 2, 3)]
+        assert found == pytest.approx(gates.abs().mean(dim=1).tolist()) and any(found)
+    assert (run / 'vis_data' / 'vis_image' / 'level_distribution_2.png').is_file() == has_levels
 
 
 def test_hook_shows_the_gates_that_were_evaluated(tmp_path, data):

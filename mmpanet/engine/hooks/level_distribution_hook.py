@@ -32,7 +32,7 @@ class LevelDistributionHook(Hook):
     During a run over the data it draws the pyramid and the RoIs of some images. After the run it draws the
     distribution (PANet, Figure 3) and the gates, if the model has some. It logs the mean share of every level, and the
     mean magnitude of the gates of every level, as scalars. All of it goes to the visualizer's backends, such as files
-    in ``vis_data/vis_image`` or TensorBoard.
+    in ``vis_data/vis_image`` or TensorBoard. For a model that has gates in its neck alone, it draws and logs the gates.
 
     Args:
         interval (int): One batch in ``interval`` is looked at. The first layer of every head is computed twice for
@@ -41,7 +41,7 @@ class LevelDistributionHook(Hook):
             is drawn. Defaults to 2.
 
     Raises:
-        ConfigError: If the model has no head that pools several levels.
+        ConfigError: If the model has neither a head that pools several levels nor gates.
     """
 
     priority = 'ABOVE_NORMAL'  # before EMAHook puts the weights back that were not evaluated
@@ -62,10 +62,12 @@ class LevelDistributionHook(Hook):
             self.num_pictures = 0  # RoIs of the other augmentations of an image lie elsewhere
         self._recorder = LevelRecorder(model)
         if not self._recorder.strides:
-            raise ConfigError(
-                'LevelDistributionHook: the model has no roi_head with an AdaptiveFeaturePooling and a head of '
-                'num_levels above 1; leave it out of custom_hooks'
-            )
+            self.num_pictures = 0
+            if not gate_values(model):
+                raise ConfigError(
+                    'LevelDistributionHook: the model has no gates, and no roi_head with an AdaptiveFeaturePooling and '
+                    'a head of num_levels above 1; leave it out of custom_hooks'
+                )
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         if mode != 'train':
@@ -112,7 +114,9 @@ class LevelDistributionHook(Hook):
             numbers = numbers.to(next(runner.model.parameters()).device)
             all_reduce(numbers)  # over the processes of a distributed run
             distribution.counts, distribution.sums = numbers[:, 0].cpu(), numbers[:, 1:].cpu()
-        runner.visualizer.add_image('level_distribution', draw_distribution(self._distributions), step=runner.iter)
+        if self._distributions:
+            picture = draw_distribution(self._distributions)
+            runner.visualizer.add_image('level_distribution', picture, step=runner.iter)
         scalars = {
             f'level_share/{name}/stride_{stride}': share
             for name, distribution in self._distributions.items()
