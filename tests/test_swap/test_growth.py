@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import DefaultOptimWrapperConstructor, build_optim_wrapper
 from mmengine.registry import init_default_scope
+from tiny_training import run_tool
 
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
@@ -94,6 +95,23 @@ def test_the_grown_model_starts_as_the_old_one(old, tmp_path, kind, norm_cfg, le
     assert differences['pred_instances.bboxes'] < 1e-3 and differences['pred_instances.scores'] < 1e-4
     assert differences.get('pred_instances.labels', 0) == 0
     assert differences.get('pred_instances.masks', 0) < 1e-5  # of the pixels: a refined box differs by rounding
+
+
+def test_the_tool_shows_that_it_starts_as_the_old_one(old, tmp_path, capsys):
+    cfg, model = old('Standard')
+    cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+    cfg.dump(tmp_path / 'old.py')
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'old.pth')
+    words = '--roi-head --grow --level-fusion sum --sampling-ratio 0 --verify'.split()
+    files = ('--checkpoint', tmp_path / 'old.pth', '--out-checkpoint', tmp_path / 'new.pth')
+    run_tool('swap_neck', tmp_path / 'old.py', *words, *files, '--out', tmp_path / 'new.py')
+    printed = capsys.readouterr().out
+    rows = re.findall(r'^(\S+) +[\d x-]+?  +([\d.e-]+)(?: of the pixels)?$', printed, re.MULTILINE)
+    assert len(rows) > 15 and {'neck[4]', 'pred_instances.bboxes', 'pred_instances.masks'} <= {name for name, _ in rows}
+    assert all(float(difference) < 1e-3 for _, difference in rows)
+    new = Config.fromfile(tmp_path / 'new.py')
+    assert new.model.roi_head.mask_head.level_gate and new.load_from == str(tmp_path / 'new.pth')
+    MODELS.build(new.model).load_state_dict(torch.load(tmp_path / 'new.pth')['state_dict'], strict=True)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ class LevelwiseFusion(BaseModule):
         gate_channels (int, optional): C', the number of output channels of the layer. It adds gates: what the levels
             after the first one add is multiplied by one learned number per level and channel. The gates are zero at
             the start. The output then is that of the first level alone: exactly with 'sum', and with 'max' if the
-            layer ends in a ReLU. If all gates are one, the fusion is the paper's. Defaults to None, no gates.
+            layer ends in a ReLU. If all gates are one, and the levels come in their own order, the
+            fusion is the paper's. Defaults to None, no gates.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.
