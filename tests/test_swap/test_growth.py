@@ -102,7 +102,7 @@ def test_the_tool_shows_that_it_starts_as_the_old_one(old, tmp_path, capsys):
     cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
     cfg.dump(tmp_path / 'old.py')
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'old.pth')
-    words = '--roi-head --grow --level-fusion sum --sampling-ratio 0 --verify'.split()
+    words = ['--roi-head', '--grow', '--level-fusion', 'sum', '--sampling-ratio', '0', '--verify']
     files = ('--checkpoint', tmp_path / 'old.pth', '--out-checkpoint', tmp_path / 'new.pth')
     run_tool('swap_neck', tmp_path / 'old.py', *words, *files, '--out', tmp_path / 'new.py')
     printed = capsys.readouterr().out
