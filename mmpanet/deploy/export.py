@@ -14,12 +14,13 @@ from mmengine.config import Config
 
 from mmdet.utils import get_test_pipeline_cfg
 from mmpanet.models.inclusive_boxes import InclusiveBoxRoIHead
+from mmpanet.ops.winograd import SMALLEST_KERNEL
 from mmpanet.utils.configs import type_name
 from mmpanet.utils.errors import ExportError
 from mmpanet.utils.files import atomic_write, make_folder
 from .end2end import EndToEnd
 from .support import check_support
-from .winograd_convs import SMALLEST_KERNEL, can_replace
+from .winograd_convs import can_replace
 
 OPSET = 16  # the first with RoiAlign's coordinate_transformation_mode
 GRAPH, INT8_GRAPH, SETTINGS = 'end2end.onnx', 'end2end_int8.onnx', 'detector.json'

@@ -12,11 +12,8 @@ from torch import Tensor
 
 from mmpanet.models.layers import FastConv2d
 from mmpanet.models.layers.fast_conv import is_plain_3x3
-from mmpanet.ops.winograd import TILES
+from mmpanet.ops import winograd
 from mmpanet.ops.winograd_matrices import best_tile, matrices_of_axis, matrices_of_kernel
-
-# With fewer input channels times output channels nothing was measured.
-SMALLEST_KERNEL = 128 * 256
 
 
 class WinogradConv(nn.Module):
@@ -38,7 +35,7 @@ class WinogradConv(nn.Module):
         """From (N, C, h, w) to (N, C', h, w). A graph holds h and w as constants, and N is open."""
         channels, in_channels = self.weight.shape[:2]
         height, width = (int(side) for side in x.shape[-2:])
-        tile = best_tile(height, width, TILES)
+        tile = best_tile(height, width, winograd.TILES)
         rows_in, rows_out = self._constants(*matrices_of_axis(height, tile))
         columns_in, columns_out = self._constants(*matrices_of_axis(width, tile))
         [matrix] = self._constants(matrices_of_kernel(tile))
@@ -64,7 +61,7 @@ def can_replace(layer: nn.Module) -> bool:
     return (
         type(layer) in (nn.Conv2d, Conv2d, FastConv2d)
         and is_plain_3x3(layer)
-        and layer.in_channels * layer.out_channels >= SMALLEST_KERNEL
+        and layer.in_channels * layer.out_channels >= winograd.SMALLEST_KERNEL
     )
 
 

@@ -26,8 +26,9 @@ from .winograd_matrices import best_tile, matrices_of_axis, matrices_of_tile
 from .winograd_tiles import Block, Transforms, add_rows, gather_rows, scatter_rows
 
 SWITCH = 'MMPANET_WINOGRAD'
-# C times C'. With fewer channels the transforms of the grids cost more than they save.
-SMALLEST_KERNEL = 128 * 128
+# C times C'. With fewer channels the transforms of the grids cost more than they save. In training half as many are
+# enough, because gradients save more.
+SMALLEST_KERNEL = 128 * 256
 # With fewer pixels the transform of the kernel does. Measured with one and two threads.
 FEWEST_PIXELS_PER_THREAD = 1024
 # Wider grids are cut into strips, because the matrices of all their columns would be mostly zero.
@@ -76,6 +77,7 @@ def direct_convolutions() -> Iterator[None]:
 
 
 def _is_faster_by_winograd(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> bool:
+    trains = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     return (
         PREFERS_WINOGRAD
         and are_plain(x, weight, *([] if bias is None else [bias]))
@@ -83,10 +85,10 @@ def _is_faster_by_winograd(x: Tensor, weight: Tensor, bias: Optional[Tensor]) ->
         # torch has the better message for what does not fit.
         and (x.dim(), x.size(1), weight.shape[2:]) == (4, weight.size(1), (3, 3))
         and (bias is None or bias.shape == weight.shape[:1])
-        and weight.size(0) * weight.size(1) >= SMALLEST_KERNEL
+        and weight.size(0) * weight.size(1) >= (SMALLEST_KERNEL // 2 if trains else SMALLEST_KERNEL)
         and len(x) * x.size(2) * x.size(3) >= FEWEST_PIXELS_PER_THREAD * torch.get_num_threads()
         # The forward pass of wide maps gains no more than the copy into their memory format costs.
-        and (x.size(3) <= WIDEST or torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad))
+        and (x.size(3) <= WIDEST or trains)
     )
 
 

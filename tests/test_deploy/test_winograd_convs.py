@@ -8,14 +8,15 @@ from mmcv.ops import ModulatedDeformConv2dPack
 from small_detectors import build, config, write_image
 
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
-from mmpanet.deploy import ExportError, compare_detections, export_detector, quantize_graph, winograd_convs
+from mmpanet.deploy import ExportError, compare_detections, export_detector, quantize_graph
 from mmpanet.deploy.winograd_convs import WinogradConv, can_replace, with_winograd_convs
 from mmpanet.models import FCFusionMaskHead, PANetShared4Conv1FCBBoxHead
+from mmpanet.ops import winograd
 
 
 @pytest.fixture
 def of_any_size(monkeypatch):
-    monkeypatch.setattr(winograd_convs, 'SMALLEST_KERNEL', 1)
+    monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', 1)
 
 
 @torch.no_grad()

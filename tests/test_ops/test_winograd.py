@@ -277,6 +277,17 @@ def test_others_are_torchs(counted, monkeypatch):
     assert winograd.PREFERS_WINOGRAD
 
 
+@pytest.mark.parametrize('smallest, is_ours', [(32, True), (34, False)])
+def test_training_needs_half_the_channels(counted, monkeypatch, smallest, is_ours):
+    monkeypatch.setattr(winograd, 'SMALLEST_KERNEL', smallest)
+    x, weight, bias = inputs_of(3, 4, 4, 7, 7)
+    conv3x3(x, weight, bias)
+    assert bool(counted) == is_ours
+    with torch.no_grad():
+        conv3x3(x, weight, bias)
+    assert len(counted) == is_ours
+
+
 @pytest.mark.parametrize('threads, is_ours', [(2, True), (3, False)])
 def test_more_threads_need_more_pixels(counted, monkeypatch, threads, is_ours):
     monkeypatch.setattr(winograd, 'FEWEST_PIXELS_PER_THREAD', 3 * 49 // 2)
