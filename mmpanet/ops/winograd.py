@@ -169,7 +169,7 @@ def _gradients(
         if needs_x:
             of_tiles = torch.bmm(products, kernel).view(size, size * by.columns, -1)
             pixels = _multiply_back(of_tiles, by.input_columns.t(), by.input_rows.t())
-            pixels = pixels.view(size, -1, block.num_rows, by.strips, block.num_grids, in_channels)
+            pixels = pixels.view(size, by.input_columns.size(1), block.num_rows, by.strips, -1, in_channels)
             add_rows(pixels, of_x, block, by)
     of_weight = None
     if needs_weight:

@@ -48,10 +48,6 @@ class Block(NamedTuple):
     first_row: int
     num_rows: int
 
-    @property
-    def num_grids(self) -> int:
-        return self.grids.stop - self.grids.start
-
 
 def gather_rows(x: Tensor, block: Block, by: Transforms, size: int, pad: int, halo: int) -> Tensor:
     """Gather the rows of each tile of a block: (size, w + 2 halo, T_h, S, N, C).

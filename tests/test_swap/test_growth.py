@@ -94,7 +94,8 @@ def test_the_grown_model_starts_as_the_old_one(old, tmp_path, kind, norm_cfg, le
     assert found.differences['pred_instances.bboxes'][0]  # there is something to compare
     assert differences['pred_instances.bboxes'] < 1e-3 and differences['pred_instances.scores'] < 1e-4
     assert differences.get('pred_instances.labels', 0) == 0
-    assert differences.get('pred_instances.masks', 0) < 1e-5  # of the pixels: a refined box differs by rounding
+    # Of the pixels. The rounding of refined boxes may take one across the threshold.
+    assert differences.get('pred_instances.masks', 0) <= (1e-5 if (kind, norm_cfg) == ('Cascade', BN) else 0)
 
 
 def test_the_tool_shows_that_it_starts_as_the_old_one(old, tmp_path, capsys):
