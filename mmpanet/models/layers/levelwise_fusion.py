@@ -139,7 +139,6 @@ def _unbind_levels(x: Tensor) -> Sequence[Tensor]:
     The backward stacks the gradients of the levels. If the channels of x come last in memory, as the pooling gives
     them, so do those of the stack, and the pooling need not copy it.
     """
-    grids = x.permute(0, 1, 3, 4, 2)
-    if x.requires_grad and grids.is_contiguous():
-        return [grid.permute(0, 3, 1, 2) for grid in grids.unbind(1)]
+    if x.requires_grad and x.stride(2) == 1:
+        return [grid.permute(0, 3, 1, 2) for grid in x.permute(0, 1, 3, 4, 2).unbind(1)]
     return x.unbind(1)
