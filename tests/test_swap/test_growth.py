@@ -98,6 +98,32 @@ def test_the_grown_model_starts_as_the_old_one(old, tmp_path, kind, norm_cfg, le
     assert differences.get('pred_instances.masks', 0) <= (1e-5 if (kind, norm_cfg) == ('Cascade', BN) else 0)
 
 
+@pytest.mark.parametrize(
+    'extractor',
+    [dict(type='FastSingleRoIExtractor'), dict(finest_scale=20), dict(type='FastSingleRoIExtractor', finest_scale=112)],
+    ids=str,
+)
+def test_the_own_level_of_a_roi_is_that_of_the_old_extractor(old, tmp_path, extractor):
+    cfg, model = old('Standard')
+    for branch in ('bbox', 'mask'):
+        cfg.model.roi_head[f'{branch}_roi_extractor'].update(extractor)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'old.pth')
+
+    def differences(finest_scale):
+        new_cfg = swap_config(cfg, roi_head=True, grow=True)
+        for branch in ('bbox', 'mask'):
+            new = new_cfg.model.roi_head[f'{branch}_roi_extractor']
+            assert new.type == 'AdaptiveFeaturePooling' and new.get('finest_scale') == extractor.get('finest_scale')
+            if finest_scale:
+                new.finest_scale = finest_scale
+        found = verify(cfg, new_cfg, tmp_path / 'old.pth', runs=1).differences
+        return [found[f'pred_instances.{name}'][2] for name in ('bboxes', 'scores', 'masks')]
+
+    bboxes, scores, masks = differences(None)
+    assert bboxes < 1e-3 and scores < 1e-4 and masks == 0
+    assert differences(3)[1] > 1e-3  # with other levels the test would fail
+
+
 def test_the_tool_shows_that_it_starts_as_the_old_one(old, tmp_path, capsys):
     cfg, model = old('Standard')
     cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
