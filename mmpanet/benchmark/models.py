@@ -22,9 +22,9 @@ from mmpanet.engine.fused_step import with_fused_step
 from mmpanet.swap import swap_config
 from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import BenchmarkError
+from mmpanet.utils.limits_of_mmcv import change_maps_of_mmdet, use_mmcv_in_float32
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model
-from .limits_of_mmcv import change_maps_of_mmdet, use_mmcv_in_float32
 from .workload import Workload, fix_proposals_and_detections
 
 DEFAULT_BASE = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'

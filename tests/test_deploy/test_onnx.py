@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 import torch
 from mmcv.ops import nms
-from small_detectors import FPN, ONE_STAGE, PANET, authors_boxes, build, config, enlarge, one_stage, pixels, write_image
+from small_detectors import (
+    FPN,
+    ONE_STAGE,
+    PANET,
+    authors_boxes,
+    build,
+    config,
+    enlarge,
+    one_stage,
+    pixels,
+    with_roi_head,
+    write_image,
+)
 
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
@@ -25,25 +37,6 @@ from mmpanet.models.inclusive_boxes import InclusiveBBoxCoder
 from mmpanet.models.layers import GATE_PARAMETERS
 from mmpanet.swap import swap_config
 from mmpanet.utils.errors import ExportError
-
-
-def with_roi_head(path, kind):
-    """The config with another RoI head of mmdet's, of the same parts."""
-    cfg = config(path)
-    roi_head = cfg.model.roi_head
-    roi_head.type = kind
-    if kind == 'CascadeRoIHead':
-        roi_head.num_stages, roi_head.stage_loss_weights = 2, [1, 0.5]
-        # The first stage regresses boxes for each class, the second for all classes alike.
-        roi_head.bbox_head = [dict(roi_head.bbox_head, reg_class_agnostic=agnostic) for agnostic in (False, True)]
-        cfg.model.train_cfg.rcnn = [cfg.model.train_cfg.rcnn] * 2
-    if kind == 'DynamicRoIHead':
-        cfg.model.train_cfg.rcnn.dynamic_rcnn = dict(iou_topk=75, beta_topk=10, update_iter_interval=1)
-        cfg.model.train_cfg.rcnn.dynamic_rcnn.update(initial_iou=0.4, initial_beta=1.0)
-        roi_head.bbox_head.loss_bbox = dict(type='SmoothL1Loss', beta=1.0)
-    if kind == 'PISARoIHead':
-        cfg.model.train_cfg.rcnn.isr, cfg.model.train_cfg.rcnn.carl = dict(k=2, bias=0), dict(k=1, bias=0.2)
-    return cfg
 
 
 @pytest.fixture(scope='module')

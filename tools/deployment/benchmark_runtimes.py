@@ -148,6 +148,7 @@ def measure(args):
         detectors[f'torchvision, {name}, {args.proposals[0]} proposals'] = torchvision_detector(
             name, image, args.proposals[0], args.detections
         )
+    keep_freed_memory()  # not before, because exporting frees much that nothing needs again
     found = {name: detect() for name, detect in detectors.items()}
     times = time_in_turns(detectors, args.rounds, torch.device('cpu'), lambda line: print(line, file=sys.stderr))
     first = next(iter(detectors))
@@ -162,7 +163,6 @@ def measure(args):
 def main():
     args = parse_args()
     warnings.simplefilter('ignore')
-    keep_freed_memory()
     try:
         measure(args)
     except MMPanetError as error:

@@ -5,6 +5,7 @@ from typing import Any, Dict, Tuple
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
@@ -15,8 +16,10 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmpanet.checkpoints.matching import weights_mismatch
 from mmpanet.datasets.checks import check_class_order, check_datasets, unset_faults
 from mmpanet.engine.fused_step import add_missing_momentum, with_fused_step, with_step_of
+from mmpanet.utils.environment import warning_of_bfloat16
 from mmpanet.utils.errors import CheckpointError, DataError, MMPanetError
 from mmpanet.utils.files import make_folder
+from mmpanet.utils.limits_of_mmcv import use_mmcv_in_float32
 from mmpanet.utils.palette import give_enough_colors
 from .checkpoint_runner import WholeCheckpointRunner
 from .cpu_group_runner import CpuGroupRunner
@@ -62,6 +65,7 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
 
     def build_val_loop(self, loop: Any) -> BaseLoop:
         built = super().build_val_loop(loop)
+        self._prepare_for_autocast(built)
         give_enough_colors(self.visualizer.dataset_meta)
         return built
 
@@ -71,6 +75,7 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
             self._check_annotations('test')
             self.needs_all_weights = True
         built = super().build_test_loop(loop)
+        self._prepare_for_autocast(built)
         give_enough_colors(self.visualizer.dataset_meta)
         return built
 
@@ -112,6 +117,16 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
         elif self._resume and isinstance(self.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
             checkpoint['optimizer'] = with_step_of(self.optim_wrapper.optimizer, checkpoint['optimizer'])
         return checkpoint
+
+    def _prepare_for_autocast(self, loop: BaseLoop) -> None:
+        """Make ``fp16=True`` of a loop work on a CPU, where mmengine takes bfloat16 for it."""
+        device = get_device()
+        if not getattr(loop, 'fp16', False) or device != 'cpu':
+            return
+        use_mmcv_in_float32(self.model)
+        warning = warning_of_bfloat16(device)
+        if warning:
+            self.logger.warning(warning)
 
     def _check_annotations(self, *splits: str) -> None:
         if not self.cfg.get('check_annotations', True):
