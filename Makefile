@@ -148,7 +148,7 @@ $(DATA)/.made: $(DATA_SOURCES) | $(STAMPS)/package
 	@$(BIN)/python tools/dataset_converters/make_shapes.py $(DATA)
 	@touch $@
 
-# On a CPU, two processes with half of the cores and of the batch each take 0.81 of the time of one (docs/benchmarks.md).
+# On a CPU, two processes with half of the cores and of the batch each take 0.81 of the time of one (docs/speed.md).
 # This suits the small model that CONFIG names by default, which has no BN; another CONFIG is trained as it stands.
 $(FINISHED): $(SOURCES) $(wildcard $(CONFIG)) $(DATA)/.made | $(STAMPS)/package
 	@echo '== training $(CONFIG)'

@@ -106,7 +106,7 @@ def main():
         images = images[:: max(1, len(images) // args.count)][: args.count]
         print(', '.join(f'{key} {value}' for key, value in environment_summary('cpu').items()))
         columns = ['RoI head', 'runtime', 'objects of PyTorch, found by the graph', 'found by the graph alone']
-        columns += ['boxes, pixels', 'scores', 'pixels of masks']
+        columns += ['boxes, pixels', 'scores', 'share of mask pixels']
         print(f'{len(images)} images\n\n{markdown_table(list(rows(images, args.runtime)), columns)}')
     except MMPanetError as error:
         sys.exit(f'graph_differences.py: {error}')

@@ -66,7 +66,7 @@ def parse_args():
         nargs='+',
         type=Path,
         metavar='IMAGE',
-        help='run these images, or folders of them, in PyTorch and in each graph, and print the largest differences',
+        help='run these images, or folders of them, in PyTorch and in each graph, and print how much they differ',
     )
     parser.add_argument(
         '--runtime',
