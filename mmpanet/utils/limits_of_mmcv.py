@@ -14,8 +14,8 @@ from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 def use_mmcv_in_float32(model: nn.Module) -> None:
     """Prepare a model for autocast on the CPU, where mmcv's RoIAlign and NMS take nothing but float32.
 
-    All heads make their results in float32 from then on: they decode boxes and draw masks. bfloat16 has eight significant
-    bits, which are too few for coordinates.
+    All heads make their results in float32 from then on: they decode boxes and draw masks. bfloat16 has eight
+    significant bits, which are too few for coordinates.
 
     Args:
         model: The detector. It is changed in place.
