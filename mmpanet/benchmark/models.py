@@ -22,7 +22,7 @@ from mmpanet.engine.fused_step import with_fused_step
 from mmpanet.swap import swap_config
 from mmpanet.utils.configs import load_config, type_name
 from mmpanet.utils.errors import BenchmarkError
-from mmpanet.utils.limits_of_mmcv import change_maps_of_mmdet, use_mmcv_in_float32
+from mmpanet.utils.limits_of_mmcv import use_mmcv_in_float32, use_mmcv_with_contiguous_maps
 from mmpanet.utils.logging import quiet_logger
 from mmpanet.utils.model_building import build_model
 from .workload import Workload, fix_proposals_and_detections
@@ -262,8 +262,7 @@ class PreparedModel:
         self.batches = [
             (images.contiguous(memory_format=torch.channels_last), samples) for images, samples in self.batches
         ]
-        # mmcv's RoIAlign misreads maps in this format, so its users need copies. Our op copies where it must.
-        change_maps_of_mmdet(self.module, Tensor.contiguous)
+        use_mmcv_with_contiguous_maps(self.module)
 
     def _autocast(self) -> ContextManager[Any]:
         if self.dtype == torch.float32:

@@ -142,7 +142,8 @@ def _in_format_of(x: Tensor, result: Tensor) -> Tensor:
     mmcv's RoIAlign for CPUs reads maps that are channels-last as if they were not, without an error. torch's
     convolutions are slow in the backward pass if the format changes from layer to layer.
     """
-    return result.contiguous() if x.is_contiguous() else result
+    channels_come_last = x.stride(1) == 1 and not x.is_contiguous()
+    return result if channels_come_last else result.contiguous()
 
 
 def _gradients(

@@ -224,7 +224,7 @@ def _compare_tensors(old: Optional[Tensor], new: Optional[Tensor]) -> Tuple[tupl
         return old_shape, new_shape, None
     if not old.numel():
         return old_shape, new_shape, 0.0
-    if old.dtype == torch.bool:
+    if old.dtype in (torch.bool, torch.uint8):  # masks, and with a negative mask_thr_binary their levels
         return old_shape, new_shape, (old != new).double().mean().item()
     # Values that are both infinite, or both not a number, count as equal.
     difference = (old.double() - new.double()).abs()

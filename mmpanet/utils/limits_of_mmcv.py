@@ -2,49 +2,73 @@
 """What mmcv's operators cannot take: other formats than float32 on the CPU, and maps in channels-last memory."""
 
 from functools import partial
-from typing import Any, Callable, Tuple
+from typing import Any, Callable
 
 import torch
 import torch.nn as nn
+from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
 from torch import Tensor
 
 from mmdet.models.roi_heads.roi_extractors import BaseRoIExtractor
 
+# The methods of mmdet's heads that decode boxes, run NMS and draw masks.
+METHODS_OF_RESULTS = ('predict_by_feat', 'regress_by_class')
+
 
 def use_mmcv_in_float32(model: nn.Module) -> None:
-    """Prepare a model for autocast on the CPU, where mmcv's RoIAlign and NMS take nothing but float32.
+    """Prepare a detector for autocast on the CPU, where mmcv's operators take nothing but float32.
 
-    All heads make their results in float32 from then on: they decode boxes and draw masks. bfloat16 has eight
-    significant bits, which are too few for coordinates.
+    RoI extractors, deformable convolutions and NMS get float32. The heads also decode boxes and draw masks in float32,
+    because bfloat16 has eight significant bits, which are too few for coordinates. This holds for the detectors of one
+    and two stages whose heads return maps of scores and deltas. DETR, Sparse R-CNN and panoptic models make their
+    results elsewhere, and were not tried.
+
+    Args:
+        model: The detector. It is changed in place; a second call changes nothing more. In float32, and in a training,
+            it computes the same as before.
+    """
+    for part in model.modules():
+        if _reads_maps_by_mmcv(part) or isinstance(part, (DeformConv2d, ModulatedDeformConv2d)):
+            _wrap(part, 'forward', _call_in_float32)
+        for name in METHODS_OF_RESULTS:
+            if hasattr(part, name):
+                _wrap(part, name, _call_in_float32)
+
+
+def use_mmcv_with_contiguous_maps(model: nn.Module) -> None:
+    """Give contiguous copies of channels-last maps to all RoI extractors but ours: mmcv's RoIAlign misreads others.
 
     Args:
         model: The detector. It is changed in place.
     """
-    change_maps_of_mmdet(model, Tensor.float)
     for part in model.modules():
-        if hasattr(part, 'predict_by_feat'):
-            part.predict_by_feat = partial(_call_in_float32, part.predict_by_feat)
+        if _reads_maps_by_mmcv(part):
+            _wrap(part, 'forward', _call_with_contiguous_maps)
 
 
-def _call_in_float32(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _reads_maps_by_mmcv(part: nn.Module) -> bool:
+    return isinstance(part, BaseRoIExtractor) and not type(part).__module__.startswith('mmpanet.')
+
+
+def _wrap(part: nn.Module, name: str, call: Callable[..., Any]) -> None:
+    method = getattr(part, name)
+    if not (isinstance(method, partial) and method.func is call):
+        setattr(part, name, partial(call, method))
+
+
+def _call_in_float32(method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     with torch.autocast('cpu', enabled=False):
-        return function(*map(_in_float32, args), **{name: _in_float32(value) for name, value in kwargs.items()})
+        return method(*_in_float32(args), **_in_float32(kwargs))
 
 
 def _in_float32(value: Any) -> Any:
-    """Tensors of other floating-point formats, alone or in lists and tuples, in float32; all else as it is."""
+    """Tensors of other floating-point formats, alone or in lists, tuples and dicts, in float32; all else as it is."""
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.float()
+    if type(value) is dict:
+        return {key: _in_float32(one) for key, one in value.items()}
     return type(value)(map(_in_float32, value)) if type(value) in (list, tuple) else value
 
 
-def change_maps_of_mmdet(module: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
-    """Let mmdet's RoI extractors read changed maps. Ours read any of them."""
-
-    def changed(part: nn.Module, args: Tuple[Any, ...]) -> Tuple[Any, ...]:
-        feats, *others = args
-        return (tuple(map(change, feats)), *others)
-
-    for part in module.modules():
-        if type(part).__module__.startswith('mmdet.') and isinstance(part, BaseRoIExtractor):
-            part.register_forward_pre_hook(changed)
+def _call_with_contiguous_maps(method: Callable[..., Any], feats: Any, *args: Any, **kwargs: Any) -> Any:
+    return method(tuple(one.contiguous() for one in feats), *args, **kwargs)

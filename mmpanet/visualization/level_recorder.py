@@ -81,12 +81,12 @@ class LevelRecorder:
         self._fusions = [
             (name.rpartition('roi_head.')[2], module)
             for name, head in model.named_modules()
-            if isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
+            if self._pooling and isinstance(head, (PANetBBoxHead, FCFusionMaskHead))
             for module in head.modules()
             if isinstance(module, LevelwiseFusion) and module.num_levels > 1
         ]
         self.heads = [name for name, _ in self._fusions]
-        if self._fusions and self._pooling:
+        if self._fusions:
             self.strides = list(self._pooling[0].featmap_strides)
             if self._pooling[0].own_level_first:
                 self.finest_scale = self._pooling[0].finest_scale

@@ -135,6 +135,16 @@ def test_results_and_gradients_have_the_memory_format_of_the_input(counted):
     assert len(counted) == 4  # a wide map without a gradient is torch's
 
 
+@pytest.mark.parametrize('cut', [lambda x: x[..., 2:42, 1:50], lambda x: torch.cat([x, x], 1)[:, :8]])
+def test_results_of_parts_of_maps_are_contiguous_as_those_of_torch(counted, cut):
+    x, weight, bias = (one.detach() for one in inputs_of(2, 8, 12, 45, 53))
+    x = cut(x).requires_grad_()
+    assert not x.is_contiguous()
+    out = conv3x3(x, weight, bias)
+    assert len(counted) == 1 and out.is_contiguous() and direct(x, weight, bias).is_contiguous()
+    torch.testing.assert_close(out, direct(x, weight, bias), rtol=1e-4, atol=2e-5)
+
+
 def test_relu_in_place_and_frozen_inputs(counted):
     x, weight, bias = inputs_of(4, 8, 8, 7, 7)
     changed = torch.relu_(conv3x3(x.to(memory_format=torch.channels_last), weight, bias))

@@ -55,6 +55,8 @@ class CheckingRunner(WholeCheckpointRunner, CpuGroupRunner):
     mmengine itself runs to the end in both cases: it trains on annotations that are not what the config says, and it
     tests with random weights if those of the checkpoint have other names. What the data are checked for is in
     :mod:`mmpanet.datasets.checks`. ``check_annotations=False`` in the config leaves that check out.
+
+    It also takes the fused step of torch's optimizers on CPUs, and makes ``fp16=True`` of a loop work there.
     """
 
     needs_all_weights = False
