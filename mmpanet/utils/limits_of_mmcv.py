@@ -62,8 +62,8 @@ def _call_in_float32(method: Callable[..., Any], *args: Any, **kwargs: Any) -> A
 
 
 def _in_float32(value: Any) -> Any:
-    """Tensors of other floating-point formats, alone or in lists, tuples and dicts, in float32; all else as it is."""
-    if isinstance(value, Tensor) and value.is_floating_point():
+    """Tensors in half precision, alone or in lists, tuples and dicts, in float32; all else as it is."""
+    if isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16):
         return value.float()
     if type(value) is dict:
         return {key: _in_float32(one) for key, one in value.items()}
