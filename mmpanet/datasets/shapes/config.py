@@ -13,7 +13,7 @@ class ShapesConfig:
     """The settings of a ``shapes`` dataset.
 
     Args:
-        num_train (int): Number of images in the train split. Defaults to 2400.
+        num_train (int): Number of images in the train split. Defaults to 1800.
         num_val (int): Number of images in the val split. Defaults to 100.
         image_size (tuple[int]): Height and width in pixels. Defaults to (192, 192).
         classes (tuple[str]): Some of :data:`SHAPES`, in the order of their ids. Defaults to four of them.
@@ -30,7 +30,7 @@ class ShapesConfig:
         ConfigError: If a setting has a value that is not allowed.
     """
 
-    num_train: int = 2400
+    num_train: int = 1800
     num_val: int = 100
     image_size: Tuple[int, int] = (192, 192)
     classes: Tuple[str, ...] = ('ellipse', 'triangle', 'star', 'ring')
