@@ -15,7 +15,7 @@ max_epochs = 2
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
-    # In so few steps a linear decay, and a shorter memory of squared gradients, reach more AP than a cosine and 0.999.
+    # With few steps, this and betas of (0.9, 0.98) reached more AP than a cosine and the default betas.
     dict(type='PolyLR', power=1.0, end=max_epochs, convert_to_iter_based=True),
 ]
 optim_wrapper = dict(optimizer=dict(betas=(0.9, 0.98)))
