@@ -22,10 +22,8 @@ SIZES = dict(img_shape=(96, 128), ori_shape=(96, 128), scale_factor=(1.0, 1.0), 
 
 def deformable():
     cfg = config(FPN)
-    cfg.model.backbone.update(
-        dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False), stage_with_dcn=(False, False, False, True)
-    )
-    cfg.model.backbone.update(depth=50, base_channels=8)
+    dcn = dict(type='DCNv2', deform_groups=1, fallback_on_stride=False)
+    cfg.model.backbone.update(depth=50, base_channels=8, dcn=dcn, stage_with_dcn=(False, False, False, True))
     cfg.model.neck.in_channels = [32, 64, 128, 256]
     return cfg
 
@@ -52,6 +50,16 @@ def predict(model):
         return model.predict(data['inputs'], data['data_samples'])[0].pred_instances
 
 
+def recorded(function, calls):
+    """The function, which adds its positional arguments to a list."""
+
+    def spy(*args, **kwargs):
+        calls.append(args)
+        return function(*args, **kwargs)
+
+    return spy
+
+
 def dtypes_of(calls):
     return {one.dtype for args in calls for one in args if isinstance(one, torch.Tensor)}
 
@@ -65,17 +73,8 @@ def test_detectors_predict_in_bfloat16(monkeypatch, kind):
     model.backbone.register_forward_hook(lambda part, args, output: maps.append(output[:1]))
     for part in model.modules():
         if hasattr(part, 'bbox_coder'):
-            decode = part.bbox_coder.decode
-
-            def spy(*args, decode=decode, **kwargs):
-                decoded.append(args)
-                return decode(*args, **kwargs)
-
-            part.bbox_coder.decode = spy
-    paste = fcn_mask_head._do_paste_mask
-    monkeypatch.setattr(
-        fcn_mask_head, '_do_paste_mask', lambda *args, **kwargs: (pasted.append(args), paste(*args, **kwargs))[1]
-    )
+            part.bbox_coder.decode = recorded(part.bbox_coder.decode, decoded)
+    monkeypatch.setattr(fcn_mask_head, '_do_paste_mask', recorded(fcn_mask_head._do_paste_mask, pasted))
     with torch.autocast('cpu', torch.bfloat16):
         found = predict(model)
     assert dtypes_of(maps) == {torch.bfloat16} and dtypes_of(decoded) == {torch.float32}
