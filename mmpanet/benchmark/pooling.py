@@ -46,14 +46,14 @@ def run_pooling_benchmark(
         workload: Batch size, image size and number of RoIs.
         output_size: Height and width of the pooled grids.
         channels: Of the maps.
-        sampling_ratio: Samples per bin and axis, at least 1.
+        sampling_ratio: Samples per bin and axis. 0 leaves it to the size of the RoI.
         rounds: How many rounds each op is timed.
         device: Where they run.
         progress: Called with one line per step.
 
     Returns:
         Forward and backward of adaptive feature pooling (each RoI from every level), of FPN's pooling (each RoI from
-        its own level), and of adaptive feature pooling of rotated RoIs.
+        its own level), and of adaptive feature pooling of rotated RoIs, whose op needs a fixed number of samples.
     """
     place = torch.device(device)
     generator = torch.Generator().manual_seed(workload.seed)
@@ -64,8 +64,6 @@ def run_pooling_benchmark(
     rois = bbox2roi([proposals.bboxes for proposals in workload.make_proposals()]).to(place)
     layer: Dict[str, Any] = dict(type='RoIAlign', output_size=output_size, sampling_ratio=sampling_ratio)
     cfg: Dict[str, Any] = dict(roi_layer=layer, out_channels=channels, featmap_strides=list(STRIDES))
-    rotated_cfg = {**cfg, 'roi_layer': {**layer, 'type': 'RoIAlignRotated'}}
-    rotated_rois = _rotate(rois, generator)
     forms: Dict[str, Tuple[Tensor, Dict[str, nn.Module]]] = {
         'every level': (
             rois,
@@ -78,14 +76,16 @@ def run_pooling_benchmark(
             rois,
             {'mmcv': SingleRoIExtractor(**cfg), 'mmpanet': FastSingleRoIExtractor(**cfg, backend='embedding_bag')},
         ),
-        'every level, rotated': (
-            rotated_rois,
-            {
-                'mmcv': RotatedAdaptiveFeaturePooling(**rotated_cfg, backend='roi_align'),
-                'mmpanet': RotatedAdaptiveFeaturePooling(**rotated_cfg, backend='embedding_bag'),
-            },
-        ),
     }
+    if sampling_ratio:
+        cfg['roi_layer'] = {**layer, 'type': 'RoIAlignRotated'}
+        forms['every level, rotated'] = (
+            _rotate(rois, generator),
+            {
+                'mmcv': RotatedAdaptiveFeaturePooling(**cfg, backend='roi_align'),
+                'mmpanet': RotatedAdaptiveFeaturePooling(**cfg, backend='embedding_bag'),
+            },
+        )
     results = []
     for form, (rois, extractors) in forms.items():
         progress(form)

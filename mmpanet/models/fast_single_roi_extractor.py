@@ -13,12 +13,13 @@ from .layers.argument_checks import check_count, check_roi_extractor
 
 @MODELS.register_module()
 class FastSingleRoIExtractor(SingleRoIExtractor):
-    """mmdet's ``SingleRoIExtractor``: faster on a CPU with ``sampling_ratio >= 1``, and mmcv's operator otherwise.
+    """mmdet's ``SingleRoIExtractor``, faster on a CPU, with the same results up to rounding.
 
-    Each RoI is pooled from one level, which FPN's rule chooses from its size. Where it is faster, all RoIs are pooled
-    in one call of :func:`mmpanet.ops.multi_level_roi_align`. On CUDA, and with mmdet's default ``sampling_ratio=0``, it
-    calls mmcv's operator. In float32 it is then as fast as mmdet's class. Maps in float16 are pooled in float32, which
-    takes a copy of them.
+    Each RoI is pooled from one level, which FPN's rule chooses from its size. On all devices but CUDA all RoIs are
+    pooled in one call of :func:`mmpanet.ops.multi_level_roi_align`, with a fixed number of samples or with mmdet's
+    default ``sampling_ratio=0``. On CUDA, and for a ``roi_layer`` that is no average RoIAlign, it calls mmcv's
+    operator. In float32 it is then as fast as mmdet's class. Maps in float16 are pooled in float32, which takes a copy
+    of them.
 
     The arguments and the output are those of mmdet's class, so it can replace that class in any two-stage model, with
     or without PANet. It is also correct for maps in channels-last memory, which mmcv's operator misreads, and in half

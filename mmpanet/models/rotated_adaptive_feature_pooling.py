@@ -30,7 +30,8 @@ class RotatedAdaptiveFeaturePooling(AdaptiveFeaturePooling):
         out_channels (int): C, the number of channels of every level.
         featmap_strides (list[int]): The strides of the L levels, in pixels of the input image.
         **kwargs: ``backend``, ``own_level_first``, ``finest_scale`` and ``init_cfg`` of
-            :class:`AdaptiveFeaturePooling`. 'embedding_bag' calls :func:`mmpanet.ops.multi_level_roi_align_rotated`.
+            :class:`AdaptiveFeaturePooling`. 'embedding_bag' calls :func:`mmpanet.ops.multi_level_roi_align_rotated`,
+            which needs ``sampling_ratio >= 1``.
 
     Raises:
         ConfigError: If an argument has a value that is not allowed.

@@ -1,11 +1,12 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 """All pixels of several maps as the rows of one table, and weighted sums of its rows.
 
-With a fixed number of samples, each bin of RoIAlign is a weighted sum of pixels. A tap is one pixel that a bin reads,
-with its weight. :mod:`.roi_align` and :mod:`.roi_align_rotated` compute the taps, and this module sums them.
+Each bin of RoIAlign is a weighted sum of pixels. A tap is one pixel that a bin reads, with its weight.
+:mod:`.roi_align`, :mod:`.adaptive_sampling` and :mod:`.roi_align_rotated` compute the taps, and this module sums them.
 """
 
-from typing import Any, Callable, Optional, Sequence, Tuple
+import math
+from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -57,9 +58,12 @@ class Levels:
         self.first_rows = torch.where(exists, first_rows, torch.full_like(first_rows, NO_ROW))
 
 
-# Computes the taps of some RoIs: indices (int32) and weights, both (N, L, h, w, T), from the RoIs in at least float32,
-# the levels, and whether taps of the same pixel shall be merged.
-TapsOfBins = Callable[[Tensor, Levels, bool], Tuple[Tensor, Tensor]]
+# Computes the taps of some RoIs, from the RoIs in at least float32, the levels, and whether taps of the same pixel
+# shall be merged: indices (int32), weights, and where the taps of each bin begin (int32), (N * L * h * w,). Without the
+# last one, indices and weights are (N * L * h * w, T).
+TapsOfBins = Callable[[Tensor, Levels, bool], Tuple[Tensor, Tensor, Optional[Tensor]]]
+# Counts the taps of a bin of each RoI and level, (N, L), where the size of a RoI decides.
+TapsPerBin = Callable[[Tensor, Levels], Tensor]
 
 
 def pool_bins(
@@ -67,7 +71,7 @@ def pool_bins(
     rois: Tensor,
     output_size: Tuple[int, int],
     spatial_scales: Sequence[float],
-    taps_per_bin: int,
+    taps_per_bin: Union[int, TapsPerBin],
     taps_of_bins: TapsOfBins,
     levels: Optional[Tensor] = None,
 ) -> Tensor:
@@ -80,7 +84,8 @@ def pool_bins(
         rois (Tensor): (N, 5) or (N, 6), with the image index first. As in mmcv, they get no gradient.
         output_size (tuple[int, int]): h and w of the pooled grid.
         spatial_scales (Sequence[float]): 1 / stride of each level.
-        taps_per_bin (int): T, the number of taps of each bin.
+        taps_per_bin (int or Callable): T, the number of taps of each bin, or what counts them, see
+            :data:`TapsPerBin`.
         taps_of_bins (Callable): Computes the taps, see :data:`TapsOfBins`.
         levels (Tensor, optional): The levels of each RoI as indices of ``feats``: (N, S) for S levels per RoI, or (N,)
             for one. Defaults to None, which pools each RoI from all levels, fine to coarse.
@@ -99,29 +104,45 @@ def pool_bins(
     # Fewer taps make the backward faster. To drop some, the host must know their number, which costs nothing on a CPU
     # only.
     merge = table.requires_grad and table.device.type == 'cpu'
+    shapes = [feat.shape for feat in feats]
+
+    def levels_of(part: slice) -> Levels:
+        return Levels(shapes, spatial_scales, rois[part], None if levels is None else levels[part])
+
+    with torch.no_grad():
+        chunks: Iterator[slice]
+        if isinstance(taps_per_bin, int):
+            chunks = _equal_chunks(len(rois), num_levels * h * w * taps_per_bin)
+        else:
+            chunks = _chunks(taps_per_bin(rois, levels_of(slice(None))).sum(1) * (h * w))
     pooled = []
-    rois_per_chunk = max(1, MAX_TAPS // (num_levels * h * w * taps_per_bin))
-    for i in range(0, max(1, len(rois)), rois_per_chunk):
-        chunk = slice(i, i + rois_per_chunk)
+    for chunk in chunks:
         with torch.no_grad():
-            indices, weights = taps_of_bins(
-                rois[chunk],
-                Levels(
-                    [feat.shape for feat in feats],
-                    spatial_scales,
-                    rois[chunk],
-                    None if levels is None else levels[chunk],
-                ),
-                merge,
-            )
-        indices = indices.flatten(0, 3)
-        weights = weights.flatten(0, 3).to(table.dtype)
-        offsets = None
-        if merge:
-            indices, weights, offsets = _drop_zeros(indices, weights)
+            indices, weights, offsets = taps_of_bins(rois[chunk], levels_of(chunk), merge)
+        weights = weights.to(table.dtype)
         pooled.append(F.embedding_bag(indices, table, offsets, mode='sum', per_sample_weights=weights))
     pooled = pooled[0] if len(pooled) == 1 else torch.cat(pooled)
     return pooled.view(len(rois), num_levels, h, w, feats[0].size(1)).permute(0, 1, 4, 2, 3)
+
+
+def _equal_chunks(num_rois: int, taps_per_roi: int) -> Iterator[slice]:
+    """The chunks of RoIs that have equally many taps each. Without RoIs there is one chunk."""
+    size = max(1, MAX_TAPS // taps_per_roi)
+    for begin in range(0, max(1, num_rois), size):
+        yield slice(begin, begin + size)
+
+
+def _chunks(taps_per_roi: Tensor) -> Iterator[slice]:
+    """The chunks of RoIs that have about ``MAX_TAPS`` taps or fewer, or one RoI. Without RoIs there is one chunk."""
+    ends = taps_per_roi.cumsum(0).cpu()
+    begin = 0
+    while True:
+        before = int(ends[begin - 1]) if begin else 0
+        end = max(begin + 1, int(torch.searchsorted(ends, before + MAX_TAPS, right=True)))
+        yield slice(begin, end)
+        if end >= len(ends):
+            return
+        begin = end
 
 
 class _PixelTable(torch.autograd.Function):
@@ -133,15 +154,18 @@ class _PixelTable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *feats: Tensor) -> Tensor:
         ctx.shapes = [feat.permute(0, 2, 3, 1).shape for feat in feats]
-        rows = [shape[:-1].numel() for shape in ctx.shapes]
+        rows = [math.prod(shape[:-1]) for shape in ctx.shapes]
         table = feats[0].new_empty(sum(rows), feats[0].size(1))
-        for part, shape, feat in zip(table.split(rows), ctx.shapes, feats):
-            part.view(shape).copy_(feat.permute(0, 2, 3, 1))
+        # Not by table.split(rows): the compiler of torch 2.1 does not let its parts be written.
+        begin = 0
+        for count, shape, feat in zip(rows, ctx.shapes, feats):
+            table[begin : begin + count].view(shape).copy_(feat.permute(0, 2, 3, 1))
+            begin += count
         return table
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, ...]:
-        rows = [shape[:-1].numel() for shape in ctx.shapes]
+        rows = [math.prod(shape[:-1]) for shape in ctx.shapes]
         return tuple(part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(grad.split(rows), ctx.shapes))
 
 
@@ -164,8 +188,17 @@ def neighbors(position: Tensor, limit: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
     return low.int().clamp(min=0), high.int().clamp(min=0), position - low
 
 
-def _drop_zeros(indices: Tensor, weights: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-    """Drop taps without weight: from bags of a fixed size (bags, taps) to 1D indices, weights and offsets."""
+def as_bags(indices: Tensor, weights: Tensor, drop_zeros: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+    """The result of :data:`TapsOfBins` from indices and weights of shape (N, L, h, w, T).
+
+    Args:
+        indices (Tensor): The rows of the table, int32.
+        weights (Tensor): The weights.
+        drop_zeros (bool): Drop the taps without weight.
+    """
+    indices, weights = indices.flatten(0, 3), weights.flatten(0, 3)
+    if not drop_zeros:
+        return indices, weights, None
     kept = weights != 0
     counts = kept.sum(1, dtype=indices.dtype)
     offsets = (counts.cumsum(0) - counts).to(indices.dtype)

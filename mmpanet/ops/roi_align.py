@@ -6,7 +6,8 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .pixel_table import Levels, neighbors, pool_bins, sample_places
+from .adaptive_sampling import adaptive_taps, adaptive_taps_per_bin
+from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_places
 
 
 def multi_level_roi_align(
@@ -22,7 +23,8 @@ def multi_level_roi_align(
 
     With a fixed sampling ratio s, a bin of RoIAlign is a weighted sum of (2s)^2 pixels of the map. The weight of a
     pixel is its bilinear weight in y times its bilinear weight in x, divided by s^2. :func:`.pixel_table.pool_bins`
-    sums them.
+    sums them. With s = 0 the samples along an axis of a bin are as many as its pixels, rounded up, and
+    :mod:`.adaptive_sampling` computes the weights.
 
     Args:
         feats (Sequence[Tensor]): L maps (B, C, H_l, W_l), with any strides.
@@ -30,19 +32,33 @@ def multi_level_roi_align(
             gradient.
         output_size (tuple[int, int]): h and w of the pooled grid.
         spatial_scales (Sequence[float]): 1 / stride of each level.
-        sampling_ratio (int): s, the number of samples per bin along each axis; at least 1.
+        sampling_ratio (int): s, the number of samples per bin along each axis, or 0, which leaves it to the size of the
+            RoI, as in mmcv.
         aligned (bool): Shift the RoIs by half a pixel, as in mmcv. Defaults to True.
         levels (Tensor, optional): The levels of each RoI as indices of ``feats``: (N, S) for S levels per RoI, or (N,)
             for one. Defaults to None, which pools each RoI from all levels, fine to coarse.
 
     Returns:
         Tensor: (N, L, C, h, w), or (N, S, C, h, w) with ``levels``. C is the innermost dimension in memory.
+
+    Raises:
+        ValueError: With ``sampling_ratio=0``, if a RoI is so much larger than an image that its samples cannot be
+            counted.
     """
 
-    def taps_of_bins(rois: Tensor, of_levels: Levels, merge: bool) -> Tuple[Tensor, Tensor]:
-        return _taps(rois, of_levels, merge, output_size, sampling_ratio, aligned)
+    def fixed_taps(rois: Tensor, of_levels: Levels, merge: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        indices, weights = _taps(rois, of_levels, merge, output_size, sampling_ratio, aligned)
+        return as_bags(indices, weights, drop_zeros=merge)
 
-    return pool_bins(feats, rois, output_size, spatial_scales, (2 * sampling_ratio) ** 2, taps_of_bins, levels)
+    def taps_by_size(rois: Tensor, of_levels: Levels, merge: bool) -> Tuple[Tensor, Tensor, Tensor]:
+        return adaptive_taps(rois, of_levels, output_size, aligned)  # which has one tap for each pixel anyway
+
+    def count_by_size(rois: Tensor, of_levels: Levels) -> Tensor:
+        return adaptive_taps_per_bin(rois, of_levels, output_size, aligned)
+
+    if sampling_ratio:
+        return pool_bins(feats, rois, output_size, spatial_scales, (2 * sampling_ratio) ** 2, fixed_taps, levels)
+    return pool_bins(feats, rois, output_size, spatial_scales, count_by_size, taps_by_size, levels)
 
 
 def _taps(

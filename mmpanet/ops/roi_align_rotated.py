@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .pixel_table import Levels, neighbors, pool_bins, sample_places
+from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_places
 
 
 def multi_level_roi_align_rotated(
@@ -41,8 +41,9 @@ def multi_level_roi_align_rotated(
         Tensor: (N, L, C, h, w), or (N, S, C, h, w) with ``levels``. C is the innermost dimension in memory.
     """
 
-    def taps_of_bins(rois: Tensor, of_levels: Levels, merge: bool) -> Tuple[Tensor, Tensor]:
-        return _rotated_taps(rois, of_levels, merge, output_size, sampling_ratio, aligned, clockwise)
+    def taps_of_bins(rois: Tensor, of_levels: Levels, merge: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
+        indices, weights = _rotated_taps(rois, of_levels, merge, output_size, sampling_ratio, aligned, clockwise)
+        return as_bags(indices, weights, drop_zeros=merge)
 
     return pool_bins(feats, rois, output_size, spatial_scales, 4 * sampling_ratio**2, taps_of_bins, levels)
 

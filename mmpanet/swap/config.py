@@ -59,7 +59,7 @@ def swap_config(
     roi_head: bool = False,
     warm_start: bool = False,
     fusion: str = 'sum',
-    sampling_ratio: int = 2,
+    sampling_ratio: Optional[int] = None,
     grow: bool = False,
     roi_head_only: bool = False,
     check_channels: bool = False,
@@ -78,13 +78,12 @@ def swap_config(
             zero and 3x3 convolutions of identity. The neck computes the same as the FPN before the first step.
         fusion: How the two paths are fused: 'sum', 'concat' or 'weighted', see :class:`mmpanet.models.PANetNeck`.
         sampling_ratio: With ``roi_head``: the number of samples per bin along each axis, where the RoIAlign of the
-            config derives it from the size of the RoI (0). The official code uses 2. With 0 the config keeps its 0,
-            which is slow for large RoIs on N2.
+            config derives it from the size of the RoI (0). With 0 the config keeps its 0. Defaults to None, which is
+            2, as in the official code, and 0 with ``grow``.
         grow: Start as the trained FPN model, in the RoI heads too. The new path of the neck gets gates, zero at the
             start. With ``roi_head`` each RoI is pooled from its own level first, and the heads get gates for the other
             levels. Gates learn with up to 30 times the learning rate and without weight decay. It needs the checkpoint
-            of the old model, see :func:`swap_checkpoint`, and ``sampling_ratio=0`` if the RoIAlign of the config has
-            0. It is an extension of ours.
+            of the old model, see :func:`swap_checkpoint`. It is an extension of ours.
         roi_head_only: Swap the RoI head, and leave every neck as it is. It may be any neck.
         check_channels: Run the backbone once, and correct ``in_channels`` of a swapped neck if it does not fit.
         level_fusion: With ``grow``: how the heads fuse the levels, 'max' or 'sum'. Without gates only 'max' starts near

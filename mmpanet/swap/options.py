@@ -2,10 +2,13 @@
 """What a swap can be asked for, and which requests contradict each other."""
 
 from dataclasses import dataclass
+from typing import Optional
 
 from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.utils.errors import ConfigError
+
+OFFICIAL_SAMPLING_RATIO = 2
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class SwapOptions:
     roi_head: bool = False
     warm_start: bool = False
     fusion: str = 'sum'
-    sampling_ratio: int = 2
+    sampling_ratio: Optional[int] = None
     grow: bool = False
     roi_head_only: bool = False
     check_channels: bool = False
@@ -30,7 +33,7 @@ class SwapOptions:
             raise ConfigError(f'fusion={self.fusion!r} must be one of {NECK_FUSIONS}')
         if self.level_fusion not in LEVEL_FUSIONS:
             raise ConfigError(f'level_fusion={self.level_fusion!r} must be one of {LEVEL_FUSIONS}')
-        if not isinstance(self.sampling_ratio, int) or self.sampling_ratio < 0:
+        if self.sampling_ratio is not None and (not isinstance(self.sampling_ratio, int) or self.sampling_ratio < 0):
             raise ConfigError(
                 f'sampling_ratio={self.sampling_ratio!r} must be a whole number of at least 1, or 0, which leaves '
                 'the config as it is'
@@ -51,6 +54,13 @@ class SwapOptions:
                 'would be a multiple of the old outputs; to train from scratch, set level_fusion in the heads of the '
                 'new config'
             )
+
+    @property
+    def samples(self) -> int:
+        """What ``sampling_ratio=None`` stands for, or its value: 0 leaves the config as it is."""
+        if self.sampling_ratio is not None:
+            return self.sampling_ratio
+        return 0 if self.grow else OFFICIAL_SAMPLING_RATIO
 
     @property
     def swaps_roi_head(self) -> bool:

@@ -24,7 +24,7 @@ from mmpanet.models import (
 )
 from mmpanet.models.rotated_adaptive_feature_pooling import use_new_names
 from mmpanet.utils.configs import type_name
-from .options import SwapOptions
+from .options import OFFICIAL_SAMPLING_RATIO, SwapOptions
 from .types import SwapError, class_of, retype
 
 # These only index the RoIs of the features and hand the features on, so one more dimension makes no difference.
@@ -220,14 +220,14 @@ class _Branch:
         else:
             extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
         layer = extractor['roi_layer']
-        if layer.get('sampling_ratio', 0) <= 0 and self.options.sampling_ratio > 0:
-            layer['sampling_ratio'] = ratio = self.options.sampling_ratio
+        if layer.get('sampling_ratio', 0) <= 0 and self.options.samples > 0:
+            layer['sampling_ratio'] = ratio = self.options.samples
             note = (
                 'RoIAlign derived the number of samples from the size of the RoI; now it has '
-                f'sampling_ratio={ratio}{", as in the official code" if ratio == 2 else ""}'
+                f'sampling_ratio={ratio}{", as in the official code" if ratio == OFFICIAL_SAMPLING_RATIO else ""}'
             )
             if self.options.grow:
-                note += '. The model starts with other outputs therefore; --sampling-ratio 0 keeps them'
+                note += '. The model starts with other outputs therefore; without --sampling-ratio they stay'
             if note not in notes:
                 notes.append(note)
 

@@ -326,8 +326,14 @@ CASES = [
     ),
     Case(
         POOLING,
-        'embedding_bag without a fixed number of samples',
-        builds({**roi_layer(sampling_ratio=0), 'backend': 'embedding_bag'}),
+        'embedding_bag of rotated RoIs without a fixed number of samples',
+        builds(
+            pooling(
+                type='RotatedAdaptiveFeaturePooling',
+                roi_layer=dict(type='RoIAlignRotated', output_size=7, sampling_ratio=0),
+                backend='embedding_bag',
+            )
+        ),
         ConfigError,
         ('backend', 'sampling_ratio=0', 'sampling_ratio >= 1.*roi_align'),
     ),

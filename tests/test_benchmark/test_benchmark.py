@@ -102,15 +102,22 @@ def test_every_variant_runs_on_the_fixed_rois(name, device):
     assert seen == dict(bbox=32, mask=12)  # 32 RoIs are sampled by the config, half of them positive at most
     sampling_ratio = roi_head.bbox_roi_extractor.roi_layers[0].sampling_ratio
     assert sampling_ratio == 2
-    expected = {'bpa': PANetNeck, 'panet': AdaptiveFeaturePooling, 'fpn-s2-fast': FastSingleRoIExtractor}
+    expected = {
+        'bpa': PANetNeck,
+        'panet': AdaptiveFeaturePooling,
+        'fpn-fast': FastSingleRoIExtractor,
+        'fpn-s2-fast': FastSingleRoIExtractor,
+    }
     if name in expected:
         assert expected[name] in {type(module) for module in prepared.module.modules()}
 
 
 def test_the_base_stays_as_configured():
     """mmdet's adaptive sampling is in the baseline, two samples in the variant beside it."""
-    extractors = [find_model(name).cfg.model.roi_head.bbox_roi_extractor for name in ('fpn', 'fpn-s2')]
-    assert [extractor.roi_layer.sampling_ratio for extractor in extractors] == [0, 2]
+    names = ('fpn', 'fpn-fast', 'fpn-s2', 'fpn-s2-fast')
+    extractors = [find_model(name).cfg.model.roi_head.bbox_roi_extractor for name in names]
+    assert [extractor.roi_layer.sampling_ratio for extractor in extractors] == [0, 0, 2, 2]
+    assert [extractor.type for extractor in extractors] == ['SingleRoIExtractor', 'FastSingleRoIExtractor'] * 2
     plain = find_model('panet-plain').cfg.model.roi_head
     assert {plain.bbox_roi_extractor.backend, plain.mask_roi_extractor.backend} == {'roi_align'}
 

@@ -1,4 +1,5 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
+import math
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from pooling_reference import SCALES, STRIDES, maps, pixels_beside
 from mmdet.registry import MODELS
 from mmpanet.models import AdaptiveFeaturePooling
 from mmpanet.ops import multi_level_roi_align
+from mmpanet.ops.adaptive_sampling import adaptive_taps, adaptive_taps_per_bin
+from mmpanet.ops.pixel_table import Levels
 
 
 def build(backend='auto', output_size=7, **roi_layer) -> AdaptiveFeaturePooling:
@@ -55,20 +58,21 @@ def roi_align_loop(feats, rois, output_size, sampling_ratio, aligned):
             roi_w, roi_h = x2 - x1, y2 - y1
             if not aligned:
                 roi_w, roi_h = max(roi_w, 1.0), max(roi_h, 1.0)
-            for i in range(h * sampling_ratio):
-                y = y1 + roi_h * (i + 0.5) / (h * sampling_ratio)
-                for j in range(w * sampling_ratio):
-                    x = x1 + roi_w * (j + 0.5) / (w * sampling_ratio)
+            rows, columns = (sampling_ratio or math.ceil(roi_h / h), sampling_ratio or math.ceil(roi_w / w))
+            for i in range(h * rows):
+                y = y1 + roi_h * (i + 0.5) / (h * rows)
+                for j in range(w * columns):
+                    x = x1 + roi_w * (j + 0.5) / (w * columns)
                     for row, row_weight in pixels_beside(y, feat.size(2)):
                         for column, weight in pixels_beside(x, feat.size(3)):
-                            out[n, level, :, i // sampling_ratio, j // sampling_ratio] += (
-                                row_weight * weight * feat[int(image), :, row, column]
+                            out[n, level, :, i // rows, j // columns] += (
+                                row_weight * weight * feat[int(image), :, row, column] / (rows * columns)
                             )
-    return out / sampling_ratio**2
+    return out
 
 
 @pytest.mark.parametrize('aligned', [True, False])
-@pytest.mark.parametrize('sampling_ratio', [1, 2, 3])
+@pytest.mark.parametrize('sampling_ratio', [0, 1, 2, 3])
 def test_against_a_plain_loop_in_float64(sampling_ratio, aligned):
     feats = maps(40, 50, channels=3, dtype=torch.float64)
     rois = torch.cat([some_rois(6, 40, 50, dtype=torch.float64), DEGENERATE_ROIS.double()])
@@ -78,22 +82,23 @@ def test_against_a_plain_loop_in_float64(sampling_ratio, aligned):
     assert out.abs().sum() > 0
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('aligned', [True, False])
 @pytest.mark.parametrize('output_size', [7, 14, (5, 9)])
 @pytest.mark.parametrize('height,width', [(96, 144), (33, 61), (4, 200)])
 @pytest.mark.gpu
-def test_backends_agree_with_mmcv(height, width, output_size, aligned, device):
+def test_backends_agree_with_mmcv(height, width, output_size, aligned, sampling_ratio, device):
     """Forward and backward against mmcv's operator, for each level."""
     feats = [feat.to(device).requires_grad_() for feat in maps(height, width)]
     rois = torch.cat([some_rois(40, height, width), DEGENERATE_ROIS[:-1]]).to(device)
     h, w = output_size if isinstance(output_size, tuple) else (output_size,) * 2
     expected = torch.stack(
-        [roi_align(feat, rois, (h, w), scale, 2, 'avg', aligned) for feat, scale in zip(feats, SCALES)], 1
+        [roi_align(feat, rois, (h, w), scale, sampling_ratio, 'avg', aligned) for feat, scale in zip(feats, SCALES)], 1
     )
     grad = torch.randn_like(expected)
     expected_grads = torch.autograd.grad(expected, feats, grad)
     for backend in ('roi_align', 'embedding_bag'):
-        pooling = build(backend, output_size, aligned=aligned)
+        pooling = build(backend, output_size, aligned=aligned, sampling_ratio=sampling_ratio)
         out = pooling(feats, rois)
         assert out.shape == (len(rois), 4, 8, h, w)
         torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
@@ -101,31 +106,39 @@ def test_backends_agree_with_mmcv(height, width, output_size, aligned, device):
             torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-4 * len(rois) ** 0.5)
 
 
-def test_gradients_in_double_precision():
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_gradients_in_double_precision(sampling_ratio):
     feats = maps(24, 24, batch=1, channels=2, dtype=torch.float64)[:2]
     feats = [feat.requires_grad_() for feat in feats]
     rois = some_rois(3, 24, 24, batch=1, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda *feats: multi_level_roi_align(feats, rois, (2, 2), SCALES[:2], 2), feats)
+    assert torch.autograd.gradcheck(
+        lambda *feats: multi_level_roi_align(feats, rois, (2, 2), SCALES[:2], sampling_ratio), feats
+    )
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
 @pytest.mark.gpu
-def test_channels_last_maps(backend, device):
+def test_channels_last_maps(backend, sampling_ratio, device):
     feats, rois = [feat.to(device) for feat in maps()], some_rois(20).to(device)
-    expected = build(backend)(feats, rois)
+    pooling = build(backend, sampling_ratio=sampling_ratio)
+    expected = pooling(feats, rois)
     feats = [feat.to(memory_format=torch.channels_last) for feat in feats]
-    torch.testing.assert_close(build(backend)(feats, rois), expected)
+    torch.testing.assert_close(pooling(feats, rois), expected)
 
 
-@pytest.mark.gpu
-def test_deterministic(device):
+@pytest.mark.parametrize(
+    'sampling_ratio', [pytest.param(0, id='adaptive'), pytest.param(2, id='fixed', marks=pytest.mark.gpu)]
+)
+def test_deterministic(sampling_ratio, device):
+    """The weights of adaptive sampling are sums in an order that only the CPU keeps."""
     feats, rois = [feat.to(device) for feat in maps()], some_rois(200).to(device)
     results = []
     torch.set_num_threads(4)
     try:
         for _ in range(3):
             leaves = [feat.clone().requires_grad_() for feat in feats]
-            out = build('embedding_bag')(leaves, rois)
+            out = build('embedding_bag', sampling_ratio=sampling_ratio)(leaves, rois)
             out.square().sum().backward()
             results.append([out, *(leaf.grad for leaf in leaves)])
     finally:
@@ -133,12 +146,13 @@ def test_deterministic(device):
     assert all(torch.equal(a, b) for again in results[1:] for a, b in zip(results[0], again))
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('max_taps', [3 * 4 * 49 * 16, 1])
-def test_chunks_give_the_same(max_taps, monkeypatch):
-    feats, rois = maps(), some_rois(50)
+def test_chunks_give_the_same(max_taps, sampling_ratio, monkeypatch):
+    feats, rois = maps(dtype=torch.float64), some_rois(50)
 
     def pool(feats):
-        return build('embedding_bag')(feats, rois)
+        return build('embedding_bag', sampling_ratio=sampling_ratio)(feats, rois)
 
     def gradients():
         leaves = [feat.clone().requires_grad_() for feat in feats]
@@ -151,24 +165,26 @@ def test_chunks_give_the_same(max_taps, monkeypatch):
         torch.testing.assert_close(grad, expected_grad)
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
 @pytest.mark.gpu
-def test_no_rois(backend, device):
+def test_no_rois(backend, sampling_ratio, device):
     feats = [feat.to(device).requires_grad_() for feat in maps()]
-    out = build(backend)(feats, torch.zeros(0, 5, device=device))
+    out = build(backend, sampling_ratio=sampling_ratio)(feats, torch.zeros(0, 5, device=device))
     assert out.shape == (0, 4, 8, 7, 7)
     out.sum().backward()
     assert all((feat.grad == 0).all() for feat in feats)
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('backend', ['roi_align', 'embedding_bag'])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.gpu
-def test_half_precision(dtype, backend, device):
+def test_half_precision(dtype, backend, sampling_ratio, device):
     """Only the values are rounded. The coordinates stay in float32."""
     feats, rois = [feat.to(device) for feat in maps(800, 1344, batch=1)], some_rois(50, 800, 1344, batch=1).to(device)
-    expected = build('embedding_bag')([f.to(dtype).float() for f in feats], rois)
-    out = build(backend)([feat.to(dtype) for feat in feats], rois)
+    expected = build('embedding_bag', sampling_ratio=sampling_ratio)([f.to(dtype).float() for f in feats], rois)
+    out = build(backend, sampling_ratio=sampling_ratio)([feat.to(dtype) for feat in feats], rois)
     assert out.dtype == dtype
     torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
 
@@ -200,14 +216,46 @@ def test_rois_are_scaled_about_their_centers():
 
 
 def test_auto_takes_what_the_roi_layer_allows():
-    """Adaptive sampling and max pooling do not read a fixed set of pixels."""
-    feats, rois = maps(), some_rois(20)
-    for roi_layer in (dict(sampling_ratio=0), dict(pool_mode='max')):
-        torch.testing.assert_close(
-            build('auto', **roi_layer)(feats, rois), build('roi_align', **roi_layer)(feats, rois), rtol=0, atol=0
-        )
-        with pytest.raises(ValueError, match='embedding_bag.*sampling_ratio'):
-            build('embedding_bag', **roi_layer)
+    """Max pooling is no sum of pixels."""
+    feats, rois, maximum = maps(), some_rois(20), dict(pool_mode='max')
+    torch.testing.assert_close(
+        build('auto', **maximum)(feats, rois), build('roi_align', **maximum)(feats, rois), rtol=0, atol=0
+    )
+    with pytest.raises(ValueError, match='embedding_bag.*pool_mode'):
+        build('embedding_bag', **maximum)
+
+
+@pytest.mark.parametrize('first', [math.inf, -math.inf, math.nan])
+def test_adaptive_sampling_of_a_roi_that_is_not_finite(first):
+    """It has no size that could choose a number of samples. The others are as without it."""
+    feats, pooling = maps(), build('embedding_bag', sampling_ratio=0)
+    rois = some_rois(4)
+    expected = pooling(feats, rois)
+    rois[2, 1] = first
+    out = pooling(feats, rois)
+    assert torch.equal(out[[0, 1, 3]], expected[[0, 1, 3]])
+    assert not out[2].isfinite().any() or (out[2] == 0).all()
+
+
+def test_adaptive_sampling_of_a_roi_that_no_image_has():
+    rois = torch.cat([some_rois(2), torch.tensor([[0, 0.0, 0.0, 1e12, 40.0]])])
+    with pytest.raises(ValueError, match=r'rois\[2\]=.*1e\+12|rois\[2\]=.*99999.* has too many pixels.*sampling_ratio'):
+        build('embedding_bag', sampling_ratio=0)(maps(), rois)
+
+
+def test_adaptive_sampling_reads_each_pixel_once():
+    """A bin that covers many pixels has far fewer taps than mmcv reads: four for each sample."""
+    feats = maps(640, 640, batch=1)
+    rois = torch.tensor([[0, 3.0, 5.0, 600.0, 610.0]])
+    levels = Levels([feat.shape for feat in feats], SCALES, rois, None)
+    indices, weights, begin = adaptive_taps(rois, levels, (7, 7), True)
+    counts = adaptive_taps_per_bin(rois, levels, (7, 7), True)
+    assert len(begin) == 4 * 49 and len(indices) == len(weights) <= counts.sum() * 49
+    bags = [bag.tolist() for bag in indices.tensor_split(begin[1:].long())]
+    assert all(len(set(bag)) == len(bag) for bag in bags)
+    assert len(bags[0]) == 23**2, '22 samples along each axis of the finest level'
+    sums = torch.stack([bag.sum() for bag in weights.tensor_split(begin[1:].long())])
+    torch.testing.assert_close(sums, torch.ones(4 * 49))
 
 
 def test_bad_arguments():

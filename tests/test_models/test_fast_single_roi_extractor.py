@@ -1,6 +1,7 @@
 # Copyright (c) mmpanet contributors. Licensed under Apache-2.0.
 import pytest
 import torch
+import torch._dynamo
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
@@ -42,7 +43,7 @@ def some_rois(num, height=512, width=640):
 @pytest.mark.parametrize('output_size,sampling_ratio', [(7, 2), (14, 1), (3, 3), (7, 0)])
 @pytest.mark.gpu
 def test_the_same_as_mmdets(output_size, sampling_ratio, strides, roi_scale_factor, device):
-    """Forward and backward, with RoIs on each level. Adaptive sampling uses mmcv's operator."""
+    """Forward and backward, with RoIs on each level, and with adaptive sampling too."""
     torch.manual_seed(0)
     feats = [feat.to(device).requires_grad_() for feat in maps(strides=strides)]
     rois = some_rois(60).to(device)
@@ -58,9 +59,9 @@ def test_the_same_as_mmdets(output_size, sampling_ratio, strides, roi_scale_fact
         torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-3)
 
 
-def poolings():
+def poolings(sampling_ratio=2):
     """Both extractors with one call for all levels, and the pooling of all levels in the order of each RoI."""
-    arguments = dict(strides=STRIDES, backend='embedding_bag')
+    arguments = dict(strides=STRIDES, backend='embedding_bag', sampling_ratio=sampling_ratio)
     return build(**arguments), build('AdaptiveFeaturePooling', **arguments, own_level_first=True)
 
 
@@ -78,22 +79,25 @@ def test_a_box_that_ends_before_it_begins_belongs_to_the_finest_level(index):
         assert torch.equal(found[:, :1], expected[:, :1])
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('gradients', [True, False])
 @pytest.mark.parametrize('index', [0, 1], ids=['one level', 'all levels'])
-def test_a_roi_of_nan_gives_nan_and_leaves_the_others_alone(index, gradients):
+def test_a_roi_of_nan_gives_nan_and_leaves_the_others_alone(index, gradients, sampling_ratio):
     feats = [feat.requires_grad_(gradients) for feat in maps()]
     rois = torch.tensor([[0, float('nan'), 60.0, 100.0, 300.0], [1, 50.0, 60.0, 100.0, 90.0]])
-    found = poolings()[index](feats, rois)
-    assert found[0].isnan().all() and torch.equal(found[1], poolings()[index](feats, rois[1:])[0])
+    pooling = poolings(sampling_ratio)[index]
+    found = pooling(feats, rois)
+    assert found[0].isnan().all() and torch.equal(found[1], pooling(feats, rois[1:])[0])
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('image', [-1, 2])
 @pytest.mark.parametrize('index', [0, 1], ids=['one level', 'all levels'])
-def test_an_image_that_is_not_there_is_an_error(index, image):
+def test_an_image_that_is_not_there_is_an_error(index, image, sampling_ratio):
     """The rows behind the last image are those of the next level."""
     rois = torch.tensor([[0, 10.0, 60.0, 100.0, 300.0], [image, 50.0, 60.0, 100.0, 90.0]])
     with pytest.raises(RuntimeError, match='range|idx'):
-        poolings()[index](maps(), rois)
+        poolings(sampling_ratio)[index](maps(), rois)
 
 
 def test_the_rule_of_a_subclass_counts():
@@ -132,11 +136,28 @@ def test_channels_last_and_bfloat16(device):
 def test_unknown_backends_are_refused():
     with pytest.raises(ValueError, match="backend='cuda' must be one of .*'roi_align'"):
         build(backend='cuda')
-    with pytest.raises(ValueError, match="backend='embedding_bag' needs .* sampling_ratio=0"):
-        build(backend='embedding_bag', sampling_ratio=0)
+    layer = dict(type='RoIAlign', output_size=7, pool_mode='max')
+    with pytest.raises(ValueError, match="backend='embedding_bag' needs .* pool_mode=max"):
+        FastSingleRoIExtractor(layer, 8, STRIDES, backend='embedding_bag')
 
 
-def test_in_a_faster_rcnn_the_detections_stay():
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_compiled_for_any_number_of_rois(sampling_ratio):
+    """The number of taps depends on the RoIs, so there is no single graph."""
+    torch._dynamo.reset()
+    pooling = build(sampling_ratio=sampling_ratio)
+    compiled = torch.compile(pooling, backend='eager')
+    for num in (5, 9, 17):
+        feats, rois = [feat.requires_grad_() for feat in maps(128, 160)], some_rois(num, 128, 160)
+        out, expected = compiled(feats, rois), pooling(feats, rois)
+        torch.testing.assert_close(out, expected)
+        grad = torch.randn_like(out)
+        for one, other in zip(torch.autograd.grad(out, feats, grad), torch.autograd.grad(expected, feats, grad)):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_in_a_faster_rcnn_the_detections_stay(sampling_ratio):
     """In mmdet's RoI head, with mmdet's heads."""
     torch.manual_seed(0)
     results = []
@@ -147,7 +168,7 @@ def test_in_a_faster_rcnn_the_detections_stay():
         head = StandardRoIHead(
             bbox_roi_extractor=dict(
                 type=kind,
-                roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=2),
+                roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=sampling_ratio),
                 out_channels=8,
                 featmap_strides=STRIDES,
             ),

@@ -129,7 +129,7 @@ def test_the_tool_shows_that_it_starts_as_the_old_one(old, tmp_path, capsys):
     cfg.optim_wrapper = ConfigDict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
     cfg.dump(tmp_path / 'old.py')
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'old.pth')
-    words = ['--roi-head', '--grow', '--level-fusion', 'sum', '--sampling-ratio', '0', '--verify']
+    words = ['--roi-head', '--grow', '--level-fusion', 'sum', '--verify']
     files = ('--checkpoint', tmp_path / 'old.pth', '--out-checkpoint', tmp_path / 'new.pth')
     run_tool('swap_neck', tmp_path / 'old.py', *words, *files, '--out', tmp_path / 'new.py')
     printed = capsys.readouterr().out
@@ -235,12 +235,15 @@ def test_averaged_weights_grow_too(old):
         torch.testing.assert_close(checkpoint['ema_state_dict'][f'module.{name}'], state[name], rtol=0, atol=0)
 
 
-def test_adaptive_sampling_is_said_to_change_the_start(zoo_config):
+def test_another_sampling_is_said_to_change_the_start(zoo_config):
+    """Without a request the adaptive sampling of the config stays, and the model starts with the same outputs."""
     cfg = zoo_config(CONFIGS['Standard'])
-    notes = plan_swap(cfg, SwapOptions(roi_head=True, grow=True)).notes
-    assert any('--sampling-ratio 0 keeps them' in note for note in notes)
-    kept = plan_swap(cfg, SwapOptions(roi_head=True, grow=True, sampling_ratio=0))
+    changed = plan_swap(cfg, SwapOptions(roi_head=True, grow=True, sampling_ratio=2))
+    assert any('without --sampling-ratio they stay' in note for note in changed.notes)
+    assert changed.config.model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio == 2
+    kept = plan_swap(cfg, SwapOptions(roi_head=True, grow=True))
     assert not any('--sampling-ratio' in note for note in kept.notes)
+    assert kept.config.model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio == 0
     assert kept.config.model.roi_head.bbox_roi_extractor.own_level_first
     assert kept.config.optim_wrapper.paramwise_cfg.custom_keys.level_gates == dict(lr_mult=30, weight_decay=0.0)
 

@@ -11,7 +11,7 @@ import mmpanet  # noqa: F401  registers its modules
 from mmpanet.benchmark.pooling import run_pooling_benchmark
 from mmpanet.benchmark.report import pooling_text
 from mmpanet.benchmark.workload import Workload
-from mmpanet.utils.argument_types import positive_int
+from mmpanet.utils.argument_types import non_negative_int, positive_int
 from mmpanet.utils.environment import environment_summary
 from mmpanet.utils.errors import MMPanetError
 from mmpanet.utils.files import make_place_for, write_json
@@ -36,7 +36,12 @@ def parse_args():
     parser.add_argument('--rois', type=positive_int, default=500, help='RoIs per image')
     parser.add_argument('--output-size', type=positive_int, default=7, help='height and width of the pooled grids')
     parser.add_argument('--channels', type=positive_int, default=256, help='channels of the maps')
-    parser.add_argument('--sampling-ratio', type=positive_int, default=2, help='samples per bin and axis')
+    parser.add_argument(
+        '--sampling-ratio',
+        type=non_negative_int,
+        default=2,
+        help='samples per bin and axis; 0 leaves it to the size of the RoI, and leaves out rotated RoIs',
+    )
     parser.add_argument('--rounds', type=positive_int, default=5, help='rounds per op, of two runs each')
     parser.add_argument('--threads', type=positive_int, help='CPU threads; by default the choice of torch')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 ...')

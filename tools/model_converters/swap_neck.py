@@ -10,7 +10,7 @@ from mmpanet.models.layers.levelwise_fusion import LEVEL_FUSIONS
 from mmpanet.models.panet_neck import NECK_FUSIONS
 from mmpanet.swap import swap_checkpoint, verify, write_config
 from mmpanet.swap.config import leave_out_run, plan_swap, start_from
-from mmpanet.swap.options import SwapOptions
+from mmpanet.swap.options import OFFICIAL_SAMPLING_RATIO, SwapOptions
 from mmpanet.swap.written_config import check_config_target, config_diff
 from mmpanet.utils.configs import load_config
 from mmpanet.utils.errors import MMPanetError
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         metavar='N',
         help='with --roi-head or --roi-head-only: number of samples per bin along each axis, where the config derives '
-        f'it from the size of the RoI; 0 keeps this; default: {SwapOptions.sampling_ratio}',
+        f'it from the size of the RoI; 0 keeps this; default: 0 with --grow, and {OFFICIAL_SAMPLING_RATIO} otherwise',
     )
     parser.add_argument(
         '--checkpoint', metavar='IN.pth', help='checkpoint of the old model, or `trained` for the weights of its config'
@@ -88,8 +88,6 @@ def parse_args() -> argparse.Namespace:
         parser.error('--level-fusion is a setting of --grow with --roi-head or --roi-head-only')
     if args.sampling_ratio is not None and not (args.roi_head or args.roi_head_only):
         parser.error('--sampling-ratio is a setting of --roi-head and --roi-head-only')
-    if args.sampling_ratio is None:
-        args.sampling_ratio = SwapOptions.sampling_ratio
     if args.image and not args.verify:
         parser.error('--image needs --verify')
     if not (args.out or args.dry_run or args.verify or args.out_checkpoint):

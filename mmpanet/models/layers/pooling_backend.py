@@ -16,10 +16,11 @@ BACKENDS = ('auto', 'roi_align', 'embedding_bag')
 def supports_embedding_bag(roi_layer: nn.Module, kind: Type[nn.Module] = RoIAlign) -> bool:
     """Whether our operator for ``kind``, ``RoIAlign`` or ``RoIAlignRotated``, computes what ``roi_layer`` does.
 
-    Our operators average over a fixed number of samples. A subclass may do anything.
+    Our operators take the average, and the one for rotated RoIs needs a fixed number of samples. A subclass may do
+    anything.
     """
     averages = getattr(roi_layer, 'pool_mode', 'avg') == 'avg'
-    return type(roi_layer) is kind and averages and roi_layer.sampling_ratio >= 1
+    return type(roi_layer) is kind and averages and roi_layer.sampling_ratio >= (0 if kind is RoIAlign else 1)
 
 
 def check_backend(backend: str, roi_layer: nn.Module, kind: Type[nn.Module] = RoIAlign) -> None:
@@ -27,7 +28,7 @@ def check_backend(backend: str, roi_layer: nn.Module, kind: Type[nn.Module] = Ro
     if backend not in BACKENDS:
         raise ConfigError(f'backend={backend!r} must be one of {BACKENDS}')
     if backend == 'embedding_bag' and not supports_embedding_bag(roi_layer, kind):
-        settings = "pool_mode='avg' and sampling_ratio >= 1" if kind is RoIAlign else 'sampling_ratio >= 1'
+        settings = "pool_mode='avg'" if kind is RoIAlign else 'sampling_ratio >= 1'
         raise ConfigError(
             f"backend='embedding_bag' needs a roi_layer of type {kind.__name__!r} with {settings}, but it is "
             f"{roi_layer}; backend='roi_align' takes it"
