@@ -146,7 +146,7 @@ VARIANTS: Dict[str, Variant] = {
     'fpn': Variant('the base as it is', lambda cfg: cfg),
     'fpn-s2': Variant('RoIAlign takes two samples per bin and axis, as in PANet', _two_samples),
     'fpn-fast': Variant('fpn with the pooling op of mmpanet, each RoI from one level', _fast_pooling),
-    'fpn-s2-fast': Variant('fpn-s2 with the same op', lambda cfg: _fast_pooling(_two_samples(cfg))),
+    'fpn-s2-fast': Variant('fpn-s2 with the pooling op of mmpanet', lambda cfg: _fast_pooling(_two_samples(cfg))),
     'pafpn': Variant("mmdet's PAFPN in place of the FPN", _pafpn),
     'bpa': Variant('bottom-up path augmentation, the neck alone', swap_config),
     'bpa-afp': Variant('bpa with adaptive feature pooling', _panet_without_fc_fusion),

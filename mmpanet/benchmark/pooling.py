@@ -78,12 +78,12 @@ def run_pooling_benchmark(
         ),
     }
     if sampling_ratio:
-        cfg['roi_layer'] = {**layer, 'type': 'RoIAlignRotated'}
+        rotated_cfg = {**cfg, 'roi_layer': {**layer, 'type': 'RoIAlignRotated'}}
         forms['every level, rotated'] = (
             _rotate(rois, generator),
             {
-                'mmcv': RotatedAdaptiveFeaturePooling(**cfg, backend='roi_align'),
-                'mmpanet': RotatedAdaptiveFeaturePooling(**cfg, backend='embedding_bag'),
+                'mmcv': RotatedAdaptiveFeaturePooling(**rotated_cfg, backend='roi_align'),
+                'mmpanet': RotatedAdaptiveFeaturePooling(**rotated_cfg, backend='embedding_bag'),
             },
         )
     results = []

@@ -33,9 +33,9 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         out_channels (int): C, the number of channels of every level.
         featmap_strides (list[int]): The strides of the L levels, in pixels of the input image.
         backend (str): 'roi_align' calls ``roi_layer`` for each level. 'embedding_bag' pools all levels in one call of
-            :func:`mmpanet.ops.multi_level_roi_align`; it needs an average RoIAlign. 'auto' uses 'embedding_bag' on all
-            devices but CUDA, and for bfloat16, which mmcv's operator does not support, if ``roi_layer`` allows it.
-            Defaults to 'auto'.
+            :func:`mmpanet.ops.multi_level_roi_align`; it needs an average RoIAlign. If ``roi_layer`` allows it, 'auto'
+            uses 'embedding_bag' on all devices but CUDA, and there for bfloat16 with ``sampling_ratio >= 1``, because
+            mmcv's operator does not support bfloat16. Defaults to 'auto'.
         own_level_first (bool): Order the levels of each RoI: first its own level, the one that FPN would pool it from,
             then the other levels from fine to coarse. A head with ``level_gate=True`` needs this order. It is an
             extension of ours: the paper and the official code have all levels from fine to coarse. Defaults to False.

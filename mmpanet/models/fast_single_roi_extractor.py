@@ -17,9 +17,9 @@ class FastSingleRoIExtractor(SingleRoIExtractor):
 
     Each RoI is pooled from one level, which FPN's rule chooses from its size. On all devices but CUDA all RoIs are
     pooled in one call of :func:`mmpanet.ops.multi_level_roi_align`, with a fixed number of samples or with mmdet's
-    default ``sampling_ratio=0``. On CUDA, and for a ``roi_layer`` that is no average RoIAlign, it calls mmcv's
-    operator. In float32 it is then as fast as mmdet's class. Maps in float16 are pooled in float32, which takes a copy
-    of them.
+    default ``sampling_ratio=0``. On CUDA in most cases, and for a ``roi_layer`` that is no average RoIAlign, it calls
+    mmcv's operator. In float32 it is then as fast as mmdet's class. Maps in half precision are pooled in float32, which
+    takes a copy of them.
 
     The arguments and the output are those of mmdet's class, so it can replace that class in any two-stage model, with
     or without PANet. It is also correct for maps in channels-last memory, which mmcv's operator misreads, and in half

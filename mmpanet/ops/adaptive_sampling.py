@@ -23,21 +23,16 @@ class _Axis(NamedTuple):
     bin_size: Tensor  # in pixels of the level, (P,)
     num_bins: int
     limit: Tensor  # number of pixels of the map, (P,)
-
-    @property
-    def samples(self) -> Tensor:
-        """Samples per bin, in the dtype of the RoIs. 0 for a RoI without extent, and 1 for one that is not finite."""
-        samples = self.bin_size.ceil()
-        return torch.where(samples.isfinite(), samples.clamp(min=0), torch.ones_like(samples))
+    samples: Tensor  # of each bin: 0 for a RoI without extent, and 1 for one that is not finite, (P,)
 
     @property
     def run_length(self) -> Tensor:
-        """Pixels per bin, in the dtype of the RoIs: one more than there are samples, or all pixels of the map."""
+        """Pixels per bin: one more than there are samples, or all pixels of the map."""
         return torch.minimum(self.samples + 1, self.limit)
 
 
 class _Runs(NamedTuple):
-    """The pixels that the bins of each pair read along one axis, as int32."""
+    """The pixels that the bins of each pair read along one axis. All but the weights are int32."""
 
     length: Tensor  # n, the number of pixels of each bin, (P,)
     first: Tensor  # the first pixel of each bin, (P * bins,)
@@ -45,25 +40,39 @@ class _Runs(NamedTuple):
     begin: Tensor  # where the weights of each pair begin, (P,)
 
 
-def adaptive_taps_per_bin(rois: Tensor, levels: Levels, output_size: Tuple[int, int], aligned: bool) -> Tensor:
-    """Count the taps of a bin, (N, L).
+class _Lines(NamedTuple):
+    """What the bins read of one row of a map: side by side in the table, and among the weights of the x axis."""
+
+    length: Tensor  # number of taps, int32
+    first_row: Tensor  # the row of the table that the first tap reads, int32
+    first_weight: Tensor  # which of the weights of the x axis the first tap has, int32
+    weight: Tensor  # of the line
+
+
+def adaptive_cost(rois: Tensor, levels: Levels, output_size: Tuple[int, int], aligned: bool) -> Tensor:
+    """Count the taps of each RoI and, because a RoI may be far larger than the map, its samples along each axis.
+
+    Returns:
+        Tensor: (N,), int64, on the CPU.
 
     Raises:
         ValueError: If a RoI is so large that its taps cannot be counted.
     """
     y, x = _axes(rois, levels, output_size, aligned)
-    levels_per_roi = levels.scales.size(1)
-    # The samples are more than the taps if a RoI is far larger than the map. In float64 no count overflows.
-    taps = y.run_length.double() * x.run_length.double() + y.samples.double() + x.samples.double()
-    taps = taps.view(len(rois), levels_per_roi)
-    too_large = taps.sum(1) * output_size[0] * output_size[1] > MOST_TAPS
-    if too_large.any():
-        index = int(too_large.nonzero()[0])
+    # In float64 no count overflows. Not every device has it.
+    y_taps, x_taps, y_samples, x_samples = (
+        counts.cpu().double().view(len(rois), levels.scales.size(1))
+        for counts in (y.run_length, x.run_length, y.samples, x.samples)
+    )
+    h, w = output_size
+    cost = (y_taps * x_taps * (h * w) + y_samples * h + x_samples * w).sum(1)
+    if (cost > MOST_TAPS).any():
+        index = int(cost.argmax())
         raise ValueError(
             f'rois[{index}]={rois[index].tolist()} has too many pixels for sampling_ratio=0; RoIs must be clipped to '
             'the image, or sampling_ratio must be at least 1'
         )
-    return taps.long()
+    return cost.long()
 
 
 def adaptive_taps(
@@ -75,29 +84,36 @@ def adaptive_taps(
         tuple[Tensor, Tensor, Tensor]: Indices (int32) and weights of the taps of all bins, and where the taps of each
         bin begin (int32), (N * L * h * w,). With chosen levels, L is S.
     """
-    h, w = output_size
     y, x = (_runs(axis) for axis in _axes(rois, levels, output_size, aligned))
-    num_pairs = len(y.length)
+    num_bins = output_size[0] * output_size[1]
+    taps = (y.length * x.length)[:, None].expand(-1, num_bins).flatten()
+    lines = _lines(y, x, levels, output_size)
+    begin = _begins(lines.length)
+    line = _owners(lines.length)
+    tap = torch.arange(len(line), dtype=torch.int32, device=rois.device)
+    weights = x.weights[(lines.first_weight - begin)[line].add_(tap)].mul_(lines.weight[line])
+    return (lines.first_row - begin)[line].add_(tap), weights, _begins(taps)
+
+
+def _lines(y: _Runs, x: _Runs, levels: Levels, output_size: Tuple[int, int]) -> _Lines:
+    """The lines of all bins, in the order pair, bin in y, bin in x, row of the map."""
+    h, w = output_size
+    num_rois = len(y.length) // levels.scales.size(1)
     row_length, first_row = (
-        numbers.expand(len(rois), -1).flatten() for numbers in (levels.row_lengths, levels.first_rows)
+        numbers.expand(num_rois, -1).flatten() for numbers in (levels.row_lengths, levels.first_rows)
     )
-    # A line is what a bin reads of one row of the map, in the order pair, bin in y, bin in x, row.
-    pair = _repeats(y.length * (h * w))
-    y_length, x_length = y.length[pair], x.length[pair]
-    place = _count_up(pair, y.length * (h * w))
+    counts = y.length * (h * w)
+    pair = _owners(counts)
+    y_length, length = y.length[pair], x.length[pair]
+    place = _count_up(pair, counts)
     bin_index, row = place // y_length, place % y_length
     y_bin, x_bin = bin_index // w, bin_index % w
-    line_weight = y.weights[y.begin[pair] + y_bin * y_length + row]
-    tap_begin = x_length.cumsum(0, dtype=torch.int32) - x_length
-    first_index = (y.first[pair * h + y_bin] + row) * row_length[pair] + first_row[pair] + x.first[pair * w + x_bin]
-    first_weight = x.begin[pair] + x_bin * x_length
-    # Each line has its taps side by side, both in the table and among the weights of the x axis.
-    line = _repeats(x_length)
-    tap = torch.arange(len(line), dtype=torch.int32, device=rois.device)
-    indices = (first_index - tap_begin)[line] + tap
-    weights = line_weight[line] * x.weights[(first_weight - tap_begin)[line] + tap]
-    taps = (y.length * x.length)[:, None].expand(num_pairs, h * w).flatten()
-    return indices, weights, taps.cumsum(0, dtype=torch.int32) - taps
+    return _Lines(
+        length,
+        (y.first[pair * h + y_bin] + row) * row_length[pair] + first_row[pair] + x.first[pair * w + x_bin],
+        x.begin[pair] + x_bin * length,
+        y.weights[y.begin[pair] + y_bin * y_length + row],
+    )
 
 
 def _axes(rois: Tensor, levels: Levels, output_size: Tuple[int, int], aligned: bool) -> Tuple[_Axis, _Axis]:
@@ -106,15 +122,17 @@ def _axes(rois: Tensor, levels: Levels, output_size: Tuple[int, int], aligned: b
     if not aligned:
         size = size.clamp(min=1.0)
     y, x = (
-        _Axis(
-            start[..., i].flatten(),
-            (size[..., i] / num_bins).flatten(),
-            num_bins,
-            limit.expand(corners.shape[:2]).flatten(),
-        )
+        _axis(start[..., i].flatten(), size[..., i].flatten(), num_bins, limit.expand(corners.shape[:2]).flatten())
         for i, num_bins, limit in ((1, output_size[0], levels.heights), (0, output_size[1], levels.widths))
     )
     return y, x
+
+
+def _axis(start: Tensor, size: Tensor, num_bins: int, limit: Tensor) -> _Axis:
+    bin_size = size / num_bins
+    samples = bin_size.float().ceil().to(bin_size.dtype)  # mmcv rounds to float32 first
+    samples = torch.where(samples.isfinite(), samples.clamp(min=0), torch.ones_like(samples))
+    return _Axis(start, bin_size, num_bins, limit, samples)
 
 
 def _runs(axis: _Axis) -> _Runs:
@@ -122,42 +140,46 @@ def _runs(axis: _Axis) -> _Runs:
 
     A sample outside [-1, limit] has no weight. The other rules for the border are in :func:`.pixel_table.neighbors`.
     """
+    limit = axis.limit
     # A RoI without extent has one sample too, which has no weight.
-    samples = axis.samples.clamp(min=1).int()
-    length, limit = axis.run_length.clamp(min=1).int(), axis.limit
-    pair = _repeats(samples * axis.num_bins)
-    in_pair = _count_up(pair, samples * axis.num_bins)
-    bin_index, in_bin = in_pair // samples[pair], in_pair % samples[pair]
-    bin_size, in_bin = axis.bin_size[pair], in_bin.to(axis.start.dtype)
+    samples, length = axis.samples.clamp(min=1).int(), axis.run_length.int()
+    counts = samples * axis.num_bins
+    begin, first_sample = _begins(length * axis.num_bins), _begins(counts)
+    pair = _owners(counts)
+    place = _count_up(pair, counts)
+    bin_index = place // samples[pair]
+    sample = (place - bin_index * samples[pair]).to(limit.dtype)
+    bin_size, share = axis.bin_size[pair], 1 / samples.to(limit.dtype)[pair]
     # The sum and its order are mmcv's, so that both compute the same positions.
-    position = axis.start[pair] + bin_index * bin_size + (in_bin + 0.5) * bin_size / samples[pair]
+    position = axis.start[pair] + bin_index * bin_size + (sample + 0.5) * bin_size / samples[pair]
     inside = (position >= -1) & (position <= limit[pair]) & (axis.samples > 0)[pair]
     lower, _, fraction = neighbors(position, limit[pair])
 
-    first_sample = (samples * axis.num_bins).cumsum(0, dtype=torch.int32) - samples * axis.num_bins
     bins = torch.arange(axis.num_bins, dtype=torch.int32, device=pair.device)
     first = lower[(first_sample[:, None] + bins * samples[:, None]).flatten()]
     last_first = (limit.int() - length)[:, None].expand(-1, axis.num_bins).flatten()
     first = torch.minimum(first, last_first)
 
-    begin = (length * axis.num_bins).cumsum(0, dtype=torch.int32) - length * axis.num_bins
     run_begin = begin[pair] + bin_index * length[pair]
     # Rounding can move the last sample to the pixel behind the run. The weight of that pixel is about zero.
     offset, last = lower - first[pair * axis.num_bins + bin_index], length[pair] - 1
-    weight = inside / samples.to(fraction.dtype)[pair]
     weights = axis.start.new_zeros(int((length * axis.num_bins).sum()))
-    weights.index_add_(0, run_begin + torch.minimum(offset, last), (1 - fraction) * weight)
-    weights.index_add_(0, run_begin + torch.minimum(offset + 1, last), fraction * weight)
+    weights.index_add_(0, run_begin + torch.minimum(offset, last), (1 - fraction) * inside * share)
+    weights.index_add_(0, run_begin + torch.minimum(offset + 1, last), fraction * inside * share)
     return _Runs(length, first, weights, begin)
 
 
-def _repeats(counts: Tensor) -> Tensor:
+def _begins(counts: Tensor) -> Tensor:
+    """Where each owner begins if they follow each other, for example 0, 3 for [3, 1]."""
+    return counts.cumsum(0, dtype=torch.int32) - counts
+
+
+def _owners(counts: Tensor) -> Tensor:
     """Each index as often as ``counts`` says, for example 0, 0, 0, 1 for [3, 1]."""
     # Not torch.repeat_interleave(counts): the compiler of torch 2.0 does not know it with one argument.
-    return torch.ops.aten.repeat_interleave.Tensor(counts)
+    return torch.ops.aten.repeat_interleave.Tensor(counts).long()  # torch would convert an int32 for each use
 
 
 def _count_up(owner: Tensor, counts: Tensor) -> Tensor:
-    """Count from 0 within each owner, for example 0, 1, 2, 0 for [3, 1]. ``owner`` is :func:`_repeats` of them."""
-    begin = counts.cumsum(0, dtype=torch.int32) - counts
-    return torch.arange(len(owner), dtype=torch.int32, device=owner.device) - begin[owner]
+    """Count from 0 within each owner, for example 0, 1, 2, 0 for [3, 1]. ``owner`` is :func:`_owners` of them."""
+    return torch.arange(len(owner), dtype=torch.int32, device=owner.device) - _begins(counts)[owner]

@@ -6,8 +6,8 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .adaptive_sampling import adaptive_taps, adaptive_taps_per_bin
-from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_places
+from .adaptive_sampling import adaptive_cost, adaptive_taps
+from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_positions
 
 
 def multi_level_roi_align(
@@ -51,14 +51,14 @@ def multi_level_roi_align(
         return as_bags(indices, weights, drop_zeros=merge)
 
     def taps_by_size(rois: Tensor, of_levels: Levels, merge: bool) -> Tuple[Tensor, Tensor, Tensor]:
-        return adaptive_taps(rois, of_levels, output_size, aligned)  # which has one tap for each pixel anyway
+        return adaptive_taps(rois, of_levels, output_size, aligned)  # no two of a bin are of the same pixel
 
-    def count_by_size(rois: Tensor, of_levels: Levels) -> Tensor:
-        return adaptive_taps_per_bin(rois, of_levels, output_size, aligned)
+    def cost_by_size(rois: Tensor, of_levels: Levels) -> Tensor:
+        return adaptive_cost(rois, of_levels, output_size, aligned)
 
     if sampling_ratio:
         return pool_bins(feats, rois, output_size, spatial_scales, (2 * sampling_ratio) ** 2, fixed_taps, levels)
-    return pool_bins(feats, rois, output_size, spatial_scales, count_by_size, taps_by_size, levels)
+    return pool_bins(feats, rois, output_size, spatial_scales, cost_by_size, taps_by_size, levels)
 
 
 def _taps(
@@ -106,7 +106,7 @@ def _axis_taps(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int, 
         tuple[Tensor, Tensor]: Pixel indices (int32) and weights, both (N, L, bins, 2s): the s lower neighbors, then
         the s upper ones.
     """
-    position = start[..., None] + size[..., None] * sample_places(num_bins, sampling_ratio, start)
+    position = sample_positions(start, size, num_bins, sampling_ratio)
     limit = limit[..., None]
     inside = (position >= -1) & (position <= limit)
     lower, upper, fraction = neighbors(position, limit)

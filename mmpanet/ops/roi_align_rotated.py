@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
-from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_places
+from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_positions
 
 
 def multi_level_roi_align_rotated(
@@ -71,8 +71,10 @@ def _rotated_taps(
     cos, sin = (value[:, None, None, None] for value in (angle.cos(), angle.sin()))
 
     # Samples before the rotation, relative to the center: rows (N, L, h s, 1) and columns (N, L, 1, w s).
-    row = (sample_places(output_size[0], sampling_ratio, size) - 0.5) * size[..., 1:]
-    column = (sample_places(output_size[1], sampling_ratio, size) - 0.5) * size[..., :1]
+    column, row = (
+        sample_positions(-size[..., i] / 2, size[..., i], num_bins, sampling_ratio)
+        for i, num_bins in ((0, output_size[1]), (1, output_size[0]))
+    )
     row, column = row[..., :, None], column[..., None, :]
     # Samples (N, L, h s, w s). The y axis of an image points down.
     y = row * cos - column * sin + center[..., 1, None, None]

@@ -228,8 +228,15 @@ class _Branch:
             )
             if self.options.grow:
                 note += '. The model starts with other outputs therefore; without --sampling-ratio they stay'
-            if note not in notes:
-                notes.append(note)
+        elif layer.get('sampling_ratio', 0) <= 0 and pooling is RotatedAdaptiveFeaturePooling:
+            note = (
+                'RoIAlignRotated keeps sampling_ratio=0, and only the operator of mmcv computes this, once per level; '
+                '--sampling-ratio 2 is faster'
+            )
+        else:
+            return
+        if note not in notes:
+            notes.append(note)
 
     def _swap_bbox_head(self, head: dict) -> None:
         panet_head = self._panet_bbox_head(head)

@@ -9,7 +9,8 @@ from pooling_reference import SCALES, STRIDES, maps, pixels_beside
 from mmdet.registry import MODELS
 from mmpanet.models import AdaptiveFeaturePooling
 from mmpanet.ops import multi_level_roi_align
-from mmpanet.ops.adaptive_sampling import adaptive_taps, adaptive_taps_per_bin
+from mmpanet.ops import pixel_table
+from mmpanet.ops.adaptive_sampling import adaptive_cost, adaptive_taps
 from mmpanet.ops.pixel_table import Levels
 
 
@@ -225,37 +226,91 @@ def test_auto_takes_what_the_roi_layer_allows():
         build('embedding_bag', **maximum)
 
 
-@pytest.mark.parametrize('first', [math.inf, -math.inf, math.nan])
-def test_adaptive_sampling_of_a_roi_that_is_not_finite(first):
+def test_chunks_of_rois_with_different_costs(monkeypatch):
+    monkeypatch.setattr(pixel_table, 'MAX_TAPS', 8)
+    for costs, ends in (([3, 4, 1, 9, 2], [3, 4, 5]), ([9, 9], [1, 2]), ([8], [1]), ([0, 0, 8], [3])):
+        chunks = list(pixel_table._chunks(torch.tensor(costs)))
+        assert [chunk.start for chunk in chunks] == [0, *ends[:-1]] and [chunk.stop for chunk in chunks] == ends
+    assert len(list(pixel_table._chunks(torch.zeros(0, dtype=torch.long)))) == 1
+
+
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_a_chunk_has_a_limit(sampling_ratio, monkeypatch):
+    """No call gets more taps than the limit, unless it has a single RoI."""
+    limit, calls, embedding_bag = 4 * 49 * 16 * 5, [], torch.nn.functional.embedding_bag
+
+    def counted(indices, table, offsets=None, **kwargs):
+        bags = len(indices) if offsets is None else len(offsets)
+        calls.append((indices.numel(), bags // (4 * 49)))
+        return embedding_bag(indices, table, offsets, **kwargs)
+
+    monkeypatch.setattr(pixel_table, 'MAX_TAPS', limit)
+    monkeypatch.setattr(torch.nn.functional, 'embedding_bag', counted)
+    build('embedding_bag', sampling_ratio=sampling_ratio)(maps(), some_rois(50))
+    assert len(calls) > 5 and sum(rois for _, rois in calls) == 50
+    assert all(taps <= limit or rois == 1 for taps, rois in calls)
+    assert max(rois for _, rois in calls) > 1
+
+
+@pytest.mark.parametrize('corner', [1, 2, 3, 4])
+@pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
+def test_adaptive_sampling_of_a_roi_that_is_not_finite(value, corner):
     """It has no size that could choose a number of samples. The others are as without it."""
     feats, pooling = maps(), build('embedding_bag', sampling_ratio=0)
     rois = some_rois(4)
     expected = pooling(feats, rois)
-    rois[2, 1] = first
+    rois[2, corner] = value
     out = pooling(feats, rois)
     assert torch.equal(out[[0, 1, 3]], expected[[0, 1, 3]])
-    assert not out[2].isfinite().any() or (out[2] == 0).all()
+    assert not out[2].isfinite().all() or (out[2] == 0).all()
+
+
+def test_adaptive_sampling_of_a_box_that_ends_before_it_begins():
+    """It has no samples, as in mmcv's operator for CUDA. The one for CPUs refuses it."""
+    rois = torch.tensor([[0, 100.0, 60.0, 40.0, 20.0], [0, 40.0, 20.0, 30.0, 60.0], [1, 40.0, 20.0, 100.0, 60.0]])
+    out = build('embedding_bag', sampling_ratio=0)(maps(), rois)
+    assert (out[:2] == 0).all() and (out[2] != 0).any()
+
+
+@pytest.mark.parametrize('aligned', [True, False])
+def test_adaptive_sampling_of_maps_with_one_pixel(aligned):
+    feats = [torch.randn(2, 8, *size) for size in ((1, 1), (1, 9), (9, 1), (2, 1))]
+    rois = torch.cat([some_rois(40, 30, 40), DEGENERATE_ROIS])
+    out = multi_level_roi_align(feats, rois, (7, 7), SCALES, 0, aligned)
+    for level, (feat, scale) in enumerate(zip(feats, SCALES)):
+        expected = roi_align(feat, rois, (7, 7), scale, 0, 'avg', aligned)
+        torch.testing.assert_close(out[:, level], expected, rtol=0, atol=1e-5)
+
+
+def test_as_many_samples_as_mmcv_in_double_precision():
+    """mmcv rounds the size of a bin to float32 before it rounds it up."""
+    feats = maps(128, 128, dtype=torch.float64)
+    rois = torch.tensor([[0, 0, 0, 56 + 1e-9, 56 + 1e-9], [0, 8, 8, 8 + 1e-50, 40]], dtype=torch.float64)
+    expected = torch.stack([roi_align(feat, rois, (7, 7), scale, 0) for feat, scale in zip(feats, SCALES)], 1)
+    torch.testing.assert_close(build('embedding_bag', sampling_ratio=0)(feats, rois), expected)
 
 
 def test_adaptive_sampling_of_a_roi_that_no_image_has():
     rois = torch.cat([some_rois(2), torch.tensor([[0, 0.0, 0.0, 1e12, 40.0]])])
-    with pytest.raises(ValueError, match=r'rois\[2\]=.*1e\+12|rois\[2\]=.*99999.* has too many pixels.*sampling_ratio'):
+    with pytest.raises(ValueError, match=r'rois\[2\]=.*999999995904.* has too many pixels for sampling_ratio=0'):
         build('embedding_bag', sampling_ratio=0)(maps(), rois)
 
 
 def test_adaptive_sampling_reads_each_pixel_once():
     """A bin that covers many pixels has far fewer taps than mmcv reads: four for each sample."""
     feats = maps(640, 640, batch=1)
-    rois = torch.tensor([[0, 3.0, 5.0, 600.0, 610.0]])
+    rois = torch.tensor([[0, 3.0, 5.0, 600.0, 610.0], [0, 50.0, 60.0, 90.0, 400.0]])
     levels = Levels([feat.shape for feat in feats], SCALES, rois, None)
     indices, weights, begin = adaptive_taps(rois, levels, (7, 7), True)
-    counts = adaptive_taps_per_bin(rois, levels, (7, 7), True)
-    assert len(begin) == 4 * 49 and len(indices) == len(weights) <= counts.sum() * 49
     bags = [bag.tolist() for bag in indices.tensor_split(begin[1:].long())]
-    assert all(len(set(bag)) == len(bag) for bag in bags)
-    assert len(bags[0]) == 23**2, '22 samples along each axis of the finest level'
+    assert len(bags) == 2 * 4 * 49 and all(len(set(bag)) == len(bag) for bag in bags)
+    samples = [[(22, 22), (11, 11), (6, 6), (3, 3)], [(13, 2), (7, 1), (4, 1), (2, 1)]]  # in y and x of each level
+    taps = [(y + 1) * (x + 1) for of_roi in samples for y, x in of_roi]
+    assert [len(bag) for bag in bags] == [count for count in taps for _ in range(49)]
+    cost = [sum(49 * (y + 1) * (x + 1) + 7 * (y + x) for y, x in of_roi) for of_roi in samples]
+    assert adaptive_cost(rois, levels, (7, 7), True).tolist() == cost
     sums = torch.stack([bag.sum() for bag in weights.tensor_split(begin[1:].long())])
-    torch.testing.assert_close(sums, torch.ones(4 * 49))
+    torch.testing.assert_close(sums, torch.ones(2 * 4 * 49))
 
 
 def test_bad_arguments():

@@ -113,9 +113,10 @@ def test_the_rule_of_a_subclass_counts():
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_without_rois_every_map_has_a_gradient():
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_without_rois_every_map_has_a_gradient(sampling_ratio):
     feats = [feat.requires_grad_() for feat in maps()]
-    out = build()(feats, torch.zeros(0, 5))
+    out = build(sampling_ratio=sampling_ratio)(feats, torch.zeros(0, 5))
     assert out.shape == (0, 8, 7, 7)
     out.sum().backward()
     assert all(feat.grad is not None for feat in feats)

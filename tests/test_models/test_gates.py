@@ -40,8 +40,10 @@ def some_maps():
 
 @pytest.mark.parametrize('backend', ['embedding_bag', 'roi_align'])
 @pytest.mark.parametrize('scale', [None, 1.3])
-def test_the_own_level_comes_first(backend, scale):
-    args = dict(roi_layer=roi_layer(7), out_channels=CHANNELS, featmap_strides=STRIDES)
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_the_own_level_comes_first(backend, scale, sampling_ratio):
+    layer = {**roi_layer(7), 'sampling_ratio': sampling_ratio}
+    args = dict(roi_layer=layer, out_channels=CHANNELS, featmap_strides=STRIDES)
     feats, rois = some_maps(), some_rois()
     own = SingleRoIExtractor(**args)
     pooled = AdaptiveFeaturePooling(**args, backend=backend, own_level_first=True)(feats, rois, scale)

@@ -142,6 +142,9 @@ def test_number_of_samples_of_rotated_rois():
     cfg.model.roi_head.bbox_roi_extractor.roi_layer.sample_num = 0
     layer = swap_config(cfg, roi_head=True, sampling_ratio=3).model.roi_head.bbox_roi_extractor.roi_layer
     assert layer == dict(type='RoIAlignRotated', output_size=7, sampling_ratio=3, clockwise=True)
+    grown = plan_swap(cfg, SwapOptions(roi_head=True, grow=True))
+    assert grown.config.model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio == 0
+    assert any('keeps sampling_ratio=0' in note and '--sampling-ratio 2' in note for note in grown.notes)
 
 
 def test_what_is_refused_of_rotated_heads():

@@ -39,11 +39,12 @@ def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor, kind: T
     """Whether our operator pools feature maps such as ``feat``.
 
     With 'auto' it does so on every device but CUDA, because mmcv's operator is slow on a CPU and does not exist for
-    most other devices, and for bfloat16, which mmcv's operator does not support. In all other cases, and for a
-    ``roi_layer`` that it does not support, 'auto' takes mmcv's operator.
+    most other devices. On CUDA it does so for bfloat16, which mmcv's operator does not support, with a fixed number of
+    samples. In all other cases, and for a ``roi_layer`` that it does not support, 'auto' takes mmcv's operator.
     """
     if backend == 'auto':
-        return supports_embedding_bag(roi_layer, kind) and (not feat.is_cuda or feat.dtype == torch.bfloat16)
+        on_cuda = feat.dtype == torch.bfloat16 and roi_layer.sampling_ratio >= 1
+        return supports_embedding_bag(roi_layer, kind) and (on_cuda if feat.is_cuda else True)
     return backend == 'embedding_bag'
 
 
