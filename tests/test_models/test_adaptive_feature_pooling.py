@@ -8,8 +8,7 @@ from pooling_reference import SCALES, STRIDES, maps, pixels_beside
 
 from mmdet.registry import MODELS
 from mmpanet.models import AdaptiveFeaturePooling
-from mmpanet.ops import multi_level_roi_align
-from mmpanet.ops import pixel_table
+from mmpanet.ops import multi_level_roi_align, pixel_table
 from mmpanet.ops.adaptive_sampling import adaptive_cost, adaptive_taps
 from mmpanet.ops.pixel_table import Levels
 
@@ -102,7 +101,7 @@ def test_backends_agree_with_mmcv(height, width, output_size, aligned, sampling_
         pooling = build(backend, output_size, aligned=aligned, sampling_ratio=sampling_ratio)
         out = pooling(feats, rois)
         assert out.shape == (len(rois), 4, 8, h, w)
-        torch.testing.assert_close(out, expected, rtol=0, atol=1e-4)
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
         for got, reference in zip(torch.autograd.grad(out, feats, grad), expected_grads):
             torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-4 * len(rois) ** 0.5)
 
