@@ -70,6 +70,7 @@ def main():
     parser.add_argument('--ways', nargs='+', choices=[*WAYS, 'panet'], default=list(WAYS)[:4])
     parser.add_argument('--epochs', type=int, default=3)
     parser.add_argument('--lr', default='5e-4', help='the largest learning rate of the schedule; default: 5e-4')
+    parser.add_argument('--sgd', action='store_true', help="MMDetection's SGD in place of the optimizer of the config")
     parser.add_argument(
         '--train-norm',
         action='store_true',
@@ -103,6 +104,7 @@ def main():
             parser.error(f'{flag}: nothing that it changes in {", ".join(others)}; choose other --ways')
     dataset = args.dataset or Path(args.config).stem.rpartition('_')[2]
     settings = further(args.epochs, float(args.lr), args.train_norm)
+    optimizer = dict(type='SGD', lr=float(args.lr), momentum=0.9, weight_decay=1e-4) if args.sgd else None
     try:
         cfg = load_config(args.config)
         checkpoint = resolve_checkpoint(args.checkpoint, args.config)
@@ -111,17 +113,20 @@ def main():
         mults = dict(gate=args.gate_lr_mult, layer=args.layer_lr_mult)
         changes = ''.join(f'-{part}{mult:g}' for part, mult in mults.items() if mult is not None)
         changes += ('-open' if args.open_fusion else '') + ('-random' if args.random_layers else '')
+        changes += '-sgd' if args.sgd else ''
         for way in args.ways:
             name = f'{way}{changes}_{args.epochs}e-lr{args.lr}{"-train-norm" if args.train_norm else ""}_{dataset}'
-            print(write(cfg, checkpoint, way, settings, mults, args, args.out_dir / name))
+            print(write(cfg, checkpoint, way, settings, optimizer, mults, args, args.out_dir / name))
     except MMPanetError as error:
         sys.exit(f'growth.py: {error}')
 
 
-def write(cfg, checkpoint, way, settings, mults, starts, stem):
+def write(cfg, checkpoint, way, settings, optimizer, mults, starts, stem):
     """Write the config and the checkpoint of a way. Returns the path of the config."""
     new = Config(cfg._cfg_dict.to_dict())
     new.merge_from_dict(settings)  # first, because the learning rate of gates depends on that of the config
+    if optimizer:
+        new.optim_wrapper.optimizer = optimizer
     new.load_from = str(Path(checkpoint).resolve())
     if way not in ('fpn', 'panet'):
         swap = fusion_alone(new) if way == 'fusion' else plan_swap(new, SwapOptions(**WAYS[way]))

@@ -101,7 +101,8 @@ def test_backends_agree_with_mmcv(height, width, output_size, aligned, sampling_
         pooling = build(backend, output_size, aligned=aligned, sampling_ratio=sampling_ratio)
         out = pooling(feats, rois)
         assert out.shape == (len(rois), 4, 8, h, w)
-        torch.testing.assert_close(out, expected, rtol=0, atol=1e-5)
+        # CUDA contracts products and sums, so its positions are others.
+        torch.testing.assert_close(out, expected, rtol=0, atol=1e-4 if device.type == 'cuda' else 1e-5)
         for got, reference in zip(torch.autograd.grad(out, feats, grad), expected_grads):
             torch.testing.assert_close(got, reference, rtol=1e-4, atol=1e-4 * len(rois) ** 0.5)
 
