@@ -142,6 +142,15 @@ def test_unknown_backends_are_refused():
         FastSingleRoIExtractor(layer, 8, STRIDES, backend='embedding_bag')
 
 
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
+def test_traced_for_rois_of_any_size(sampling_ratio):
+    pooling, feats = build(sampling_ratio=sampling_ratio, strides=STRIDES[:1]), maps(strides=STRIDES[:1])
+    traced = torch.jit.trace(lambda rois: pooling(feats, rois), some_rois(9), check_trace=False)
+    rois = some_rois(9)
+    torch.testing.assert_close(traced(rois), pooling(feats, rois), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 def test_compiled_for_any_number_of_rois(sampling_ratio):
     """The number of taps depends on the RoIs, so there is no single graph."""

@@ -42,10 +42,14 @@ def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor, kind: T
     most other devices. On CUDA it does so for bfloat16, which mmcv's operator does not support, with a fixed number of
     samples. In all other cases, and for a ``roi_layer`` that it does not support, 'auto' takes mmcv's operator.
     """
-    if backend == 'auto':
-        on_cuda = feat.dtype == torch.bfloat16 and roi_layer.sampling_ratio >= 1
-        return supports_embedding_bag(roi_layer, kind) and (on_cuda if feat.is_cuda else True)
-    return backend == 'embedding_bag'
+    if backend != 'auto':
+        return backend == 'embedding_bag'
+    if not supports_embedding_bag(roi_layer, kind):
+        return False
+    fixed = roi_layer.sampling_ratio >= 1
+    if feat.is_cuda:
+        return fixed and feat.dtype == torch.bfloat16
+    return fixed or not torch.jit.is_tracing()  # a trace would keep the number of samples of its own RoIs
 
 
 def for_mmcv(feats: Sequence[Tensor], rois: Tensor) -> Tuple[Tuple[Tensor, ...], Tensor]:
