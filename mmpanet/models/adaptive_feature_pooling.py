@@ -35,7 +35,8 @@ class AdaptiveFeaturePooling(BaseRoIExtractor):
         backend (str): 'roi_align' calls ``roi_layer`` for each level. 'embedding_bag' pools all levels in one call of
             :func:`mmpanet.ops.multi_level_roi_align`; it needs an average RoIAlign. If ``roi_layer`` allows it, 'auto'
             uses 'embedding_bag' on all devices but CUDA, and there for bfloat16 with ``sampling_ratio >= 1``, because
-            mmcv's operator does not support bfloat16. Defaults to 'auto'.
+            mmcv's operator does not support bfloat16. In a trace with ``sampling_ratio=0`` it uses 'roi_align'.
+            Defaults to 'auto'.
         own_level_first (bool): Order the levels of each RoI: first its own level, the one that FPN would pool it from,
             then the other levels from fine to coarse. A head with ``level_gate=True`` needs this order. It is an
             extension of ours: the paper and the official code have all levels from fine to coarse. Defaults to False.
