@@ -11,7 +11,7 @@ from typing import NamedTuple, Tuple
 import torch
 from torch import Tensor
 
-from .pixel_table import Levels, neighbors
+from .pixel_table import Levels, neighbors, size_of_bins
 
 MOST_TAPS = 2**31 - 1  # of one RoI: they are counted by an int32
 
@@ -60,10 +60,8 @@ def adaptive_cost(rois: Tensor, levels: Levels, output_size: Tuple[int, int], al
     """
     y, x = _axes(rois, levels, output_size, aligned)
     # In float64 no count overflows. Not every device has it.
-    y_taps, x_taps, y_samples, x_samples = (
-        counts.cpu().double().view(len(rois), levels.scales.size(1))
-        for counts in (y.run_length, x.run_length, y.samples, x.samples)
-    )
+    counts = torch.stack([y.run_length, x.run_length, y.samples, x.samples]).cpu().double()
+    y_taps, x_taps, y_samples, x_samples = counts.view(4, len(rois), levels.scales.size(1))
     h, w = output_size
     cost = (y_taps * x_taps * (h * w) + y_samples * h + x_samples * w).sum(1)
     if (cost > MOST_TAPS).any():
@@ -129,9 +127,9 @@ def _axes(rois: Tensor, levels: Levels, output_size: Tuple[int, int], aligned: b
 
 
 def _axis(start: Tensor, size: Tensor, num_bins: int, limit: Tensor) -> _Axis:
-    bin_size = size / num_bins
+    bin_size = size_of_bins(size, num_bins)
     samples = bin_size.float().ceil().to(bin_size.dtype)  # mmcv rounds to float32 first
-    samples = torch.where(samples.isfinite(), samples.clamp(min=0), torch.ones_like(samples))
+    samples = torch.where(bin_size.isfinite(), samples.clamp(min=0), torch.ones_like(samples))
     return _Axis(start, bin_size, num_bins, limit, samples)
 
 
@@ -146,14 +144,15 @@ def _runs(axis: _Axis) -> _Runs:
     counts = samples * axis.num_bins
     begin, first_sample = _begins(length * axis.num_bins), _begins(counts)
     pair = _owners(counts)
-    place = _count_up(pair, counts)
-    bin_index = place // samples[pair]
-    sample = (place - bin_index * samples[pair]).to(limit.dtype)
-    bin_size, share = axis.bin_size[pair], 1 / samples.to(limit.dtype)[pair]
+    place, samples_of_bin = _count_up(pair, counts), samples[pair]
+    bin_index = place // samples_of_bin
+    sample = (place - bin_index * samples_of_bin).to(limit.dtype)
+    bin_size, samples_of_bin = axis.bin_size[pair], samples_of_bin.to(limit.dtype)
     # The sum and its order are mmcv's, so that both compute the same positions.
-    position = axis.start[pair] + bin_index * bin_size + (sample + 0.5) * bin_size / samples[pair]
+    position = axis.start[pair] + bin_index * bin_size + (sample + 0.5) * bin_size / samples_of_bin
     inside = (position >= -1) & (position <= limit[pair]) & (axis.samples > 0)[pair]
     lower, _, fraction = neighbors(position, limit[pair])
+    share = inside / samples_of_bin
 
     bins = torch.arange(axis.num_bins, dtype=torch.int32, device=pair.device)
     first = lower[(first_sample[:, None] + bins * samples[:, None]).flatten()]
@@ -164,8 +163,8 @@ def _runs(axis: _Axis) -> _Runs:
     # Rounding can move the last sample to the pixel behind the run. The weight of that pixel is about zero.
     offset, last = lower - first[pair * axis.num_bins + bin_index], length[pair] - 1
     weights = axis.start.new_zeros(int((length * axis.num_bins).sum()))
-    weights.index_add_(0, run_begin + torch.minimum(offset, last), (1 - fraction) * inside * share)
-    weights.index_add_(0, run_begin + torch.minimum(offset + 1, last), fraction * inside * share)
+    weights.index_add_(0, run_begin + torch.minimum(offset, last), (1 - fraction) * share)
+    weights.index_add_(0, run_begin + torch.minimum(offset + 1, last), fraction * share)
     return _Runs(length, first, weights, begin)
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# This many taps exist at a time. Each takes 8 bytes, and 8 to 40 more while it is computed. If the maps need gradients,
-# all taps are kept for the backward pass.
+# This many taps exist at a time. Each takes 8 bytes, and up to about 70 while it is computed. If the maps need
+# gradients, all taps are kept for the backward pass.
 MAX_TAPS = 2**23
 NO_ROW = 2**30  # Behind all rows. With a place in a map added it still is an int32. CUDA checks no numbers below 0.
 
@@ -63,8 +63,8 @@ class Levels:
 # shall be merged: indices (int32), weights, and where the taps of each bin begin (int32), (N * L * h * w,). Without the
 # last one, indices and weights are (N * L * h * w, T).
 TapsOfBins = Callable[[Tensor, Levels, bool], Tuple[Tensor, Tensor, Optional[Tensor]]]
-# Counts the taps of each RoI, (N,), on the CPU, where the size of a RoI decides.
-TapsPerRoI = Callable[[Tensor, Levels], Tensor]
+# Counts the taps of each RoI, (N,), on the CPU, where the size of a RoI decides. It may count what else takes memory.
+CostPerRoI = Callable[[Tensor, Levels], Tensor]
 
 
 def pool_bins(
@@ -72,7 +72,7 @@ def pool_bins(
     rois: Tensor,
     output_size: Tuple[int, int],
     spatial_scales: Sequence[float],
-    taps_per_bin: Union[int, TapsPerRoI],
+    cost: Union[int, CostPerRoI],
     taps_of_bins: TapsOfBins,
     levels: Optional[Tensor] = None,
 ) -> Tensor:
@@ -85,8 +85,8 @@ def pool_bins(
         rois (Tensor): (N, 5) or (N, 6), with the image index first. As in mmcv, they get no gradient.
         output_size (tuple[int, int]): h and w of the pooled grid.
         spatial_scales (Sequence[float]): 1 / stride of each level.
-        taps_per_bin (int or Callable): T, the number of taps of each bin. If bins differ, what counts the taps of each
-            RoI, see :data:`TapsPerRoI`.
+        cost (int or Callable): T, the number of taps of each bin. If bins differ, what counts those of each RoI, see
+            :data:`CostPerRoI`.
         taps_of_bins (Callable): Computes the taps, see :data:`TapsOfBins`.
         levels (Tensor, optional): The levels of each RoI as indices of ``feats``: (N, S) for S levels per RoI, or (N,)
             for one. Defaults to None, which pools each RoI from all levels, fine to coarse.
@@ -112,10 +112,10 @@ def pool_bins(
 
     with torch.no_grad():
         chunks: Iterator[slice]
-        if isinstance(taps_per_bin, int):
-            chunks = _equal_chunks(len(rois), num_levels * h * w * taps_per_bin)
+        if isinstance(cost, int):
+            chunks = _equal_chunks(len(rois), num_levels * h * w * cost)
         else:
-            chunks = _chunks(taps_per_bin(rois, levels_of(slice(None))))
+            chunks = _chunks(cost(rois, levels_of(slice(None))))
     pooled = []
     for chunk in chunks:
         with torch.no_grad():
@@ -133,9 +133,9 @@ def _equal_chunks(num_rois: int, taps_per_roi: int) -> Iterator[slice]:
         yield slice(begin, begin + size)
 
 
-def _chunks(taps_per_roi: Tensor) -> Iterator[slice]:
-    """The chunks of RoIs that have about ``MAX_TAPS`` taps or fewer, or one RoI. Without RoIs there is one chunk."""
-    ends = taps_per_roi.cumsum(0)
+def _chunks(costs: Tensor) -> Iterator[slice]:
+    """The chunks of RoIs that cost ``MAX_TAPS`` or less, or of one RoI. Without RoIs there is one chunk."""
+    ends = costs.cumsum(0)
     begin = 0
     while True:
         before = int(ends[begin - 1]) if begin else 0
@@ -173,7 +173,8 @@ class _PixelTable(torch.autograd.Function):
 def sample_positions(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int) -> Tensor:
     """Where the samples of all bins lie along one side of each RoI.
 
-    The sum and its order are mmcv's, so that both compute the same positions.
+    The sum and its order are mmcv's, so that both compute the same positions on a CPU. On CUDA a product and a sum are
+    rounded once in mmcv's operator. A side of infinite length has a first bin of NaN, as in mmcv.
 
     Args:
         start (Tensor): Where the side begins, (...).
@@ -187,9 +188,14 @@ def sample_positions(start: Tensor, size: Tensor, num_bins: int, sampling_ratio:
     bins, samples = (
         torch.arange(count, dtype=start.dtype, device=start.device) for count in (num_bins, sampling_ratio)
     )
-    bin_size = (size / num_bins)[..., None, None]
+    bin_size = size_of_bins(size, num_bins)[..., None, None]
     position = start[..., None, None] + bins[:, None] * bin_size + (samples + 0.5) * bin_size / sampling_ratio
     return position.flatten(-2)
+
+
+def size_of_bins(size: Tensor, num_bins: int) -> Tensor:
+    """``size / num_bins``, rounded once. On CUDA torch multiplies by the inverse of a number, which rounds twice."""
+    return size / torch.full_like(size, num_bins)
 
 
 def neighbors(position: Tensor, limit: Tensor) -> Tuple[Tensor, Tensor, Tensor]:

@@ -44,6 +44,9 @@ def multi_level_roi_align(
     Raises:
         ValueError: With ``sampling_ratio=0``, if a RoI is so much larger than an image that its samples cannot be
             counted.
+
+    Note:
+        With ``sampling_ratio=0`` a trace by ``torch.jit`` fails or keeps the sizes of its own RoIs.
     """
 
     def fixed_taps(rois: Tensor, of_levels: Levels, merge: bool) -> Tuple[Tensor, Tensor, Optional[Tensor]]:

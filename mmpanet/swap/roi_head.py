@@ -220,7 +220,9 @@ class _Branch:
         else:
             extractor.pop('finest_scale', None)  # an RoI does not belong to a single level any more
         layer = extractor['roi_layer']
-        if layer.get('sampling_ratio', 0) <= 0 and self.options.samples > 0:
+        if layer.get('sampling_ratio', 0) > 0:
+            return
+        if self.options.samples > 0:
             layer['sampling_ratio'] = ratio = self.options.samples
             note = (
                 'RoIAlign derived the number of samples from the size of the RoI; now it has '
@@ -228,10 +230,10 @@ class _Branch:
             )
             if self.options.grow:
                 note += '. The model starts with other outputs therefore; without --sampling-ratio they stay'
-        elif layer.get('sampling_ratio', 0) <= 0 and pooling is RotatedAdaptiveFeaturePooling:
+        elif pooling is RotatedAdaptiveFeaturePooling:
             note = (
                 'RoIAlignRotated keeps sampling_ratio=0, and only the operator of mmcv computes this, once per level; '
-                '--sampling-ratio 2 is faster'
+                f'--sampling-ratio 2 is faster{" and changes the outputs" if self.options.grow else ""}'
             )
         else:
             return

@@ -40,7 +40,8 @@ DEGENERATE_ROIS = torch.tensor(
         [1, -30.0, -30.0, 500.0, 400.0],  # larger than the image
         [0, 143.0, 95.0, 144.0, 96.0],  # the last pixel
         [0, 0.0, 0.0, 1.0, 1.0],
-        [1, -4.0, -4.0, 0.0, 0.0],
+        [1, -4.1, -4.1, 0.0, 0.0],
+        [0, 10.0, 10.0, 94.0, 94.0],  # three pixels of the finest level in each of 7 bins
         [0, 1e6, 1e6, 1e6 + 10, 1e6 + 10],
     ]
 )
@@ -149,11 +150,14 @@ def test_deterministic(sampling_ratio, device):
 
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('max_taps', [3 * 4 * 49 * 16, 1])
-def test_chunks_give_the_same(max_taps, sampling_ratio, monkeypatch):
+@pytest.mark.parametrize('own_level_first', [False, True])
+def test_chunks_give_the_same(max_taps, sampling_ratio, own_level_first, monkeypatch):
     feats, rois = maps(dtype=torch.float64), some_rois(50)
+    pooling = build('embedding_bag', sampling_ratio=sampling_ratio)
+    pooling.own_level_first = own_level_first
 
     def pool(feats):
-        return build('embedding_bag', sampling_ratio=sampling_ratio)(feats, rois)
+        return pooling(feats, rois)
 
     def gradients():
         leaves = [feat.clone().requires_grad_() for feat in feats]
@@ -237,7 +241,7 @@ def test_chunks_of_rois_with_different_costs(monkeypatch):
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 def test_a_chunk_has_a_limit(sampling_ratio, monkeypatch):
     """No call gets more taps than the limit, unless it has a single RoI."""
-    limit, calls, embedding_bag = 4 * 49 * 16 * 5, [], torch.nn.functional.embedding_bag
+    limit, calls, embedding_bag = 4 * 49 * 16 * 3, [], torch.nn.functional.embedding_bag
 
     def counted(indices, table, offsets=None, **kwargs):
         bags = len(indices) if offsets is None else len(offsets)
@@ -252,11 +256,12 @@ def test_a_chunk_has_a_limit(sampling_ratio, monkeypatch):
     assert max(rois for _, rois in calls) > 1
 
 
+@pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('corner', [1, 2, 3, 4])
 @pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
-def test_adaptive_sampling_of_a_roi_that_is_not_finite(value, corner):
+def test_a_roi_that_is_not_finite(value, corner, sampling_ratio):
     """It has no size that could choose a number of samples. The others are as without it."""
-    feats, pooling = maps(), build('embedding_bag', sampling_ratio=0)
+    feats, pooling = maps(), build('embedding_bag', sampling_ratio=sampling_ratio)
     rois = some_rois(4)
     expected = pooling(feats, rois)
     rois[2, corner] = value
@@ -285,7 +290,7 @@ def test_adaptive_sampling_of_maps_with_one_pixel(aligned):
 def test_as_many_samples_as_mmcv_in_double_precision():
     """mmcv rounds the size of a bin to float32 before it rounds it up."""
     feats = maps(128, 128, dtype=torch.float64)
-    rois = torch.tensor([[0, 0, 0, 56 + 1e-9, 56 + 1e-9], [0, 8, 8, 8 + 1e-50, 40]], dtype=torch.float64)
+    rois = torch.tensor([[0, 0, 0, 56 + 1e-9, 56 + 1e-9]], dtype=torch.float64)
     expected = torch.stack([roi_align(feat, rois, (7, 7), scale, 0) for feat, scale in zip(feats, SCALES)], 1)
     torch.testing.assert_close(build('embedding_bag', sampling_ratio=0)(feats, rois), expected)
 
@@ -294,6 +299,10 @@ def test_adaptive_sampling_of_a_roi_that_no_image_has():
     rois = torch.cat([some_rois(2), torch.tensor([[0, 0.0, 0.0, 1e12, 40.0]])])
     with pytest.raises(ValueError, match=r'rois\[2\]=.*999999995904.* has too many pixels for sampling_ratio=0'):
         build('embedding_bag', sampling_ratio=0)(maps(), rois)
+    rois = rois.double()
+    rois[2, 3] = 1e41  # more than a float32 holds
+    with pytest.raises(ValueError, match=r'rois\[2\]=.*1e\+41.* has too many pixels for sampling_ratio=0'):
+        build('embedding_bag', sampling_ratio=0)(maps(dtype=torch.float64), rois)
 
 
 def test_adaptive_sampling_reads_each_pixel_once():

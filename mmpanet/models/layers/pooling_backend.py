@@ -40,7 +40,8 @@ def uses_embedding_bag(backend: str, roi_layer: nn.Module, feat: Tensor, kind: T
 
     With 'auto' it does so on every device but CUDA, because mmcv's operator is slow on a CPU and does not exist for
     most other devices. On CUDA it does so for bfloat16, which mmcv's operator does not support, with a fixed number of
-    samples. In all other cases, and for a ``roi_layer`` that it does not support, 'auto' takes mmcv's operator.
+    samples. In all other cases, for a ``roi_layer`` that it does not support, and with adaptive sampling in a trace by
+    ``torch.jit``, 'auto' takes mmcv's operator.
     """
     if backend != 'auto':
         return backend == 'embedding_bag'
