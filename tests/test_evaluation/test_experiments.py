@@ -295,6 +295,7 @@ def test_the_command_line(folder, capsys):
         ('NUCLEI_LOW', False, 'growth_nuclei_12e.jsonl', 'growth_nuclei_12e.md'),
         ('NUCLEI_ONE', False, 'growth_nuclei_1e.jsonl', 'growth_nuclei_1e.md'),
         ('NUCLEI_HIGH', False, 'growth_nuclei_high.jsonl', 'growth_nuclei_high.md'),
+        ('NUCLEI_SGD', False, 'growth_nuclei_sgd.jsonl', 'growth_nuclei_sgd.md'),
         ('NUCLEI_LONG', False, 'growth_nuclei_12e_high.jsonl', 'growth_nuclei_12e_high.md'),
         ('RESTART', False, 'growth_carparts_restart.jsonl', 'growth_carparts_restart.md'),
         ('RESTART_LOW', False, 'growth_carparts_restart_12e.jsonl', 'growth_carparts_restart_12e.md'),
