@@ -22,7 +22,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ('mmcv', 'tests', 'pooling', 'models')
 DTYPES = ('float32', 'float16', 'bfloat16')
-MODELS = ('fpn', 'fpn-fast', 'fpn-s2', 'fpn-s2-fast', 'pafpn', 'bpa', 'bpa-afp', 'panet', 'panet-plain')
+MODELS = ('fpn', 'fpn-s2', 'fpn-s2-fast', 'pafpn', 'bpa', 'bpa-afp', 'panet', 'panet-plain')
 DIRECTIONS = {'inference': ('forward',), 'training': ('forward', 'backward')}
 BACKENDS = {'mmcv': 'roi_align', 'mmpanet': 'embedding_bag'}  # what benchmark_pooling.py calls them
 PROBE_OPERATORS = 'import mmcv.ops; print(mmcv.ops.get_compiling_cuda_version())'

@@ -11,7 +11,7 @@ from typing import NamedTuple, Tuple
 import torch
 from torch import Tensor
 
-from .pixel_table import Levels, neighbors, size_of_bins
+from .pixel_table import Levels, neighbors, sides, size_of_bins
 
 MOST_TAPS = 2**31 - 1  # of one RoI: they are counted by an int32
 
@@ -115,12 +115,9 @@ def _lines(y: _Runs, x: _Runs, levels: Levels, output_size: Tuple[int, int]) -> 
 
 
 def _axes(rois: Tensor, levels: Levels, output_size: Tuple[int, int], aligned: bool) -> Tuple[_Axis, _Axis]:
-    corners = rois[:, None, 1:] * levels.scales[..., None] - (0.5 if aligned else 0.0)
-    start, size = corners[..., :2], corners[..., 2:] - corners[..., :2]
-    if not aligned:
-        size = size.clamp(min=1.0)
+    start, size = sides(rois, levels, aligned)
     y, x = (
-        _axis(start[..., i].flatten(), size[..., i].flatten(), num_bins, limit.expand(corners.shape[:2]).flatten())
+        _axis(start[..., i].flatten(), size[..., i].flatten(), num_bins, limit.expand(size.shape[:2]).flatten())
         for i, num_bins, limit in ((1, output_size[0], levels.heights), (0, output_size[1], levels.widths))
     )
     return y, x

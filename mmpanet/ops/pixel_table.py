@@ -170,6 +170,13 @@ class _PixelTable(torch.autograd.Function):
         return tuple(part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(grad.split(rows), ctx.shapes))
 
 
+def sides(rois: Tensor, levels: Levels, aligned: bool) -> Tuple[Tensor, Tensor]:
+    """Where RoIs (N, 5) start and how long they are, in pixels of each level: both (N, L, 2), x first."""
+    corners = rois[:, None, 1:] * levels.scales[..., None] - (0.5 if aligned else 0.0)
+    start, size = corners[..., :2], corners[..., 2:] - corners[..., :2]
+    return start, size if aligned else size.clamp(min=1.0)
+
+
 def sample_positions(start: Tensor, size: Tensor, num_bins: int, sampling_ratio: int) -> Tensor:
     """Where the samples of all bins lie along one side of each RoI.
 

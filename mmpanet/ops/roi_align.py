@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .adaptive_sampling import adaptive_cost, adaptive_taps
-from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_positions
+from .pixel_table import Levels, as_bags, neighbors, pool_bins, sample_positions, sides
 
 
 def multi_level_roi_align(
@@ -75,12 +75,7 @@ def _taps(
     Returns:
         tuple[Tensor, Tensor]: Indices (int32) and weights, both (N, L, h, w, (2s)^2). With chosen levels, L is S.
     """
-    # Corners (N, L, 4) in pixels of each level.
-    corners = rois[:, None, 1:] * levels.scales[..., None] - (0.5 if aligned else 0.0)
-    start, size = corners[..., :2], corners[..., 2:] - corners[..., :2]
-    if not aligned:
-        size = size.clamp(min=1.0)
-
+    start, size = sides(rois, levels, aligned)
     y, y_weight = _axis_taps(start[..., 1], size[..., 1], output_size[0], sampling_ratio, levels.heights)
     x, x_weight = _axis_taps(start[..., 0], size[..., 0], output_size[1], sampling_ratio, levels.widths)
     if merge:

@@ -40,7 +40,7 @@ DEGENERATE_ROIS = torch.tensor(
         [1, -30.0, -30.0, 500.0, 400.0],  # larger than the image
         [0, 143.0, 95.0, 144.0, 96.0],  # the last pixel
         [0, 0.0, 0.0, 1.0, 1.0],
-        [1, -4.1, -4.1, 0.0, 0.0],
+        [1, -4.0, -4.0, 0.0, 0.0],
         [0, 10.0, 10.0, 94.0, 94.0],  # three pixels of the finest level in each of 7 bins
         [0, 1e6, 1e6, 1e6 + 10, 1e6 + 10],
     ]

@@ -38,13 +38,17 @@ def fpn(tmp_path_factory):
 def written(fpn, tmp_path_factory):
     """The configs of all ways."""
     folder = tmp_path_factory.mktemp('growth')
+    run(fpn, folder, '--ways', *WAYS, '--epochs', '7')
+    return folder
+
+
+def run(checkpoint, folder, *words):
     before = sys.argv
-    sys.argv = ['growth.py', str(CONFIG), str(fpn), '--ways', *WAYS, '--epochs', '7', '--out-dir', str(folder)]
+    sys.argv = ['growth.py', str(CONFIG), str(checkpoint), *words, '--out-dir', str(folder)]
     try:
         runpy.run_path(str(SCRIPT), run_name='__main__')
     finally:
         sys.argv = before
-    return folder
 
 
 @torch.no_grad()
@@ -99,3 +103,13 @@ def test_what_the_ways_change(written):
         limited = [key for key in keys if 'roi_head' in key or '.levels' in key or 'convs' in key or 'fcs' in key]
         assert bool(limited) == (has_gates and not way.startswith('identity')), (way, keys)
         assert cfg.train_cfg.max_epochs == 7 and cfg.custom_hooks[-1].type == 'EvaluateFirstHook'
+
+
+def test_sgd(fpn, tmp_path):
+    """All of the optimizer is another one, and the swap sets no limits for gates and layers behind them."""
+    run(fpn, tmp_path, '--sgd', '--lr', '0.005', '--ways', 'fpn', 'grown-sum')
+    old, new = (Config.fromfile(tmp_path / f'{way}-sgd_3e-lr0.005_shapes.py') for way in ('fpn', 'grown-sum'))
+    sgd = dict(type='SGD', lr=0.005, momentum=0.9, weight_decay=1e-4)
+    assert old.optim_wrapper.optimizer == new.optim_wrapper.optimizer == sgd
+    rates = dict(lr_mult=30, weight_decay=0.0)
+    assert new.optim_wrapper.paramwise_cfg.custom_keys == dict(level_gates=rates, path_gates=rates)
